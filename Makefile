@@ -1,0 +1,48 @@
+# make demo   the whole thing on a fresh machine: no data set, no weights, no GPU    (FAST=1: a tenth of the size)
+# make test   the tests                                                              (ARGS="-k name" narrows them)
+# make check  lint, format, types, the import contract
+# make bench  kernel and training-step benchmarks on this machine
+# make gpu    GPU tests and benchmarks with the machine's own torch, no network needed; results in docs/gpu
+
+PYTHON ?= python3
+BIN := .venv/bin
+INSTALLED := .venv/.installed
+FAST ?=
+ARGS ?=
+
+.PHONY: help demo test check bench gpu
+help:
+	@sed -n 's/^# //p' Makefile | sed '/^$$/q'
+
+# a folder with half an install in it is begun anew: the stamp is written last
+$(INSTALLED): pyproject.toml constraints.txt
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "teach-detr needs Python 3.11 or newer, this is " + sys.version.split()[0] + "; try: make PYTHON=python3.12 $(MAKECMDGOALS)")'
+	$(PYTHON) -m venv .venv || { echo "python3 -m venv failed: on Debian and Ubuntu, apt-get install python3-venv"; exit 1; }
+	$(BIN)/python -m pip install --quiet --upgrade pip
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[dev]'
+	@touch $@
+
+demo: $(INSTALLED)
+	$(BIN)/teach-detr demo $(if $(FAST),--fast)
+
+test: $(INSTALLED)
+	$(BIN)/python -m pytest -m "not gpu" $(ARGS)
+
+check: $(INSTALLED)
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/pyright
+	$(BIN)/python -m pytest -q tests/test_imports.py
+
+bench: $(INSTALLED)
+	$(BIN)/python -m detr_kernels.bench
+	$(BIN)/student-train bench
+
+# a GPU node brings its own torch and may have no network, so nothing is installed here and the sources run in place
+GPU_OUT ?= docs/gpu
+gpu: export PYTHONPATH := $(CURDIR):$(CURDIR)/kernels:$(CURDIR)/pipelines:$(PYTHONPATH)
+gpu:
+	@mkdir -p $(GPU_OUT)
+	$(PYTHON) -m pytest -m gpu -q -p no:cacheprovider tests/detr_kernels tests/student_train $(ARGS)
+	$(PYTHON) -m detr_kernels.bench --out $(GPU_OUT)/kernel.json
+	$(PYTHON) -m student_train.cli bench --preset dino-r50-4scale --out $(GPU_OUT)/step.json
