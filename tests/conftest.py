@@ -16,7 +16,7 @@ ROOT = Path(__file__).resolve().parent.parent
 
 @pytest.fixture(scope="session")
 def shared() -> Path:
-    """Real photos, detectors and golden numbers: the folder TEACH_DETR_SHARED, else `shared` beside the checkout."""
+    """Real photos, detectors and official numbers: TEACH_DETR_SHARED, or `shared` beside us."""
     folder = Path(os.environ.get("TEACH_DETR_SHARED", ROOT.parent / "shared"))
     if not folder.is_dir():
         pytest.skip(f"no real data at {folder}; set TEACH_DETR_SHARED to a folder that holds it")

@@ -39,7 +39,7 @@ def files():
 
 
 def imported(path: Path, *, only_at_import: bool = False) -> set[str]:
-    """Top-level names of the modules that a file imports; optionally only those imported by importing the file."""
+    """Top-level names of the modules a file imports, anywhere or only when it is imported."""
     names: set[str] = set()
 
     def visit(node: ast.AST) -> None:
@@ -103,7 +103,7 @@ print("imported", len([m for m in sys.modules if m.startswith(("student_train", 
 
 
 def test_a_bare_gpu_node_can_import_the_trainer() -> None:
-    """Without DuckDB, Ray or any teacher framework every module of the trainer and the kernels imports."""
+    """Every module of the trainer imports without DuckDB, Ray or a teacher's framework."""
     code = BARE_NODE.format(absent=OPTIONAL)
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
