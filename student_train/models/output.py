@@ -1,0 +1,70 @@
+"""What every student returns: one output type, so that one loss and one post-processing serve them all."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+import torch
+from torch import Tensor
+
+
+@dataclass
+class Prediction:
+    """Boxes and class logits of one decoder layer, or of the encoder's proposals."""
+
+    logits: Tensor
+    """[B, Q, C], before the sigmoid (YOLOS: before the softmax)"""
+    boxes: Tensor
+    """[B, Q, 4], (cx, cy, w, h) divided by the size of the valid (unpadded) image, in 0..1"""
+
+
+@dataclass
+class Denoising:
+    """Predictions of the queries that were made from noised ground truth.
+
+    Their targets are known, so no matcher is asked: entry m says that slot `slot_index[m]` of image
+    `image_index[m]` has to restore target `target_index[m]` of that image. Slots that no entry
+    names (negatives, padding) are background.
+    """
+
+    layers: list[Prediction]
+    """first to last decoder layer, each [B, n_slots, ...]"""
+    image_index: Tensor
+    """LongTensor [M]"""
+    slot_index: Tensor
+    """LongTensor [M]"""
+    target_index: Tensor
+    """LongTensor [M], index into the targets of its own image"""
+    n_groups: int
+    """how many noised copies of the ground truth there are: the losses are divided by it"""
+    n_slots: int
+    """slots of an image, P: positives, negatives and padding of all groups"""
+
+
+@dataclass
+class StudentOutput:
+    """One forward pass."""
+
+    layers: list[Prediction]
+    """first to last decoder layer, matching queries only"""
+    proposals: Prediction | None = None
+    """two-stage students: the encoder's own predictions. DINO: the selected 900; Deformable: all tokens"""
+    proposal_labels: Literal["class", "binary"] = "class"
+    """whether the proposals' logits tell classes apart, or only logit 0 (an object) counts"""
+    one_to_many: list[Prediction] | None = None
+    """H-DETR: the second set of queries, first to last decoder layer"""
+    denoising: Denoising | None = None
+    """in training only"""
+
+    @property
+    def last(self) -> Prediction:
+        """What inference uses."""
+        return self.layers[-1]
+
+
+def stack(predictions: list[Prediction]) -> Prediction:
+    """Layers of equal shape as one prediction with a leading layer axis: [L, B, Q, ...]."""
+    return Prediction(
+        torch.stack([p.logits for p in predictions]), torch.stack([p.boxes for p in predictions])
+    )

@@ -1,0 +1,57 @@
+"""The boxes of one image that a loss compares predictions with, whoever drew them."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+
+import torch
+from torch import Tensor
+
+
+@dataclass
+class Targets:
+    """N boxes of one image: ground truth, or what one teacher saw."""
+
+    labels: Tensor
+    """LongTensor [N], logit indices"""
+    boxes: Tensor
+    """FloatTensor [N, 4], (cx, cy, w, h) divided by the size of the valid image"""
+    scores: Tensor
+    """FloatTensor [N] in 0..1; 1 for ground truth"""
+    had_boxes: bool = True
+    """False: this image had no box even before it was cropped. Only read where N is 0"""
+
+    def __len__(self) -> int:
+        return self.labels.shape[0]
+
+    def to(self, device: torch.device | str, non_blocking: bool = False) -> Targets:
+        """The same on another device."""
+        return replace(
+            self,
+            labels=self.labels.to(device, non_blocking=non_blocking),
+            boxes=self.boxes.to(device, non_blocking=non_blocking),
+            scores=self.scores.to(device, non_blocking=non_blocking),
+        )
+
+    def pin_memory(self) -> Targets:
+        """The same in page-locked memory."""
+        return replace(
+            self,
+            labels=self.labels.pin_memory(),
+            boxes=self.boxes.pin_memory(),
+            scores=self.scores.pin_memory(),
+        )
+
+    def repeat(self, times: int) -> Targets:
+        """The whole list `times` times over, for one-to-many matching."""
+        return replace(
+            self,
+            labels=self.labels.repeat(times),
+            boxes=self.boxes.repeat(times, 1),
+            scores=self.scores.repeat(times),
+        )
+
+    @staticmethod
+    def truth(labels: Tensor, boxes: Tensor) -> Targets:
+        """Ground truth: every score is 1."""
+        return Targets(labels, boxes, torch.ones_like(boxes[:, 0]))
