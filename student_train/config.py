@@ -1,0 +1,288 @@
+"""The whole configuration of a training run, as frozen dataclasses.
+
+The string under a field is its help text. Every leaf has a dotted key (`optim.lr`) and can be set by a preset
+(`student_train.presets`), a TOML file (`--config`) or an argument (`key=value`), the later ones winning.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any, Literal
+
+from box_store.fuse import FusionConfig
+from student_train.errors import ConfigError
+from student_train.losses.config import LossConfig
+from student_train.models.dino import DinoConfig
+from student_train.overrides import Layer, Resolved, flatten, merge, settings
+
+ALL_TEACHERS = ("all",)
+NO_TEACHERS = ("none",)
+
+
+@dataclass(frozen=True)
+class DataConfig:
+    """Where the images and their annotations are (COCO layout), and how they are read."""
+
+    root: Path | None = None
+    """Folder in COCO layout: SPLIT/ with images, annotations/instances_SPLIT.json (`--data`)."""
+    train_split: str = "train2017"
+    """Name of the split to train on (`--train-split`)."""
+    val_split: str = "val2017"
+    """Name of the split to evaluate on (`--val-split`); "none" evaluates nothing."""
+    train_images: Path | None = None
+    """Folder of training images, where the layout is another one."""
+    train_annotations: Path | None = None
+    """COCO JSON of the training images, where the layout is another one."""
+    val_images: Path | None = None
+    """Folder of evaluation images, where the layout is another one."""
+    val_annotations: Path | None = None
+    """COCO JSON of the evaluation images, where the layout is another one."""
+    class_space: Literal["raw", "contiguous"] = "raw"
+    """raw: one logit per category id up to the largest (official COCO weights: 91); contiguous: one per category."""
+    workers: int = 4
+    """Loader processes per training process; 0 loads in the training process."""
+    limit: int | None = None
+    """Train on the first this many images only."""
+    val_limit: int | None = None
+    """Evaluate on the first this many images only."""
+
+
+@dataclass(frozen=True)
+class AugmentConfig:
+    """DETR's augmentation: flip, then either resize, or resize + crop + resize. Lengths in pixels."""
+
+    flip: float = 0.5
+    """Probability of a horizontal flip."""
+    short_sides: tuple[int, ...] = (480, 512, 544, 576, 608, 640, 672, 704, 736, 768, 800)
+    """Lengths of the short side, one drawn per image."""
+    long_side: int = 1333
+    """Largest length of the long side."""
+    crop: float = 0.5
+    """Probability of the branch that resizes, crops, and resizes again."""
+    crop_resize: tuple[int, ...] = (400, 500, 600)
+    """Lengths of the short side before the crop."""
+    crop_sides: tuple[int, int] = (384, 600)
+    """Smallest and largest side of the crop."""
+    eval_short_side: int = 800
+    """Length of the short side in evaluation."""
+    eval_long_side: int = 1333
+    """Largest length of the long side in evaluation."""
+
+
+@dataclass(frozen=True)
+class OptimConfig:
+    """AdamW with the official parameter groups, gradient clipping and the schedule of the learning rate."""
+
+    lr: float = 1e-4
+    """Learning rate of everything but the backbone."""
+    backbone_lr: float = 1e-5
+    """Learning rate of the backbone; 0 freezes it."""
+    offsets_lr_factor: float = 1.0
+    """Factor on the learning rate of sampling offsets and reference points (official Deformable DETR: 0.1; DINO: 1)."""
+    weight_decay: float = 1e-4
+    """Decoupled weight decay."""
+    clip: float = 0.1
+    """Largest norm of the gradient of all parameters; 0 does not clip."""
+    schedule: Literal["step", "cosine", "constant"] = "step"
+    """step: multiplied by drop_factor at each of drop_epochs; cosine: to min_lr at the last step."""
+    drop_epochs: tuple[float, ...] = (11,)
+    """Epochs after which the learning rate drops (may be fractions)."""
+    drop_factor: float = 0.1
+    """Factor of each drop."""
+    min_lr: float = 0.0
+    """Learning rate at the end of the cosine."""
+    warmup_steps: int = 0
+    """Steps over which the learning rate rises linearly from 0."""
+    accumulate: int = 1
+    """Parts that each batch is split into to save memory; gradients are averaged over the parts."""
+    ema: float | None = None
+    """Decay of a moving average of the weights, which is then evaluated and saved as best (DINO: 0.9997)."""
+
+
+@dataclass(frozen=True)
+class TeacherConfig:
+    """Which teacher boxes supervise the student, read from a box store or from a selection file."""
+
+    store: Path | None = None
+    """Box store (`--store`)."""
+    boxes: Path | None = None
+    """Selection file in place of a store, as `teach-detr select` writes it (`--boxes`)."""
+    names: tuple[str, ...] = ALL_TEACHERS
+    """Teachers by name; "all" of the store, or "none" (`--teachers`)."""
+    score_floor: float = 0.05
+    """Boxes below this score are left out."""
+    top_k: int = 100
+    """Best boxes kept per image and teacher."""
+    nms_iou: float | None = None
+    """Class-wise NMS per teacher at this IoU."""
+    score_floors: dict[str, float] = field(default_factory=dict)
+    """Score floor of single teachers: teachers.score_floors.NAME=0.1."""
+    top_ks: dict[str, int] = field(default_factory=dict)
+    """Boxes kept of single teachers: teachers.top_ks.NAME=50."""
+    nms_ious: dict[str, float] = field(default_factory=dict)
+    """NMS IoU of single teachers: teachers.nms_ious.NAME=0.3."""
+    deny_licences: tuple[str, ...] = ()
+    """Teachers whose recorded licence is one of these are left out."""
+    combine: Literal["parallel", "fused"] = "parallel"
+    """parallel: one loss per teacher, summed (the paper); fused: the boxes of all teachers in one set (the released code)."""
+    fusion: FusionConfig = field(default_factory=FusionConfig)
+
+
+@dataclass(frozen=True)
+class TrainConfig:
+    """Everything that determines a training run."""
+
+    preset: str = ""
+    """Name of the preset that this configuration started from."""
+    model: DinoConfig = field(default_factory=DinoConfig)
+    data: DataConfig = field(default_factory=DataConfig)
+    augment: AugmentConfig = field(default_factory=AugmentConfig)
+    optim: OptimConfig = field(default_factory=OptimConfig)
+    loss: LossConfig = field(default_factory=LossConfig)
+    teachers: TeacherConfig = field(default_factory=TeacherConfig)
+    init: Path | None = None
+    """Weights to start from: a run folder, our .safetensors, or an official checkpoint (`--init`)."""
+    epochs: int = 12
+    """Passes over the training images."""
+    steps: int | None = None
+    """Stop after this many steps, whatever the epochs say."""
+    batch_size: int = 16
+    """Images per step over all processes."""
+    eval_batch_size: int | None = None
+    """Images at once in evaluation, per process; by default a training process's share of the batch."""
+    eval_every: float = 1
+    """Epochs between evaluations; 0 evaluates at the end only."""
+    save_every: int = 500
+    """Steps between saved states, besides the end of every epoch."""
+    log_every: int = 50
+    """Steps between records in metrics.jsonl (and lines, where the output is not a terminal)."""
+    seed: int = 0
+    """Seed of the initial weights, the order of images, augmentation and denoising."""
+    device: str = "auto"
+    """auto, cpu, cuda or cuda:N."""
+    amp: Literal["auto", "bf16", "off"] = "auto"
+    """Mixed precision of the forward pass; auto is bf16 on a GPU that has it, off elsewhere."""
+    threads: int | None = None
+    """Threads of the training process on a CPU; by default what PyTorch chooses."""
+
+
+# settings that change how a run is carried out but not what it computes: a resumed run may change them
+OPERATIONAL = frozenset(
+    {
+        "data.workers",
+        "data.val_limit",
+        "epochs",
+        "steps",
+        "eval_batch_size",
+        "eval_every",
+        "save_every",
+        "log_every",
+        "device",
+        "threads",
+    }
+)
+
+
+def problems_of(config: TrainConfig) -> list[str]:
+    """What makes a configuration unusable, one sentence each; empty if nothing does."""
+    found: list[str] = []
+
+    def require(holds: bool, sentence: str) -> None:
+        if not holds:
+            found.append(sentence)
+
+    optim, augment, teachers = config.optim, config.augment, config.teachers
+    require(config.epochs >= 1, f"epochs must be at least 1, got {config.epochs}")
+    require(
+        config.steps is None or config.steps >= 1, f"steps must be at least 1, got {config.steps}"
+    )
+    require(config.batch_size >= 1, f"batch_size must be at least 1, got {config.batch_size}")
+    require(optim.accumulate >= 1, f"optim.accumulate must be at least 1, got {optim.accumulate}")
+    require(
+        optim.accumulate < 1 or config.batch_size % optim.accumulate == 0,
+        f"batch_size {config.batch_size} cannot be split into optim.accumulate={optim.accumulate} equal parts",
+    )
+    require(optim.lr > 0, f"optim.lr must be above 0, got {optim.lr}")
+    require(
+        optim.backbone_lr >= 0, f"optim.backbone_lr must not be negative, got {optim.backbone_lr}"
+    )
+    require(optim.clip >= 0, f"optim.clip must not be negative, got {optim.clip}")
+    require(optim.ema is None or 0 < optim.ema < 1, f"optim.ema must lie in 0..1, got {optim.ema}")
+    require(config.log_every >= 1, f"log_every must be at least 1, got {config.log_every}")
+    require(config.save_every >= 1, f"save_every must be at least 1, got {config.save_every}")
+    require(
+        config.data.workers >= 0, f"data.workers must not be negative, got {config.data.workers}"
+    )
+    for key in ("limit", "val_limit"):
+        value = getattr(config.data, key)
+        require(value is None or value >= 1, f"data.{key} must be at least 1, got {value}")
+    require(bool(augment.short_sides), "augment.short_sides must name at least one length")
+    for key in ("flip", "crop"):
+        value = getattr(augment, key)
+        require(0 <= value <= 1, f"augment.{key} is a probability, got {value}")
+    low, high = augment.crop_sides
+    require(low <= high, f"augment.crop_sides must be smallest,largest, got {low},{high}")
+    require(
+        not (teachers.store and teachers.boxes),
+        "teachers.store and teachers.boxes exclude each other: give --store or --boxes",
+    )
+    require(
+        len(teachers.names) == 1 or not {"all", "none"} & set(teachers.names),
+        f"teachers.names: 'all' and 'none' stand alone, got {','.join(teachers.names)}",
+    )
+    require(
+        teachers.names in (ALL_TEACHERS, NO_TEACHERS) or bool(teachers.store or teachers.boxes),
+        f"teachers {','.join(teachers.names)} were asked for without boxes: give --store STORE or --boxes FILE",
+    )
+    require(config.device in ("auto", "cpu") or config.device.startswith("cuda"), _device(config))
+    return found
+
+
+def _device(config: TrainConfig) -> str:
+    return f"device must be auto, cpu, cuda or cuda:N, got {config.device!r}"
+
+
+def resolve(
+    preset: TrainConfig,
+    file: Mapping[str, Any] | None = None,
+    file_name: str = "",
+    arguments: Sequence[Layer] = (),
+) -> Resolved[TrainConfig]:
+    """Preset, then file, then arguments, checked as a whole.
+
+    Every value that differs from the dataclass default carries the origin that set it.
+
+    Raises:
+        ConfigError: all problems at once.
+    """
+    layers = [Layer(f"preset {preset.preset}", _differences(preset))]
+    if file:
+        layers.append(Layer(f"file {file_name}", flatten(preset, file)))
+    resolved = merge(TrainConfig(model=type(preset.model)()), [*layers, *arguments])
+    problems = problems_of(resolved.config)
+    if problems:
+        raise ConfigError(problems)
+    return resolved
+
+
+def _differences(config: TrainConfig) -> dict[str, Any]:
+    defaults = settings(TrainConfig(model=type(config.model)()))
+    return {
+        key: setting.value
+        for key, setting in settings(config).items()
+        if setting.value != defaults[key].value
+    }
+
+
+def from_plain(table: Mapping[str, Any], origin: str) -> TrainConfig:
+    """The inverse of `overrides.to_plain`, for a configuration read back from JSON.
+
+    Raises:
+        ConfigError: a key that this version does not know.
+    """
+    return merge(TrainConfig(), [Layer(origin, flatten(TrainConfig(), table))]).config
+
+
+def without_teachers(config: TrainConfig) -> TrainConfig:
+    """The baseline of the same configuration: no teacher boxes are read at all."""
+    return replace(config, teachers=replace(config.teachers, names=NO_TEACHERS))

@@ -1,0 +1,74 @@
+"""The few collective operations that training needs, on one process or many started by torchrun."""
+
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch.distributed as dist
+from torch import Tensor
+
+from student_train.errors import RunError
+
+
+@dataclass(frozen=True)
+class World:
+    """Which process this is, of how many; `local_rank` counts within one machine."""
+
+    rank: int = 0
+    size: int = 1
+    local_rank: int = 0
+
+    @property
+    def is_first(self) -> bool:
+        """The process that prints and writes."""
+        return self.rank == 0
+
+    def barrier(self) -> None:
+        """Wait for all processes."""
+        if self.size > 1:
+            dist.barrier()
+
+    def sum(self, values: Tensor) -> Tensor:
+        """Element-wise sum over all processes."""
+        if self.size > 1:
+            values = values.clone()
+            dist.all_reduce(values)
+        return values
+
+    def mean(self, values: Tensor) -> Tensor:
+        """Element-wise mean over all processes."""
+        return self.sum(values) / self.size
+
+    def gather(self, rows: Sequence[Any]) -> list[Any]:
+        """The rows of all processes, on all of them, in order of rank."""
+        if self.size == 1:
+            return list(rows)
+        parts: list[Any] = [None] * self.size
+        dist.all_gather_object(parts, list(rows))
+        return [row for part in parts for row in part]
+
+    def close(self) -> None:
+        """Leave the process group."""
+        if self.size > 1 and dist.is_initialized():
+            dist.destroy_process_group()
+
+
+def join_world(device_type: str) -> World:
+    """The world that torchrun's environment variables describe, joined; one process without them.
+
+    Raises:
+        RunError: the variables are there but the group cannot be formed.
+    """
+    if int(os.environ.get("WORLD_SIZE", "1")) == 1:
+        return World()
+    backend = "nccl" if device_type == "cuda" else "gloo"
+    try:
+        dist.init_process_group(backend)
+    except (RuntimeError, ValueError) as error:
+        raise RunError(
+            f"cannot join the other training processes ({backend}): {error}; start them with "
+            "`torchrun --nproc-per-node N -m student_train.cli train ...`"
+        ) from None
+    local_rank = int(os.environ.get("LOCAL_RANK", "0"))
+    return World(dist.get_rank(), dist.get_world_size(), local_rank)

@@ -1,0 +1,49 @@
+"""What can go wrong while configuring, training and evaluating a student.
+
+::
+
+    TeachDetrError                     (box_store.errors; exit code 1)
+    ├── UsageError                     (exit code 2)
+    │   └── ConfigError                one or more settings are wrong; lists all of them
+    ├── RunError                       the run folder exists already, is missing, or belongs to something else
+    ├── CheckpointError                a weights or checkpoint file cannot be read or does not fit
+    ├── NonFiniteLoss                  a loss became NaN or infinite; names the step and the parts
+    └── Interrupted                    Ctrl-C or SIGTERM; the state was saved (exit code 130 or 143)
+"""
+
+from collections.abc import Sequence
+
+from box_store.errors import TeachDetrError, UsageError
+
+
+class ConfigError(UsageError):
+    """Settings that cannot be used. `problems` holds one sentence each; all are reported at once."""
+
+    def __init__(self, problems: Sequence[str]) -> None:
+        self.problems = tuple(problems)
+        if len(self.problems) == 1:
+            text = self.problems[0]
+        else:
+            lines = "".join(f"\n  - {problem}" for problem in self.problems)
+            text = f"{len(self.problems)} settings cannot be used:{lines}"
+        super().__init__(text)
+
+
+class RunError(TeachDetrError):
+    """A run folder that is missing, exists already, or does not fit what was asked."""
+
+
+class CheckpointError(TeachDetrError):
+    """A checkpoint or weights file that cannot be read, or holds something else."""
+
+
+class NonFiniteLoss(TeachDetrError):
+    """The loss became NaN or infinite; the weights before that step were kept."""
+
+
+class Interrupted(TeachDetrError):
+    """The run was asked to stop and saved its state. `exit_code` is 128 + the signal's number."""
+
+    def __init__(self, message: str, signal_number: int) -> None:
+        super().__init__(message)
+        self.exit_code = 128 + signal_number

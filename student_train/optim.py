@@ -1,0 +1,113 @@
+"""AdamW with the official parameter groups, the learning rate as a function of the step, and a weight average."""
+
+import copy
+import math
+from collections.abc import Iterable
+
+import torch
+from torch import Tensor, nn
+
+from student_train.config import OptimConfig
+
+# linear layers that say where to look: Deformable DETR trains them more slowly
+_OFFSET_NAMES = ("sampling_offsets", "reference_points")
+
+
+def parameter_groups(model: nn.Module, config: OptimConfig) -> list[dict[str, object]]:
+    """Groups for AdamW: `head`, `backbone`, `offsets` (those that have parameters), each with its base rate.
+
+    A backbone rate of 0 freezes the backbone. Each group carries `name` and `base_lr` besides `params` and `lr`.
+    """
+    members: dict[str, list[nn.Parameter]] = {"head": [], "backbone": [], "offsets": []}
+    for name, parameter in model.named_parameters():
+        if name.startswith("backbone."):
+            if config.backbone_lr == 0:
+                parameter.requires_grad_(False)
+            kind = "backbone"
+        elif config.offsets_lr_factor != 1 and any(word in name for word in _OFFSET_NAMES):
+            kind = "offsets"
+        else:
+            kind = "head"
+        if parameter.requires_grad:
+            members[kind].append(parameter)
+    rates = {
+        "head": config.lr,
+        "backbone": config.backbone_lr,
+        "offsets": config.lr * config.offsets_lr_factor,
+    }
+    return [
+        {"name": kind, "params": parameters, "lr": rates[kind], "base_lr": rates[kind]}
+        for kind, parameters in members.items()
+        if parameters
+    ]
+
+
+def make_optimizer(
+    model: nn.Module, config: OptimConfig, device: torch.device
+) -> torch.optim.AdamW:
+    """AdamW over `parameter_groups`."""
+    return torch.optim.AdamW(
+        parameter_groups(model, config),
+        lr=config.lr,
+        weight_decay=config.weight_decay,
+        # one kernel for all parameters; elsewhere PyTorch's own choice
+        fused=True if device.type == "cuda" else None,
+    )
+
+
+def lr_factor(config: OptimConfig, step: int, steps_per_epoch: int, total_steps: int) -> float:
+    """Factor on every base rate at a step, counted from 0. A function of the step alone, so resuming needs no state."""
+    factor = 1.0
+    if config.schedule == "step":
+        drops = sum(step >= round(epoch * steps_per_epoch) for epoch in config.drop_epochs)
+        factor = config.drop_factor**drops
+    elif config.schedule == "cosine":
+        low = config.min_lr / config.lr
+        progress = min(1.0, step / max(1, total_steps))
+        factor = low + (1 - low) * 0.5 * (1 + math.cos(math.pi * progress))
+    if step < config.warmup_steps:
+        factor *= (step + 1) / config.warmup_steps
+    return factor
+
+
+def set_lr(optimizer: torch.optim.Optimizer, factor: float) -> dict[str, float]:
+    """Set every group's rate to base times factor; the rates by group name."""
+    for group in optimizer.param_groups:
+        group["lr"] = group["base_lr"] * factor
+    return {group["name"]: group["lr"] for group in optimizer.param_groups}
+
+
+def clip_gradients(parameters: Iterable[nn.Parameter], limit: float) -> Tensor:
+    """Scale the gradients to a joint norm of at most `limit` (0: leave them); the norm before, a scalar tensor."""
+    return nn.utils.clip_grad_norm_(parameters, limit if limit > 0 else math.inf)
+
+
+class WeightAverage:
+    """Exponential moving average of a model's weights: `decay * average + (1 - decay) * weights` after each step.
+
+    Early on the decay is min(decay, (1 + t) / (10 + t)), so that the initial weights fade fast.
+    """
+
+    def __init__(self, model: nn.Module, decay: float) -> None:
+        self.model = copy.deepcopy(model).eval().requires_grad_(False)
+        self.decay = decay
+        self.n_updates = 0
+
+    @torch.no_grad()
+    def update(self, model: nn.Module) -> None:
+        """Take one step of the average towards `model`."""
+        decay = min(self.decay, (1 + self.n_updates) / (10 + self.n_updates))
+        self.n_updates += 1
+        for mine, theirs in zip(self.model.parameters(), model.parameters(), strict=True):
+            mine.lerp_(theirs, 1 - decay)
+        for mine, theirs in zip(self.model.buffers(), model.buffers(), strict=True):
+            mine.copy_(theirs)
+
+    def state_dict(self) -> dict[str, object]:
+        """For `load_state_dict`."""
+        return {"model": self.model.state_dict(), "n_updates": self.n_updates}
+
+    def load_state_dict(self, state: dict[str, object]) -> None:
+        """Continue a saved average."""
+        self.model.load_state_dict(state["model"])  # type: ignore[arg-type]
+        self.n_updates = int(state["n_updates"])  # type: ignore[call-overload]

@@ -1,0 +1,350 @@
+"""Settings as dotted keys: reading, converting and merging them into nested frozen dataclasses.
+
+A configuration is a tree of frozen dataclasses. Every leaf has a dotted key (`optim.lr`), a type (its annotation) and a
+help text (the string literal under the field). Layers of values, weakest first, are merged into one configuration, and the
+origin of every value that a layer set is kept. All problems of all layers are reported in one error.
+"""
+
+import ast
+import dataclasses
+import inspect
+import json
+import textwrap
+import tomllib
+import types
+import typing
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+from typing import Any, Generic, Literal, TypeVar, Union
+
+from box_store.errors import TeachDetrError, nearest
+from student_train.errors import ConfigError
+
+T = TypeVar("T")
+
+_TABLES = (dict, Mapping)
+
+
+@dataclass(frozen=True)
+class Setting:
+    """One leaf of a configuration: its dotted key, annotation, current value and help text."""
+
+    key: str
+    annotation: Any
+    value: Any
+    help: str
+
+
+@dataclass(frozen=True)
+class Layer:
+    """Values by dotted key, and the words that name where they come from ("preset dino-r50-4scale", "argument --data").
+
+    A value is either text as typed on a command line, or already typed (from TOML, JSON or Python).
+    """
+
+    origin: str
+    values: Mapping[str, Any]
+
+
+@dataclass(frozen=True)
+class Resolved(Generic[T]):
+    """A configuration with the origin of every value that did not stay at its default."""
+
+    config: T
+    origins: dict[str, str]
+
+
+@cache
+def field_help(cls: type) -> dict[str, str]:
+    """The string literal under each field of a dataclass, by field name, joined to one line."""
+    docs: dict[str, str] = {}
+    for base in reversed(cls.__mro__[:-1]):
+        if not dataclasses.is_dataclass(base):
+            continue
+        try:
+            tree = ast.parse(textwrap.dedent(inspect.getsource(base)))
+        except (OSError, TypeError):
+            continue
+        body = tree.body[0].body if isinstance(tree.body[0], ast.ClassDef) else []
+        for here, after in zip(body, body[1:], strict=False):
+            if (
+                isinstance(here, ast.AnnAssign)
+                and isinstance(here.target, ast.Name)
+                and isinstance(after, ast.Expr)
+                and isinstance(after.value, ast.Constant)
+                and isinstance(after.value.value, str)
+            ):
+                docs[here.target.id] = " ".join(after.value.value.split())
+    return docs
+
+
+def settings(config: Any, prefix: str = "") -> dict[str, Setting]:
+    """Every leaf below a dataclass instance, by dotted key, in order of declaration."""
+    hints = typing.get_type_hints(type(config))
+    docs = field_help(type(config))
+    found: dict[str, Setting] = {}
+    for field in dataclasses.fields(config):
+        key = prefix + field.name
+        value = getattr(config, field.name)
+        if dataclasses.is_dataclass(value) and not isinstance(value, type):
+            found |= settings(value, key + ".")
+        else:
+            found[key] = Setting(key, hints[field.name], value, docs.get(field.name, ""))
+    return found
+
+
+def describe(annotation: Any) -> str:
+    """A type in words that a person who types `key=value` understands."""
+    origin, args = typing.get_origin(annotation), typing.get_args(annotation)
+    if origin is Literal:
+        return "one of " + ", ".join(map(str, args))
+    if origin in (Union, types.UnionType):
+        return " or ".join("none" if a is type(None) else describe(a) for a in args)
+    if origin is tuple:
+        if len(args) == 2 and args[1] is Ellipsis:
+            return f"a comma-separated list, each {describe(args[0])}"
+        return f"{len(args)} values separated by commas"
+    if origin in _TABLES:
+        return "a table of name and " + describe(args[1])
+    names = {int: "a whole number", float: "a number", bool: "true or false", str: "text"}
+    names[Path] = "a path"
+    return names.get(annotation, getattr(annotation, "__name__", str(annotation)))
+
+
+def convert(value: Any, annotation: Any) -> Any:
+    """`value`, text or typed, as the annotated type.
+
+    Raises:
+        ValueError: the value does not fit; the message says what was expected.
+    """
+    origin, args = typing.get_origin(annotation), typing.get_args(annotation)
+    if annotation is Any:
+        return value
+    if origin in (Union, types.UnionType):
+        return _convert_union(value, args, annotation)
+    if origin is Literal:
+        for choice in args:
+            if value == choice or (isinstance(value, str) and value == str(choice)):
+                return choice
+        hint = nearest(str(value), [str(choice) for choice in args])
+        raise ValueError(f"expected {describe(annotation)}, got {value!r}.{hint}")
+    if origin is tuple:
+        return _convert_tuple(value, args, annotation)
+    if origin in _TABLES:
+        if not isinstance(value, Mapping):
+            raise ValueError(
+                f"expected {describe(annotation)}, got {value!r}; write key.NAME=VALUE"
+            )
+        return {str(name): convert(item, args[1]) for name, item in value.items()}
+    return _convert_scalar(value, annotation)
+
+
+def _convert_union(value: Any, args: tuple[Any, ...], annotation: Any) -> Any:
+    if type(None) in args and (
+        value is None or (isinstance(value, str) and value.lower() in ("none", "null"))
+    ):
+        return None
+    for choice in args:
+        if choice is type(None):
+            continue
+        try:
+            return convert(value, choice)
+        except ValueError:
+            continue
+    raise ValueError(f"expected {describe(annotation)}, got {value!r}")
+
+
+def _convert_tuple(value: Any, args: tuple[Any, ...], annotation: Any) -> tuple[Any, ...]:
+    if isinstance(value, str):
+        text = value.strip().strip("[]()")
+        items: list[Any] = [item.strip() for item in text.split(",") if item.strip()]
+    elif isinstance(value, Sequence):
+        items = list(value)
+    else:
+        items = [value]
+    if len(args) == 2 and args[1] is Ellipsis:
+        return tuple(convert(item, args[0]) for item in items)
+    if len(items) != len(args):
+        raise ValueError(f"expected {describe(annotation)}, got {len(items)} of them")
+    return tuple(convert(item, kind) for item, kind in zip(items, args, strict=True))
+
+
+def _convert_scalar(value: Any, annotation: Any) -> Any:
+    complaint = f"expected {describe(annotation)}, got {value!r}"
+    if annotation is bool:
+        if isinstance(value, bool):
+            return value
+        word = str(value).lower()
+        if word in ("true", "1", "yes", "on"):
+            return True
+        if word in ("false", "0", "no", "off"):
+            return False
+        raise ValueError(complaint)
+    if isinstance(value, bool):
+        raise ValueError(complaint)
+    if annotation is int:
+        try:
+            number = float(value)
+            if number != int(number):
+                raise ValueError(complaint)
+            return (
+                int(value)
+                if isinstance(value, str) and value.lstrip("+-").isdigit()
+                else int(number)
+            )
+        except (TypeError, ValueError, OverflowError):
+            raise ValueError(complaint) from None
+    if annotation is float:
+        try:
+            return float(value)
+        except (TypeError, ValueError):
+            raise ValueError(complaint) from None
+    if annotation is Path:
+        return Path(str(value)).expanduser()
+    if annotation is str:
+        return str(value)
+    raise ValueError(complaint)
+
+
+def parse_assignments(texts: Sequence[str]) -> dict[str, str]:
+    """`["optim.lr=1e-4", ...]` as a table; later ones win.
+
+    Raises:
+        ConfigError: an item has no `=`.
+    """
+    problems = [f"{text!r} is not KEY=VALUE" for text in texts if "=" not in text.lstrip("=")]
+    if problems:
+        raise ConfigError(problems)
+    pairs = (text.split("=", 1) for text in texts)
+    return {key.strip().lstrip("-"): value.strip() for key, value in pairs}
+
+
+def read_toml(path: Path) -> dict[str, Any]:
+    """The tables of a TOML file.
+
+    Raises:
+        ConfigError: the file is missing or is not TOML.
+    """
+    try:
+        return tomllib.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise ConfigError([f"no configuration file at {path}"]) from None
+    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
+        raise ConfigError([f"{path} cannot be read as TOML: {error}"]) from None
+
+
+def flatten(config: Any, table: Mapping[str, Any]) -> dict[str, Any]:
+    """Nested tables to dotted keys, stopping at the leaves of `config` (a leaf may itself be a table)."""
+    leaves = set(settings(config))
+
+    def walk(prefix: str, node: Mapping[str, Any]) -> dict[str, Any]:
+        flat: dict[str, Any] = {}
+        for name, value in node.items():
+            key = prefix + name
+            if isinstance(value, Mapping) and key not in leaves:
+                flat |= walk(key + ".", value)
+            else:
+                flat[key] = value
+        return flat
+
+    return walk("", table)
+
+
+def merge(config: T, layers: Sequence[Layer]) -> Resolved[T]:
+    """`config` with the values of `layers`, weakest first, and the origin of each.
+
+    A key below a table leaf sets one entry of it: `loss.coefficients.yolox=0.5`.
+
+    Raises:
+        ConfigError: unknown keys (with the nearest known one) and values that do not fit, all of them.
+    """
+    known = settings(config)
+    values: dict[str, Any] = {}
+    origins: dict[str, str] = {}
+    problems: list[str] = []
+    for layer in layers:
+        for key, value in layer.values.items():
+            leaf, entry = _find_leaf(key, known)
+            if leaf is None:
+                problems.append(
+                    f"unknown setting {key!r} ({layer.origin}).{_nearest_key(key, known)}"
+                )
+                continue
+            setting = known[leaf]
+            if entry is not None:
+                value = {**values.get(leaf, setting.value), entry: value}
+            try:
+                values[leaf] = convert(value, setting.annotation)
+                origins[leaf] = layer.origin
+            except ValueError as error:
+                problems.append(f"{key} ({layer.origin}): {error}")
+    merged = config if problems else _replace(config, values, problems)
+    if problems:
+        raise ConfigError(problems)
+    return Resolved(merged, origins)
+
+
+def _find_leaf(key: str, known: Mapping[str, Setting]) -> tuple[str | None, str | None]:
+    """The leaf that a key names, and the entry within it where the leaf is a table."""
+    if key in known:
+        return key, None
+    for leaf, setting in known.items():
+        if typing.get_origin(setting.annotation) in _TABLES and key.startswith(leaf + "."):
+            return leaf, key[len(leaf) + 1 :]
+    return None, None
+
+
+def _nearest_key(key: str, known: Mapping[str, Setting]) -> str:
+    # `lr` is meant as `optim.lr` more often than as a misspelling of another whole key
+    last = key.rsplit(".", 1)[-1]
+    ends = [name for name in known if name.rsplit(".", 1)[-1] == last]
+    if ends:
+        return f" Did you mean {ends[0]!r}?"
+    return nearest(key, known) or " `student-train presets NAME` lists the settings."
+
+
+def _replace(config: T, values: Mapping[str, Any], problems: list[str], prefix: str = "") -> T:
+    changes: dict[str, Any] = {}
+    for field in dataclasses.fields(config):  # type: ignore[arg-type]
+        key = prefix + field.name
+        value = getattr(config, field.name)
+        if dataclasses.is_dataclass(value) and not isinstance(value, type):
+            if any(name.startswith(key + ".") for name in values):
+                changes[field.name] = _replace(value, values, problems, key + ".")
+        elif key in values:
+            changes[field.name] = values[key]
+    if not changes:
+        return config
+    try:
+        return dataclasses.replace(config, **changes)  # type: ignore[type-var]
+    except TeachDetrError as error:
+        # a dataclass that checks itself in __post_init__
+        problems.append(f"{prefix}{error}")
+        return config
+
+
+def to_plain(value: Any) -> Any:
+    """A configuration as JSON-able tables, lists and scalars; `merge` accepts every leaf back."""
+    if dataclasses.is_dataclass(value) and not isinstance(value, type):
+        return {f.name: to_plain(getattr(value, f.name)) for f in dataclasses.fields(value)}
+    if isinstance(value, Path):
+        return str(value)
+    if isinstance(value, Mapping):
+        return {str(name): to_plain(item) for name, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [to_plain(item) for item in value]
+    return value
+
+
+def as_text(value: Any) -> str:
+    """A leaf as it would be typed after `key=`."""
+    plain = to_plain(value)
+    if isinstance(plain, list):
+        return ",".join(as_text(item) for item in plain)
+    if plain is None:
+        return "none"
+    if isinstance(plain, bool):
+        return "true" if plain else "false"
+    return json.dumps(plain) if isinstance(plain, dict) else str(plain)

@@ -1,0 +1,90 @@
+"""One legible line of progress: a live bar on a terminal, plain lines elsewhere."""
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from rich.console import Console
+from rich.progress import BarColumn, Progress, TaskID, TextColumn
+
+
+@dataclass(frozen=True)
+class Status:
+    """What a progress line says. `losses` are means over the interval, by folded name, `total` first."""
+
+    epoch: int
+    epochs: int
+    step: int
+    steps: int
+    images_per_second: float
+    seconds_left: float
+    lr: float
+    losses: Mapping[str, float]
+
+    def line(self) -> str:
+        """`epoch 3/36  step 1200/7330  12.3 images/s  loss 12.31 (class 1.20 box 0.51 ...)  lr 1e-04  3:21:10 left`."""
+        parts = " ".join(
+            f"{short_name(name)} {value:.2f}"
+            for name, value in self.losses.items()
+            if name != "total"
+        )
+        total = self.losses.get("total", math.nan)
+        return (
+            f"epoch {self.epoch}/{self.epochs}  step {self.step}/{self.steps}  "
+            f"{self.images_per_second:.1f} images/s  loss {total:.2f} ({parts})  "
+            f"lr {self.lr:.0e}  {duration(self.seconds_left)} left"
+        )
+
+
+def short_name(folded: str) -> str:
+    """`teacher:yolox` as `yolox`; the other names as they are."""
+    return folded.removeprefix("teacher:")
+
+
+def duration(seconds: float) -> str:
+    """`1:02:03` or `2:03`."""
+    if not math.isfinite(seconds):
+        return "?"
+    minutes, rest = divmod(max(0, round(seconds)), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours}:{minutes:02d}:{rest:02d}" if hours else f"{minutes}:{rest:02d}"
+
+
+class ProgressLine:
+    """Shows `Status` lines and messages; does nothing on processes that do not print."""
+
+    def __init__(self, console: Console | None, total_steps: int, step: int = 0) -> None:
+        self._console = console
+        self._bar: Progress | None = None
+        self._task = TaskID(0)
+        if console is not None and console.is_terminal:
+            self._bar = Progress(
+                BarColumn(bar_width=12),
+                TextColumn("{task.description}"),
+                console=console,
+                transient=True,
+            )
+            self._task = self._bar.add_task("starting", total=total_steps, completed=step)
+            self._bar.start()
+
+    def show(self, status: Status) -> None:
+        """A new interval's figures."""
+        if self._bar is not None:
+            self._bar.update(self._task, description=status.line(), completed=status.step)
+        elif self._console is not None:
+            self._console.print(status.line(), markup=False, highlight=False, soft_wrap=True)
+
+    def advance(self, step: int) -> None:
+        """Move the bar; a plain output shows nothing."""
+        if self._bar is not None:
+            self._bar.update(self._task, completed=step)
+
+    def say(self, text: str) -> None:
+        """A message that stays."""
+        if self._console is not None:
+            self._console.print(text, markup=False, highlight=False, soft_wrap=True)
+
+    def close(self) -> None:
+        """Remove the bar."""
+        if self._bar is not None:
+            self._bar.stop()

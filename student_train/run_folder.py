@@ -1,0 +1,144 @@
+"""The folder of one run: what lies where, and what `config.json` says.
+
+::
+
+    RUN/
+      config.json               resolved configuration, origin of each value, category table, versions, command
+      metrics.jsonl             losses and evaluations, one JSON object a line
+      checkpoints/last.pt       state to resume from; previous.pt is the one before
+      checkpoints/best.safetensors   weights of the best evaluation so far, self-contained
+      results/*.json            detections as COCO results, and metrics
+      predictions/              pictures drawn by `student-train predict`
+"""
+
+import importlib.metadata
+import json
+import platform
+import sys
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from box_store.categories import Categories, ClassSpace
+from student_train.config import OPERATIONAL, TrainConfig, from_plain
+from student_train.errors import RunError
+from student_train.overrides import Resolved, as_text, settings, to_plain
+
+_PACKAGES = (
+    "teach-detr",
+    "torch",
+    "torchvision",
+    "timm",
+    "triton",
+    "numpy",
+    "scipy",
+    "pycocotools",
+)
+
+
+@dataclass(frozen=True)
+class RunRecord:
+    """The content of `config.json`."""
+
+    config: TrainConfig
+    origins: dict[str, str]
+    class_space: ClassSpace
+
+
+class RunFolder:
+    """Paths inside a run folder, and its configuration file."""
+
+    def __init__(self, root: Path) -> None:
+        self.root = root
+        self.config_file = root / "config.json"
+        self.metrics = root / "metrics.jsonl"
+        self.checkpoints = root / "checkpoints"
+        self.best = self.checkpoints / "best.safetensors"
+        self.results = root / "results"
+        self.predictions = root / "predictions"
+
+    def has_state(self) -> bool:
+        """Whether there is something to resume."""
+        return any((self.checkpoints / name).exists() for name in ("last.pt", "previous.pt"))
+
+    def is_used(self) -> bool:
+        """Whether a run was started here before."""
+        return self.config_file.exists() or self.has_state()
+
+    def clear(self) -> None:
+        """Forget a former run: its configuration, metrics and checkpoints (results and pictures stay)."""
+        for path in (self.config_file, self.metrics, self.best):
+            path.unlink(missing_ok=True)
+        for name in ("last.pt", "previous.pt"):
+            (self.checkpoints / name).unlink(missing_ok=True)
+
+    def write(
+        self, resolved: Resolved[TrainConfig], class_space: ClassSpace, command: Sequence[str]
+    ) -> None:
+        """Write `config.json`."""
+        self.root.mkdir(parents=True, exist_ok=True)
+        content = {
+            "format": 1,
+            "preset": resolved.config.preset,
+            "config": to_plain(resolved.config),
+            "origins": resolved.origins,
+            "classes": class_space_to_plain(class_space),
+            "command": list(command),
+            "versions": versions(),
+        }
+        partial = self.config_file.with_name("config.json.partial")
+        partial.write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
+        partial.replace(self.config_file)
+
+    def read(self) -> RunRecord:
+        """Read `config.json`.
+
+        Raises:
+            RunError: this is no run folder, or the file was written by something else.
+        """
+        try:
+            content = json.loads(self.config_file.read_text(encoding="utf-8"))
+        except FileNotFoundError:
+            what = "has no config.json" if self.root.is_dir() else "does not exist"
+            raise RunError(f"{self.root} is not a run folder: it {what}") from None
+        except (OSError, UnicodeDecodeError, json.JSONDecodeError) as error:
+            raise RunError(f"{self.config_file} cannot be read: {error}") from None
+        if not isinstance(content, dict) or content.get("format") != 1:
+            raise RunError(f"{self.config_file} was not written by this version of student-train")
+        return RunRecord(
+            config=from_plain(content["config"], str(self.config_file)),
+            origins=dict(content["origins"]),
+            class_space=class_space_from_plain(content["classes"]),
+        )
+
+
+def class_space_to_plain(space: ClassSpace) -> dict[str, Any]:
+    """JSON-able form of a class space."""
+    return {"kind": space.kind, "categories": space.categories.to_json()}
+
+
+def class_space_from_plain(table: Mapping[str, Any]) -> ClassSpace:
+    """The inverse of `class_space_to_plain`."""
+    return ClassSpace(table["kind"], Categories.from_coco(table["categories"]))
+
+
+def versions() -> dict[str, str]:
+    """Versions of Python and of the packages that a result depends on."""
+    found = {"python": platform.python_version(), "platform": sys.platform}
+    for name in _PACKAGES:
+        try:
+            found[name] = importlib.metadata.version(name)
+        except importlib.metadata.PackageNotFoundError:
+            found[name] = "not installed"
+    return found
+
+
+def changed_settings(before: TrainConfig, now: TrainConfig) -> list[str]:
+    """Settings of a resumed run that would change what it computes, each as `key: old -> new`."""
+    old, new = settings(before), settings(now)
+    return [
+        f"{key}: {as_text(old[key].value)} -> {as_text(setting.value)}"
+        for key, setting in new.items()
+        if key in old and key not in OPERATIONAL and old[key].value != setting.value
+    ]
