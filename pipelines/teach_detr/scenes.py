@@ -1,0 +1,274 @@
+"""Seeded scenes in COCO's layout: toys on textured grounds, with exact boxes.
+
+The data set of `teach-detr demo`. Every label is known exactly, because the scene is drawn; so
+labels can be withheld on purpose (`thin`) to give the defect that teacher boxes repair:
+unlabelled objects in the training split. Styles differ in colours, grounds, light and noise, not
+in what the toys are: a detector taught on one style meets another one as a shifted domain.
+"""
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from PIL import Image, ImageFilter
+
+from box_store.errors import UsageError, nearest
+from teach_detr.backgrounds import Ground, cut, make_grounds
+from teach_detr.sprites import TOYS, Bank, Palette
+
+
+@dataclass(frozen=True)
+class Style:
+    """A domain: what colours toys and grounds come in, and what light and camera do to them."""
+
+    palette: Palette
+    grounds: tuple[Ground, ...]
+    brightness: tuple[float, float]
+    tint: tuple[float, float, float]
+    grain: float
+    vignette: float
+
+
+STYLES: dict[str, Style] = {
+    # daylight on pale paper and wood: what the shipped start weights were trained on
+    "day": Style(
+        palette=Palette(((0, 60), (180, 330)), (0.55, 0.95), (0.65, 1.0)),
+        grounds=(
+            Ground((196, 180, 150), (244, 236, 218)),
+            Ground((150, 186, 160), (214, 232, 206)),
+            Ground((150, 178, 204), (220, 234, 244)),
+        ),
+        brightness=(0.9, 1.08),
+        tint=(1.0, 1.0, 1.0),
+        grain=3.0,
+        vignette=0.10,
+    ),
+    # lamplight on dark floors: what the demo fine-tunes on
+    "dusk": Style(
+        palette=Palette(((0, 360),), (0.30, 0.85), (0.55, 0.95)),
+        grounds=(
+            Ground((46, 38, 54), (112, 92, 100)),
+            Ground((28, 48, 62), (78, 112, 122)),
+            Ground((70, 44, 34), (146, 104, 74)),
+        ),
+        brightness=(0.72, 1.05),
+        tint=(1.08, 0.97, 0.84),
+        grain=8.0,
+        vignette=0.42,
+    ),
+    # under water: a third domain, for teachers that have seen more of the world than the student
+    "reef": Style(
+        palette=Palette(((20, 200), (280, 360)), (0.40, 0.90), (0.60, 1.0)),
+        grounds=(
+            Ground((24, 84, 104), (96, 178, 184)),
+            Ground((58, 96, 84), (168, 186, 140)),
+            Ground((52, 60, 110), (140, 150, 196)),
+        ),
+        brightness=(0.8, 1.05),
+        tint=(0.90, 1.02, 1.05),
+        grain=5.0,
+        vignette=0.25,
+    ),
+}
+
+# width and height are drawn from these, so most scenes are not square
+SIDES_PX = (128, 144, 160, 176, 192, 208)
+OBJECTS = (2, 6)
+LONG_SIDE_PX = (26.0, 176.0)
+# a toy that shows less than this part of itself is not placed
+MIN_VISIBLE = 0.55
+JPEG_QUALITY = 90
+
+
+@dataclass(frozen=True)
+class Scene:
+    """A drawn scene: pixels uint8 [H, W, 3]; each toy's index in `TOYS` and visible box."""
+
+    pixels: np.ndarray
+    toys: np.ndarray  # int [N]
+    boxes_xyxy: np.ndarray  # int [N, 4], corners in pixels
+
+
+class Painter:
+    """Draws scenes of one or several styles; the textures and toys are prepared once."""
+
+    def __init__(self, styles: Sequence[str], seed: int) -> None:
+        unknown = next((name for name in styles if name not in STYLES), None)
+        if unknown is not None:
+            known = ", ".join(STYLES)
+            raise UsageError(
+                f"unknown style of scenes '{unknown}': expected one of {known}."
+                + nearest(unknown, STYLES)
+            )
+        rng = np.random.default_rng([seed, 1])
+        self._kits = [
+            (style, make_grounds(style.grounds, rng), Bank(style.palette, rng))
+            for style in (STYLES[name] for name in styles)
+        ]
+
+    def paint(self, rng: np.random.Generator) -> Scene:
+        """One scene, decided by the state of `rng` alone."""
+        style, grounds, bank = self._kits[int(rng.integers(len(self._kits)))]
+        width, height = (int(rng.choice(SIDES_PX)) for _ in range(2))
+        ground = cut(grounds, width, height, rng)
+        canvas = Image.fromarray(np.clip(ground, 0, 255).astype(np.uint8))
+        owner = np.full((height, width), -1, np.int16)
+        wanted = int(rng.integers(OBJECTS[0], OBJECTS[1] + 1))
+        toys: list[int] = []
+        full_px: list[int] = []
+        for _ in range(4 * wanted):
+            if len(toys) == wanted:
+                break
+            toy = int(rng.integers(len(TOYS)))
+            low, high = LONG_SIDE_PX
+            long_side = low * (min(high, 0.92 * min(width, height)) / low) ** rng.random()
+            sprite = bank.take(toy, long_side, rng)
+            x = round(rng.uniform(-0.2, 1.2 - 0.4) * width + 0.2 * (width - sprite.width))
+            y = round(rng.uniform(-0.2, 1.2 - 0.4) * height + 0.2 * (height - sprite.height))
+            opaque = np.asarray(sprite.getchannel("A")) > 127
+            window = _window(x, y, sprite.size, (width, height))
+            if window is None:
+                continue
+            inside = opaque[window.sprite]
+            if inside.sum() < MIN_VISIBLE * opaque.sum():
+                continue
+            trial = owner.copy()
+            trial[window.canvas][inside] = len(toys)
+            left = np.bincount(trial[trial >= 0], minlength=len(toys) + 1)
+            if any(left[i] < MIN_VISIBLE * n for i, n in enumerate(full_px)):
+                continue
+            _drop_shadow(canvas, sprite, x, y)
+            canvas.paste(sprite, (x, y), sprite)
+            owner = trial
+            toys.append(toy)
+            full_px.append(int(opaque.sum()))
+        pixels = _develop(np.asarray(canvas, np.float32), style, rng)
+        boxes = np.asarray([_extent(owner == i) for i in range(len(toys))], int).reshape(-1, 4)
+        return Scene(pixels, np.asarray(toys, int), boxes)
+
+
+@dataclass(frozen=True)
+class _Window:
+    canvas: tuple[slice, slice]
+    sprite: tuple[slice, slice]
+
+
+def _window(x: int, y: int, size: tuple[int, int], frame: tuple[int, int]) -> _Window | None:
+    left, top = max(x, 0), max(y, 0)
+    right, bottom = min(x + size[0], frame[0]), min(y + size[1], frame[1])
+    if right <= left or bottom <= top:
+        return None
+    return _Window(
+        (slice(top, bottom), slice(left, right)),
+        (slice(top - y, bottom - y), slice(left - x, right - x)),
+    )
+
+
+def _drop_shadow(canvas: Image.Image, sprite: Image.Image, x: int, y: int) -> None:
+    reach = max(2, max(sprite.size) // 16)
+    shade = sprite.getchannel("A").point([a * 2 // 5 for a in range(256)])
+    if reach > 2:
+        shade = shade.filter(ImageFilter.BoxBlur(reach // 2))
+    canvas.paste((18, 14, 24), (x + reach, y + reach), shade)
+
+
+def _develop(pixels: np.ndarray, style: Style, rng: np.random.Generator) -> np.ndarray:
+    """Light, colour cast, fall-off towards a random side, and grain."""
+    height, width = pixels.shape[:2]
+    centre_x, centre_y = rng.uniform(0.25, 0.75, 2)
+    x = np.linspace(0, 1, width, dtype=np.float32) - np.float32(centre_x)
+    y = np.linspace(0, 1, height, dtype=np.float32) - np.float32(centre_y)
+    light = 1 - style.vignette * 1.6 * (y[:, None] ** 2 + x[None, :] ** 2)
+    gain = np.float32(rng.uniform(*style.brightness)) * np.asarray(style.tint, np.float32)
+    pixels = pixels * light[..., None] * gain
+    pixels += style.grain * rng.standard_normal((height, width, 1), np.float32)
+    return np.clip(pixels, 0, 255).astype(np.uint8)
+
+
+def _extent(mask: np.ndarray) -> tuple[int, int, int, int]:
+    rows, columns = np.flatnonzero(mask.any(1)), np.flatnonzero(mask.any(0))
+    return int(columns[0]), int(rows[0]), int(columns[-1]) + 1, int(rows[-1]) + 1
+
+
+CATEGORIES: list[dict[str, object]] = [
+    {"id": i + 1, "name": toy.name, "supercategory": toy.supercategory}
+    for i, toy in enumerate(TOYS)
+]
+
+
+def make_split(
+    out: Path, split: str, n_images: int, seed: int, styles: Sequence[str], thin: float = 0.0
+) -> Path:
+    """Write `out/<split>/*.jpg` and `out/annotations/instances_<split>.json`; return that.
+
+    `thin` is the share of objects that get no annotation (they are in the picture all the same).
+    The same arguments give the same bytes: scene i depends on the seed and i alone, so a longer
+    split begins with a shorter one.
+
+    Raises:
+        UsageError: an unknown style, or `thin` outside 0..1.
+    """
+    if not 0 <= thin < 1:
+        raise UsageError(
+            f"thin is the share of objects left unlabelled: expected 0 <= thin < 1, got {thin}."
+        )
+    painter = Painter(styles, seed)
+    folder = out / split
+    folder.mkdir(parents=True, exist_ok=True)
+    images: list[dict[str, object]] = []
+    annotations: list[dict[str, object]] = []
+    for i in range(n_images):
+        scene = painter.paint(np.random.default_rng([seed, 2, i]))
+        kept = np.random.default_rng([seed, 3, i]).random(len(scene.toys)) >= thin
+        image_id = i + 1
+        file_name = f"{image_id:06d}.jpg"
+        Image.fromarray(scene.pixels).save(folder / file_name, quality=JPEG_QUALITY)
+        height, width = scene.pixels.shape[:2]
+        images.append({"id": image_id, "file_name": file_name, "width": width, "height": height})
+        for k in np.flatnonzero(kept):
+            x0, y0, x1, y1 = (int(v) for v in scene.boxes_xyxy[k])
+            annotations.append(
+                {
+                    "id": len(annotations) + 1,
+                    "image_id": image_id,
+                    "category_id": int(scene.toys[k]) + 1,
+                    "bbox": [x0, y0, x1 - x0, y1 - y0],
+                    # there are no masks, so an object is as large as its box
+                    "area": (x1 - x0) * (y1 - y0),
+                    "iscrowd": 0,
+                }
+            )
+    path = out / "annotations" / f"instances_{split}.json"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    document = {
+        "info": {"description": f"drawn toys, styles {'+'.join(styles)}, seed {seed}, thin {thin}"},
+        "images": images,
+        "annotations": annotations,
+        "categories": CATEGORIES,
+    }
+    # the annotations are the commit: a split without them is drawn again
+    part = path.with_suffix(".part")
+    part.write_text(json.dumps(document))
+    part.replace(path)
+    return path
+
+
+def make_scenes(
+    out: Path,
+    n_train: int,
+    n_val: int,
+    seed: int,
+    *,
+    thin: float = 0.33,
+    styles: Sequence[str] = ("dusk",),
+) -> Path:
+    """A data set in COCO's layout: train2017 with thinned labels, val2017 complete. Returns `out`.
+
+    Raises:
+        UsageError: an unknown style, or `thin` outside 0..1.
+    """
+    make_split(out, "train2017", n_train, seed, styles, thin)
+    make_split(out, "val2017", n_val, seed + 1_000_003, styles)
+    return out
