@@ -1,8 +1,9 @@
 """Saved states of a run (exact resuming) and single-file weights (everything else).
 
 A state is `checkpoints/last.pt`: only tensors, numbers, strings and containers, so it loads with
-`torch.load(weights_only=True)`. The one before it stays as `checkpoints/previous.pt`. Weights are `.safetensors` whose
-metadata holds the configuration and the category table: one file is enough to predict with.
+`torch.load(weights_only=True)`. The one before it stays as `checkpoints/previous.pt`. Weights are
+`.safetensors` whose metadata holds the configuration and the category table: one file is enough to
+predict with.
 """
 
 import json
@@ -26,10 +27,11 @@ WEIGHTS_FORMAT = "teach-detr weights 1"
 
 
 def save_state(folder: Path, state: Mapping[str, Any]) -> Path:
-    """Write `last.pt` so that at any moment a whole state exists; the former one becomes `previous.pt`.
+    """Write `last.pt`; the former one becomes `previous.pt`. A whole state exists at any moment.
 
     Raises:
-        CheckpointError: the file cannot be written (disk full, no permission); states written before are kept.
+        CheckpointError: the file cannot be written (disk full, no permission); states written
+            before are kept.
     """
     folder.mkdir(parents=True, exist_ok=True)
     last, previous, partial = (
@@ -87,7 +89,7 @@ def _read_state(path: Path) -> dict[str, Any]:
 
 
 def save_weights(path: Path, tensors: Mapping[str, Tensor], about: Mapping[str, Any]) -> None:
-    """Write a `.safetensors` file; `about` (JSON-able: config, classes, metrics) becomes its metadata.
+    """Write a `.safetensors` file with `about` (JSON-able: config, classes) as its metadata.
 
     Raises:
         CheckpointError: the file cannot be written.
@@ -122,7 +124,9 @@ def load_weights(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
 
 
 def _without_shared(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """Contiguous CPU copies; of names that share one tensor (heads of all layers) each gets its own."""
+    """Contiguous CPU copies; of names that share one tensor (heads of all layers) each gets its
+    own.
+    """
     return {name: value.detach().cpu().clone().contiguous() for name, value in tensors.items()}
 
 
@@ -136,7 +140,7 @@ def _sync_folder(folder: Path) -> None:
 
 @dataclass(frozen=True)
 class InitReport:
-    """What came of loading weights into a model that may differ from the one they were trained in."""
+    """What came of loading weights into a model that may differ from their own."""
 
     loaded: int
     missing: tuple[str, ...]

@@ -1,7 +1,8 @@
 """The whole configuration of a training run, as frozen dataclasses.
 
-The string under a field is its help text. Every leaf has a dotted key (`optim.lr`) and can be set by a preset
-(`student_train.presets`), a TOML file (`--config`) or an argument (`key=value`), the later ones winning.
+The string under a field is its help text. Every leaf has a dotted key (`optim.lr`) and can be set
+by a preset (`student_train.presets`), a TOML file (`--config`) or an argument (`key=value`), the
+later ones winning.
 """
 
 from collections.abc import Mapping, Sequence
@@ -38,7 +39,9 @@ class DataConfig:
     val_annotations: Path | None = None
     """COCO JSON of the evaluation images, where the layout is another one."""
     class_space: Literal["raw", "contiguous"] = "raw"
-    """raw: one logit per category id up to the largest (official COCO weights: 91); contiguous: one per category."""
+    """raw: one logit per category id up to the largest (official COCO weights: 91); contiguous: one
+    per category.
+    """
     workers: int = 4
     """Loader processes per training process; 0 loads in the training process."""
     limit: int | None = None
@@ -49,7 +52,7 @@ class DataConfig:
 
 @dataclass(frozen=True)
 class AugmentConfig:
-    """DETR's augmentation: flip, then either resize, or resize + crop + resize. Lengths in pixels."""
+    """DETR's augmentation: flip, then resize, or resize + crop + resize. Lengths in pixels."""
 
     flip: float = 0.5
     """Probability of a horizontal flip."""
@@ -71,20 +74,22 @@ class AugmentConfig:
 
 @dataclass(frozen=True)
 class OptimConfig:
-    """AdamW with the official parameter groups, gradient clipping and the schedule of the learning rate."""
+    """AdamW with the official parameter groups, clipping, and the learning rate's schedule."""
 
     lr: float = 1e-4
     """Learning rate of everything but the backbone."""
     backbone_lr: float = 1e-5
     """Learning rate of the backbone; 0 freezes it."""
     offsets_lr_factor: float = 1.0
-    """Factor on the learning rate of sampling offsets and reference points (official Deformable DETR: 0.1; DINO: 1)."""
+    """Factor on the learning rate of sampling offsets and reference points (official Deformable
+    DETR: 0.1; DINO: 1).
+    """
     weight_decay: float = 1e-4
     """Decoupled weight decay."""
     clip: float = 0.1
     """Largest norm of the gradient of all parameters; 0 does not clip."""
     schedule: Literal["step", "cosine", "constant"] = "step"
-    """step: multiplied by drop_factor at each of drop_epochs; cosine: to min_lr at the last step."""
+    """step: times drop_factor at each of drop_epochs; cosine: to min_lr at the last step."""
     drop_epochs: tuple[float, ...] = (11,)
     """Epochs after which the learning rate drops (may be fractions)."""
     drop_factor: float = 0.1
@@ -96,7 +101,7 @@ class OptimConfig:
     accumulate: int = 1
     """Parts that each batch is split into to save memory; gradients are averaged over the parts."""
     ema: float | None = None
-    """Decay of a moving average of the weights, which is then evaluated and saved as best (DINO: 0.9997)."""
+    """Decay of an average of the weights, which is evaluated and saved as best (DINO: 0.9997)."""
 
 
 @dataclass(frozen=True)
@@ -124,7 +129,9 @@ class TeacherConfig:
     deny_licences: tuple[str, ...] = ()
     """Teachers whose recorded licence is one of these are left out."""
     combine: Literal["parallel", "fused"] = "parallel"
-    """parallel: one loss per teacher, summed (the paper); fused: the boxes of all teachers in one set (the released code)."""
+    """parallel: one loss per teacher, summed (the paper); fused: the boxes of all teachers in one
+    set (the released code).
+    """
     fusion: FusionConfig = field(default_factory=FusionConfig)
 
 
@@ -141,7 +148,7 @@ class TrainConfig:
     loss: LossConfig = field(default_factory=LossConfig)
     teachers: TeacherConfig = field(default_factory=TeacherConfig)
     init: Path | None = None
-    """Weights to start from: a run folder, our .safetensors, or an official checkpoint (`--init`)."""
+    """Weights to start from: run folder, .safetensors, or official checkpoint (`--init`)."""
     epochs: int = 12
     """Passes over the training images."""
     steps: int | None = None
@@ -149,7 +156,7 @@ class TrainConfig:
     batch_size: int = 16
     """Images per step over all processes."""
     eval_batch_size: int | None = None
-    """Images at once in evaluation, per process; by default a training process's share of the batch."""
+    """Images at once in evaluation, per process; by default as many as in training."""
     eval_every: float = 1
     """Epochs between evaluations; 0 evaluates at the end only."""
     save_every: int = 500
@@ -166,7 +173,7 @@ class TrainConfig:
     """Threads of the training process on a CPU; by default what PyTorch chooses."""
 
 
-# settings that change how a run is carried out but not what it computes: a resumed run may change them
+# settings of how a run is carried out, not of what it computes: a resumed run may change them
 OPERATIONAL = frozenset(
     {
         "data.workers",
@@ -200,7 +207,8 @@ def problems_of(config: TrainConfig) -> list[str]:
     require(optim.accumulate >= 1, f"optim.accumulate must be at least 1, got {optim.accumulate}")
     require(
         optim.accumulate < 1 or config.batch_size % optim.accumulate == 0,
-        f"batch_size {config.batch_size} cannot be split into optim.accumulate={optim.accumulate} equal parts",
+        f"batch_size {config.batch_size} cannot be split into "
+        f"optim.accumulate={optim.accumulate} equal parts",
     )
     require(optim.lr > 0, f"optim.lr must be above 0, got {optim.lr}")
     require(
@@ -232,7 +240,8 @@ def problems_of(config: TrainConfig) -> list[str]:
     )
     require(
         teachers.names in (ALL_TEACHERS, NO_TEACHERS) or bool(teachers.store or teachers.boxes),
-        f"teachers {','.join(teachers.names)} were asked for without boxes: give --store STORE or --boxes FILE",
+        f"teachers {','.join(teachers.names)} were asked for without boxes: "
+        "give --store STORE or --boxes FILE",
     )
     require(config.device in ("auto", "cpu") or config.device.startswith("cuda"), _device(config))
     return found

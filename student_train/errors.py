@@ -5,7 +5,7 @@
     TeachDetrError                     (box_store.errors; exit code 1)
     ├── UsageError                     (exit code 2)
     │   └── ConfigError                one or more settings are wrong; lists all of them
-    ├── RunError                       the run folder exists already, is missing, or belongs to something else
+    ├── RunError                       the run folder exists already, is missing, or does not fit
     ├── CheckpointError                a weights or checkpoint file cannot be read or does not fit
     ├── NonFiniteLoss                  a loss became NaN or infinite; names the step and the parts
     └── Interrupted                    Ctrl-C or SIGTERM; the state was saved (exit code 130 or 143)
@@ -17,7 +17,7 @@ from box_store.errors import TeachDetrError, UsageError
 
 
 class ConfigError(UsageError):
-    """Settings that cannot be used. `problems` holds one sentence each; all are reported at once."""
+    """Settings that cannot be used; `problems` holds a sentence each, all reported at once."""
 
     def __init__(self, problems: Sequence[str]) -> None:
         self.problems = tuple(problems)

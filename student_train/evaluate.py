@@ -1,4 +1,4 @@
-"""COCO metrics by pycocotools: the number that is published, a per-class table, and results files."""
+"""COCO metrics by pycocotools (the published number), per-class metrics, and results files."""
 
 import contextlib
 import copy
@@ -35,7 +35,8 @@ class ClassMetrics:
 class Metrics:
     """COCO metrics of one set of detections.
 
-    `values` has METRIC_NAMES as keys, in 0..1; None where it is undefined (no object of that size, no object at all).
+    `values` has METRIC_NAMES as keys, in 0..1; None where it is undefined (no object of that size,
+    no object at all).
     """
 
     values: dict[str, float | None]
@@ -62,14 +63,15 @@ def coco_metrics(
     results: Sequence[Mapping[str, Any]],
     image_ids: Iterable[int] | None = None,
 ) -> Metrics:
-    """pycocotools' box metrics of `results` (COCO results: image_id, category_id, bbox xywh in px, score).
+    """pycocotools' box metrics of COCO results (image_id, category_id, bbox xywh in px, score).
 
     Args:
         annotations: a COCO instances JSON, or its content.
         image_ids: evaluate these images only; by default all that the annotations list.
 
     Raises:
-        DataError: the annotations cannot be read, or a result names an image or category that they lack.
+        DataError: the annotations cannot be read, or a result names an image or category that they
+            lack.
     """
     from pycocotools.coco import COCO
     from pycocotools.cocoeval import COCOeval
@@ -138,14 +140,15 @@ def _check_ids(
     wrong = sorted({int(row["image_id"]) for row in results} - images)
     if wrong:
         raise DataError(
-            f"{len(wrong)} image ids of the results are not in the annotations (first: {wrong[:5]}); "
-            "were they made on another split?"
+            f"{len(wrong)} image ids of the results are not in the annotations "
+            f"(first: {wrong[:5]}); were they made on another split?"
         )
     wrong = sorted({int(row["category_id"]) for row in results} - set(categories))
     if wrong:
         raise DataError(
-            f"{len(wrong)} category ids of the results are not in the annotations (first: {wrong[:5]}); "
-            f"the annotations have {min(categories, default=None)}..{max(categories, default=None)}"
+            f"{len(wrong)} category ids of the results are not in the annotations "
+            f"(first: {wrong[:5]}); theirs lie in "
+            f"{min(categories, default=None)}..{max(categories, default=None)}"
         )
 
 
@@ -197,7 +200,7 @@ def _mean_defined(values: np.ndarray) -> float | None:
 
 
 def to_results(image_id: int, boxes: Boxes) -> list[dict[str, Any]]:
-    """COCO results of one image; `boxes.class_ids` are category ids. Rounded to 1/100 px and 1/100000."""
+    """COCO results of one image, rounded to 1/100 px; `boxes.class_ids` are category ids."""
     rows = []
     for (x1, y1, x2, y2), score, category_id in zip(
         boxes.boxes_xyxy.tolist(), boxes.scores.tolist(), boxes.class_ids.tolist(), strict=True

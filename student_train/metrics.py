@@ -12,7 +12,7 @@ from torch import Tensor
 
 
 class RunningMeans:
-    """Means of named scalars over a logging interval, kept on the device: no host synchronisation per step."""
+    """Means of named scalars over an interval, kept on the device: nothing waits for the host."""
 
     def __init__(self) -> None:
         self._sums: dict[str, Tensor] = {}
@@ -63,10 +63,10 @@ class Clock:
 
 
 class MetricsLog:
-    """`metrics.jsonl`: records of kind `train` (every logging interval) and `eval` (every evaluation)."""
+    """`metrics.jsonl`: a record of kind `train` every interval, `eval` every evaluation."""
 
     def __init__(self, path: Path, keep_until_step: int | None = None) -> None:
-        """Open for appending. A resumed run passes its step: records after it will be written again, so they go."""
+        """Open for appending; a resumed run drops records after its step: they come again."""
         self.path = path
         path.parent.mkdir(parents=True, exist_ok=True)
         if path.exists() and keep_until_step is not None:
@@ -76,7 +76,7 @@ class MetricsLog:
             partial.replace(path)
 
     def write(self, kind: str, record: Mapping[str, Any]) -> None:
-        """Append one record; the line is whole on disk or not at all for any reader that ignores a last part line."""
+        """Append one record as a line."""
         with self.path.open("a", encoding="utf-8") as file:
             file.write(_line({"kind": kind, **record}))
 

@@ -1,4 +1,4 @@
-"""AdamW with the official parameter groups, the learning rate as a function of the step, and a weight average."""
+"""AdamW with the official parameter groups, the learning rate by step, and a weight average."""
 
 import copy
 import math
@@ -14,9 +14,10 @@ _OFFSET_NAMES = ("sampling_offsets", "reference_points")
 
 
 def parameter_groups(model: nn.Module, config: OptimConfig) -> list[dict[str, object]]:
-    """Groups for AdamW: `head`, `backbone`, `offsets` (those that have parameters), each with its base rate.
+    """Groups for AdamW, those of `head`, `backbone`, `offsets` that have parameters.
 
-    A backbone rate of 0 freezes the backbone. Each group carries `name` and `base_lr` besides `params` and `lr`.
+    A backbone rate of 0 freezes the backbone. Each group carries `name` and `base_lr` besides
+    `params` and `lr`.
     """
     members: dict[str, list[nn.Parameter]] = {"head": [], "backbone": [], "offsets": []}
     for name, parameter in model.named_parameters():
@@ -56,7 +57,7 @@ def make_optimizer(
 
 
 def lr_factor(config: OptimConfig, step: int, steps_per_epoch: int, total_steps: int) -> float:
-    """Factor on every base rate at a step, counted from 0. A function of the step alone, so resuming needs no state."""
+    """Factor on every base rate at a step counted from 0: no state, so resuming is exact."""
     factor = 1.0
     if config.schedule == "step":
         drops = sum(step >= round(epoch * steps_per_epoch) for epoch in config.drop_epochs)
@@ -78,12 +79,12 @@ def set_lr(optimizer: torch.optim.Optimizer, factor: float) -> dict[str, float]:
 
 
 def clip_gradients(parameters: Iterable[nn.Parameter], limit: float) -> Tensor:
-    """Scale the gradients to a joint norm of at most `limit` (0: leave them); the norm before, a scalar tensor."""
+    """Scale gradients to a joint norm of at most `limit` (0: leave them); the norm before, 0-d."""
     return nn.utils.clip_grad_norm_(parameters, limit if limit > 0 else math.inf)
 
 
 class WeightAverage:
-    """Exponential moving average of a model's weights: `decay * average + (1 - decay) * weights` after each step.
+    """Moving average of a model's weights: decay * average + (1 - decay) * weights, each step.
 
     Early on the decay is min(decay, (1 + t) / (10 + t)), so that the initial weights fade fast.
     """

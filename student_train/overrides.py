@@ -1,13 +1,15 @@
 """Settings as dotted keys: reading, converting and merging them into nested frozen dataclasses.
 
-A configuration is a tree of frozen dataclasses. Every leaf has a dotted key (`optim.lr`), a type (its annotation) and a
-help text (the string literal under the field). Layers of values, weakest first, are merged into one configuration, and the
-origin of every value that a layer set is kept. All problems of all layers are reported in one error.
+A configuration is a tree of frozen dataclasses. Every leaf has a dotted key (`optim.lr`), a type
+(its annotation) and a help text (the string literal under the field). Layers of values, weakest
+first, are merged into one configuration, and the origin of every value that a layer set is kept.
+All problems of all layers are reported in one error.
 """
 
 import ast
 import dataclasses
 import inspect
+import itertools
 import json
 import textwrap
 import tomllib
@@ -39,7 +41,8 @@ class Setting:
 
 @dataclass(frozen=True)
 class Layer:
-    """Values by dotted key, and the words that name where they come from ("preset dino-r50-4scale", "argument --data").
+    """Values by dotted key, and the words that name where they come from ("preset dino-r50-4scale",
+    "argument --data").
 
     A value is either text as typed on a command line, or already typed (from TOML, JSON or Python).
     """
@@ -68,7 +71,7 @@ def field_help(cls: type) -> dict[str, str]:
         except (OSError, TypeError):
             continue
         body = tree.body[0].body if isinstance(tree.body[0], ast.ClassDef) else []
-        for here, after in zip(body, body[1:], strict=False):
+        for here, after in itertools.pairwise(body):
             if (
                 isinstance(here, ast.AnnAssign)
                 and isinstance(here.target, ast.Name)
@@ -236,7 +239,7 @@ def read_toml(path: Path) -> dict[str, Any]:
 
 
 def flatten(config: Any, table: Mapping[str, Any]) -> dict[str, Any]:
-    """Nested tables to dotted keys, stopping at the leaves of `config` (a leaf may itself be a table)."""
+    """Nested tables to dotted keys, down to the leaves of `config` (which may be tables too)."""
     leaves = set(settings(config))
 
     def walk(prefix: str, node: Mapping[str, Any]) -> dict[str, Any]:
@@ -258,7 +261,7 @@ def merge(config: T, layers: Sequence[Layer]) -> Resolved[T]:
     A key below a table leaf sets one entry of it: `loss.coefficients.yolox=0.5`.
 
     Raises:
-        ConfigError: unknown keys (with the nearest known one) and values that do not fit, all of them.
+        ConfigError: all unknown keys (with the nearest known one) and values that do not fit.
     """
     known = settings(config)
     values: dict[str, Any] = {}

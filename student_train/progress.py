@@ -10,7 +10,7 @@ from rich.progress import BarColumn, Progress, TaskID, TextColumn
 
 @dataclass(frozen=True)
 class Status:
-    """What a progress line says. `losses` are means over the interval, by folded name, `total` first."""
+    """What a progress line says; `losses` are means over the interval by folded name."""
 
     epoch: int
     epochs: int
@@ -22,7 +22,7 @@ class Status:
     losses: Mapping[str, float]
 
     def line(self) -> str:
-        """`epoch 3/36  step 1200/7330  12.3 images/s  loss 12.31 (class 1.20 box 0.51 ...)  lr 1e-04  3:21:10 left`."""
+        """Epoch, step, speed, losses, learning rate and remaining time in one line."""
         parts = " ".join(
             f"{short_name(name)} {value:.2f}"
             for name, value in self.losses.items()

@@ -3,7 +3,7 @@
 ::
 
     RUN/
-      config.json               resolved configuration, origin of each value, category table, versions, command
+      config.json               resolved configuration with origins, categories, versions, command
       metrics.jsonl             losses and evaluations, one JSON object a line
       checkpoints/last.pt       state to resume from; previous.pt is the one before
       checkpoints/best.safetensors   weights of the best evaluation so far, self-contained
@@ -67,7 +67,7 @@ class RunFolder:
         return self.config_file.exists() or self.has_state()
 
     def clear(self) -> None:
-        """Forget a former run: its configuration, metrics and checkpoints (results and pictures stay)."""
+        """Forget a former run's configuration, metrics and checkpoints; the rest stays."""
         for path in (self.config_file, self.metrics, self.best):
             path.unlink(missing_ok=True)
         for name in ("last.pt", "previous.pt"):

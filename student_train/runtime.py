@@ -67,8 +67,9 @@ class Runtime:
     def seed_step(self, *parts: int | str) -> None:
         """Seed PyTorch's generators from `parts` and this process's rank.
 
-        The numbers drawn in a step then depend on the run's seed and the step alone: not on what was drawn before, on an
-        evaluation in between, or on whether the run was interrupted. That is what makes resuming exact.
+        The numbers drawn in a step then depend on the run's seed and the step alone: not on what
+        was drawn before, on an evaluation in between, or on whether the run was interrupted. That
+        is what makes resuming exact.
         """
         text = "/".join(map(str, (*parts, self.world.rank)))
         # two different checksums make 64 bits
