@@ -1,12 +1,13 @@
 """The compiled operators of mmcv that mmdet's detectors call, on torchvision and `detr_kernels`.
 
-mmdet 3.3 wants mmcv < 2.2, which has no wheels for current PyTorch. `mmcv-lite` is the same package without its
-compiled module `mmcv._ext`; `install()` puts an equivalent in its place, so that mmdet runs, on CPU and GPU,
-without a compiler. It has to be called before the first import of `mmcv.ops` or `mmdet`.
+mmdet 3.3 wants mmcv < 2.2, which has no wheels for current PyTorch. `mmcv-lite` is the same package
+without its compiled module `mmcv._ext`; `install()` puts an equivalent in its place, so that mmdet
+runs, on CPU and GPU, without a compiler. It has to be called before the first import of `mmcv.ops`
+or `mmdet`.
 
-Written from the call sites in mmcv's Python files (`mmcv/ops/*.py`, 2.1.0) and the papers' definitions. Most
-operators fill a preallocated output, as the compiled ones do. Arguments arrive by position for tensors and by keyword
-for numbers, under the names used here; calls from mmcv's autograd functions fix them, so they can't be renamed.
+Written from the call sites in mmcv's Python files (`mmcv/ops/*.py`, 2.1.0) and the papers'
+definitions. Most operators fill a preallocated output, as the compiled ones do. Tensors arrive by
+position and numbers by keyword; mmcv's autograd functions fix the names, odd ones included.
 """
 
 import importlib.machinery
@@ -30,7 +31,7 @@ class UnsupportedOperator(TeachDetrError):
 
 
 def compiled_mmcv_present() -> bool:
-    """Whether the installed mmcv brings its own compiled operators (looked up without importing mmcv)."""
+    """Whether the installed mmcv brings its own compiled operators; mmcv isn't imported for it."""
     parent = importlib.util.find_spec("mmcv")
     if parent is None or parent.submodule_search_locations is None:
         return False
@@ -39,7 +40,7 @@ def compiled_mmcv_present() -> bool:
 
 
 def install() -> bool:
-    """Supply `mmcv._ext` unless a compiled one is present; returns whether ours is in place. Safe to repeat."""
+    """Supply `mmcv._ext` unless a compiled one is present; returns whether ours is in use."""
     if MODULE_NAME in sys.modules:
         return isinstance(sys.modules[MODULE_NAME], _Operators)
     if compiled_mmcv_present():
@@ -49,8 +50,11 @@ def install() -> bool:
 
 
 def nms(bboxes: Tensor, scores: Tensor, iou_threshold: float, offset: int = 0) -> Tensor:
-    """Indices (int64) of the boxes [N, 4] that survive, by descending score; widths count `offset` extra pixels."""
-    # growing the far corner by `offset` gives exactly mmcv's x2 - x1 + offset in areas and intersections
+    """Indices (int64) of the boxes [N, 4] that survive, by descending score.
+
+    `offset` (0 or 1 px) is added to every width and height: the convention of inclusive corners.
+    """
+    # growing the far corner gives exactly mmcv's x2 - x1 + offset in areas and in intersections
     grown = bboxes + bboxes.new_tensor([0.0, 0.0, offset, offset])
     return torchvision.ops.nms(grown.float(), scores.float(), iou_threshold)
 
@@ -67,8 +71,8 @@ def softnms(
 ) -> Tensor:
     """Soft-NMS (Bodla et al. 2017): overlapping boxes lose score instead of being dropped at once.
 
-    `method` is 0 (plain), 1 (linear) or 2 (Gaussian). Fills the first K rows of `dets` [N, 5] with box and decayed
-    score, and returns the K indices into `boxes`, in the order of selection.
+    `method` is 0 (plain), 1 (linear) or 2 (Gaussian). Fills the first K rows of `dets` [N, 5] with
+    box and decayed score, and returns the K indices into `boxes`, in the order of selection.
     """
     grown = boxes + boxes.new_tensor([0.0, 0.0, offset, offset])
     current = scores.clone()
@@ -106,7 +110,7 @@ def roi_align_forward(
     pool_mode: int,
     aligned: bool,
 ) -> None:
-    """Average-pooled RoIAlign of `input` [N, C, H, W] at `rois` [K, 5] (image, x1, y1, x2, y2) into `output`."""
+    """Averaging RoIAlign of `input` [N, C, H, W] at `rois` [K, 5] (image, xyxy) into `output`."""
     _refuse_max_pooling(pool_mode)
     size = (aligned_height, aligned_width)
     pooled = torchvision.ops.roi_align(
@@ -152,7 +156,7 @@ def ms_deform_attn_forward(
     attention_weights: Tensor,
     im2col_step: int,
 ) -> Tensor:
-    """Multi-scale deformable attention (GPU path of mmcv; on a CPU it uses its own Python): [B, Q, H*D]."""
+    """Multi-scale deformable attention, [B, Q, H*D]: mmcv's GPU path; on a CPU it has its own."""
     from detr_kernels import deform_attn
 
     return deform_attn(value, value_spatial_shapes, sampling_locations, attention_weights)
@@ -197,7 +201,7 @@ def modulated_deform_conv_forward(
     columns: Tensor,
     **sizes: Any,
 ) -> None:
-    """Deformable convolution v2 (offsets and a mask per kernel point) into `output` [N, C_out, H_out, W_out]."""
+    """Deformable convolution v2 (offset and mask per kernel point) into `output` [N, C, H, W]."""
     convolve = _deformable_convolution(sizes)
     output.copy_(convolve(input, offset, weight, mask, bias if sizes["with_bias"] else None))
 
@@ -245,7 +249,7 @@ def deform_conv_forward(
     dilationW: int,
     **unused: Any,
 ) -> None:
-    """Deformable convolution v1 (offsets only) into `output`. Inference only: its backward isn't supplied."""
+    """Deformable convolution v1 (offsets only) into `output`; for inference, it has no backward."""
     output.copy_(
         torchvision.ops.deform_conv2d(
             input,
@@ -272,7 +276,7 @@ OPERATORS: tuple[Callable[..., Any], ...] = (
 
 
 class _Operators(ModuleType):
-    """Stands for `mmcv._ext`: the operators above, and for every other name a function that says it is missing."""
+    """Stands for `mmcv._ext`: the operators above; any other name says what it is when called."""
 
     def __init__(self) -> None:
         super().__init__(MODULE_NAME, "mmcv's operators on torchvision and detr_kernels")
@@ -288,8 +292,9 @@ class _Operators(ModuleType):
         def missing(*args: Any, **kwargs: Any) -> None:
             supplied = ", ".join(sorted(operator.__name__ for operator in OPERATORS))
             raise UnsupportedOperator(
-                f"this mmdet model calls mmcv's operator {name!r}, which needs a compiled mmcv; the ones "
-                f"supplied without a compiler are: {supplied}. Use another config, or build mmcv 2.1 from source."
+                f"this mmdet model calls mmcv's operator {name!r}, which needs a compiled mmcv; "
+                f"without a compiler there are only: {supplied}. "
+                "Use another config, or build mmcv 2.1 from source."
             )
 
         missing.__name__ = name

@@ -1,0 +1,252 @@
+"""Teachers behind one protocol: what an adapter supplies, how it is loaded and run.
+
+An adapter is one module in `teacher_infer/adapters/` with two functions: `load(spec) -> Detector`
+imports the framework, `weights_files(spec)` doesn't. A `Detector` turns images into raw detections
+with its framework's own preprocessing; what is the same for all of them (input checks, batches,
+score floor, NMS, clipping, order, top-k) happens once, here.
+"""
+
+from dataclasses import dataclass, field
+from importlib import import_module
+from pathlib import Path
+from typing import Protocol
+
+import numpy as np
+
+from box_store.boxes import Boxes, nms_keep
+from box_store.errors import TeachDetrError, UsageError, nearest
+from teacher_infer.adapters.registry import ADAPTERS, COMMON_OPTIONS, AdapterInfo
+
+
+class AdapterError(TeachDetrError):
+    """A teacher can't be loaded or misbehaves; the message says what to do."""
+
+
+class MissingLibrary(AdapterError):
+    """The adapter's framework isn't installed, or a system library that it needs isn't."""
+
+
+class Teacher(Protocol):
+    """A loaded detector, ready to predict.
+
+    `class_names` are the teacher's own, in the order of its class indices; `licence` is SPDX-like
+    ("AGPL-3.0", "unknown"); `versions` are those of the frameworks behind it.
+    """
+
+    class_names: tuple[str, ...]
+    licence: str
+    versions: dict[str, str]
+
+    def predict(self, images: list[np.ndarray]) -> list[Boxes]:
+        """Boxes of each image (H x W x 3, uint8, RGB, any sizes), in pixels of that image.
+
+        `class_ids` are indices into `class_names`. Boxes lie inside the image, are sorted by
+        descending score, not below the score floor, and at most top-k many.
+        """
+        ...
+
+
+@dataclass(frozen=True)
+class AdapterSpec:
+    """Which teacher to load and how to run it.
+
+    `nms_iou=None` leaves the NMS that belongs to the model; a number asks for a class-wise NMS at
+    that IoU. `threads` bounds the CPU threads of the process. `options` are the adapter's own keys
+    (`adapter_help()` lists them).
+    """
+
+    adapter: str
+    model: str
+    device: str = "cpu"
+    score_floor: float = 0.05
+    nms_iou: float | None = None
+    top_k: int = 100
+    batch_size: int = 8
+    threads: int | None = None
+    options: dict[str, str] = field(default_factory=dict)
+
+    def option(self, key: str) -> str | None:
+        """The value of one of the adapter's own keys, None where it wasn't given."""
+        return self.options.get(key)
+
+
+@dataclass(frozen=True)
+class Detections:
+    """What a framework found in one image, unordered and unfiltered.
+
+    boxes_xyxy: [N, 4], pixels of the image given, corners; may reach outside it. scores: [N] in
+    0..1. class_ids: [N], indices into the detector's class names.
+    """
+
+    boxes_xyxy: np.ndarray
+    scores: np.ndarray
+    class_ids: np.ndarray
+
+
+class Detector(Protocol):
+    """What an adapter's `load` returns.
+
+    `nms_iou` is the IoU of the NMS that its raw detections still need by default, None for those
+    whose framework has done it, or which need none.
+    """
+
+    class_names: tuple[str, ...]
+    licence: str
+    versions: dict[str, str]
+    nms_iou: float | None
+
+    def detect(self, images: list[np.ndarray]) -> list[Detections]:
+        """Raw detections of each image (H x W x 3, uint8, RGB); never called without any."""
+        ...
+
+
+def adapter_help() -> tuple[AdapterInfo, ...]:
+    """Every adapter: what it runs, an example, the extra that installs it, licence and keys."""
+    return ADAPTERS
+
+
+def adapter_names() -> tuple[str, ...]:
+    """The names that `AdapterSpec.adapter` may take."""
+    return tuple(info.name for info in ADAPTERS)
+
+
+def adapter_info(name: str) -> AdapterInfo:
+    """The adapter of that name; UsageError, with the nearest name, where there is none."""
+    for info in ADAPTERS:
+        if info.name == name:
+            return info
+    known = adapter_names()
+    raise UsageError(
+        f"unknown adapter {name!r}: expected one of {', '.join(known)}.{nearest(name, known)}"
+    )
+
+
+def check_spec(spec: AdapterSpec) -> AdapterInfo:
+    """The spec's adapter; UsageError for unknown names, keys and numbers that can't be meant."""
+    info = adapter_info(spec.adapter)
+    known = info.options | COMMON_OPTIONS
+    for key in spec.options:
+        if key not in known:
+            raise UsageError(
+                f"adapter {spec.adapter} has no key {key!r}: expected one of "
+                f"{', '.join(known)}.{nearest(key, known)}"
+            )
+    if not spec.model:
+        raise UsageError(f"adapter {spec.adapter} needs a model, as in {info.example}")
+    for name in ("batch_size", "top_k", "threads"):
+        value = getattr(spec, name)
+        if value is not None and value < 1:
+            raise UsageError(f"{name}={value}: expected at least 1")
+    for name in ("score_floor", "nms_iou"):
+        value = getattr(spec, name)
+        if value is not None and not 0 <= value <= 1:
+            raise UsageError(f"{name}={value}: expected a number from 0 to 1")
+    return info
+
+
+def load_teacher(spec: AdapterSpec) -> Teacher:
+    """Import the adapter's framework, build the model on `spec.device`, return it ready to run.
+
+    Raises UsageError for unknown names and values, MissingLibrary with the extra to install, and
+    AdapterError where weights or config can't be used.
+    """
+    info = check_spec(spec)
+    if spec.threads is not None and info.uses_torch:
+        import torch
+
+        torch.set_num_threads(spec.threads)
+    detector: Detector = import_module(info.module).load(spec)
+    return LoadedTeacher(detector, spec)
+
+
+def weights_files(spec: AdapterSpec) -> list[Path]:
+    """The files that decide what the teacher predicts: weights, and the config where it is one.
+
+    For provenance; the framework isn't loaded. Empty for random weights, and for weights that the
+    framework has yet to download. AdapterError where a named file isn't there.
+    """
+    return import_module(check_spec(spec).module).weights_files(spec)
+
+
+class LoadedTeacher:
+    """A `Detector` with everything around it that is the same for all: this is what runs."""
+
+    def __init__(self, detector: Detector, spec: AdapterSpec) -> None:
+        self._detector = detector
+        self._spec = spec
+        self.class_names = detector.class_names
+        self.licence = spec.option("licence") or detector.licence
+        self.versions = detector.versions
+
+    def predict(self, images: list[np.ndarray]) -> list[Boxes]:
+        """See `Teacher.predict`; images go through the framework `spec.batch_size` at a time."""
+        for index, image in enumerate(images):
+            _check_image(image, index)
+        nms_iou = self._detector.nms_iou if self._spec.nms_iou is None else self._spec.nms_iou
+        found: list[Boxes] = []
+        for start in range(0, len(images), self._spec.batch_size):
+            batch = images[start : start + self._spec.batch_size]
+            for image, raw in zip(batch, self._detector.detect(batch), strict=True):
+                self._check_classes(raw)
+                height, width = image.shape[:2]
+                found.append(
+                    finish(
+                        raw,
+                        width,
+                        height,
+                        score_floor=self._spec.score_floor,
+                        nms_iou=nms_iou,
+                        top_k=self._spec.top_k,
+                    )
+                )
+        return found
+
+    def _check_classes(self, raw: Detections) -> None:
+        if not len(raw.class_ids):
+            return
+        lowest, highest = int(raw.class_ids.min()), int(raw.class_ids.max())
+        if lowest < 0 or highest >= len(self.class_names):
+            raise AdapterError(
+                f"{self._spec.model} predicts class indices {lowest} to {highest}, but has "
+                f"{len(self.class_names)} class names: give the right list with classes=FILE"
+            )
+
+
+def finish(
+    raw: Detections,
+    width: int,
+    height: int,
+    *,
+    score_floor: float,
+    nms_iou: float | None,
+    top_k: int,
+) -> Boxes:
+    """Raw detections of one image (`width` x `height` pixels) -> the boxes that are stored.
+
+    In this order: drop what isn't finite or is below the floor; sort by score; class-wise NMS
+    where `nms_iou` is a number; clip to the image and drop what has no area left; best `top_k`.
+    """
+    boxes = np.asarray(raw.boxes_xyxy, np.float32).reshape(-1, 4)
+    # sigmoids in half precision can come out a rounding error above one
+    scores = np.minimum(np.asarray(raw.scores, np.float32).reshape(-1), 1)
+    class_ids = np.asarray(raw.class_ids, np.int32).reshape(-1)
+    keep = np.isfinite(boxes).all(axis=1) & (scores >= np.float32(score_floor))
+    found = Boxes(boxes[keep], scores[keep], class_ids[keep], width, height).sorted()
+    if nms_iou is not None:
+        found = found.take(_class_wise_nms(found, nms_iou))
+    return found.clipped().top_k(top_k)
+
+
+def _class_wise_nms(found: Boxes, iou: float) -> np.ndarray:
+    # class by class, because thousands of low-score candidates of 80 classes make a large matrix
+    members = [np.flatnonzero(found.class_ids == one) for one in np.unique(found.class_ids)]
+    kept = [rows[nms_keep(found.boxes_xyxy[rows], None, iou)] for rows in members]
+    return np.sort(np.concatenate(kept)) if kept else np.zeros(0, np.int64)
+
+
+def _check_image(image: np.ndarray, index: int) -> None:
+    if image.dtype != np.uint8 or image.ndim != 3 or image.shape[2] != 3 or image.size == 0:
+        raise AdapterError(
+            f"image {index}: expected a non-empty H x W x 3 array of uint8 (RGB), "
+            f"got {image.dtype} of shape {image.shape}"
+        )
