@@ -1,6 +1,4 @@
-"""What every student returns: one output type, so that one loss and one post-processing serve them all."""
-
-from __future__ import annotations
+"""What every student returns: one type, so that one loss and one post-processing serve them all."""
 
 from dataclasses import dataclass
 from typing import Literal
@@ -49,7 +47,7 @@ class StudentOutput:
     layers: list[Prediction]
     """first to last decoder layer, matching queries only"""
     proposals: Prediction | None = None
-    """two-stage students: the encoder's own predictions. DINO: the selected 900; Deformable: all tokens"""
+    """two-stage students: the encoder's own. DINO: the selected 900; Deformable: all tokens"""
     proposal_labels: Literal["class", "binary"] = "class"
     """whether the proposals' logits tell classes apart, or only logit 0 (an object) counts"""
     one_to_many: list[Prediction] | None = None

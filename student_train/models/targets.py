@@ -1,8 +1,7 @@
 """The boxes of one image that a loss compares predictions with, whoever drew them."""
 
-from __future__ import annotations
-
 from dataclasses import dataclass, replace
+from typing import Self
 
 import torch
 from torch import Tensor
@@ -24,7 +23,7 @@ class Targets:
     def __len__(self) -> int:
         return self.labels.shape[0]
 
-    def to(self, device: torch.device | str, non_blocking: bool = False) -> Targets:
+    def to(self, device: torch.device | str, non_blocking: bool = False) -> Self:
         """The same on another device."""
         return replace(
             self,
@@ -33,7 +32,7 @@ class Targets:
             scores=self.scores.to(device, non_blocking=non_blocking),
         )
 
-    def pin_memory(self) -> Targets:
+    def pin_memory(self) -> Self:
         """The same in page-locked memory."""
         return replace(
             self,
@@ -42,7 +41,7 @@ class Targets:
             scores=self.scores.pin_memory(),
         )
 
-    def repeat(self, times: int) -> Targets:
+    def repeat(self, times: int) -> Self:
         """The whole list `times` times over, for one-to-many matching."""
         return replace(
             self,
@@ -51,7 +50,7 @@ class Targets:
             scores=self.scores.repeat(times),
         )
 
-    @staticmethod
-    def truth(labels: Tensor, boxes: Tensor) -> Targets:
+    @classmethod
+    def truth(cls, labels: Tensor, boxes: Tensor) -> Self:
         """Ground truth: every score is 1."""
-        return Targets(labels, boxes, torch.ones_like(boxes[:, 0]))
+        return cls(labels, boxes, torch.ones_like(boxes[:, 0]))
