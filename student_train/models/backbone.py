@@ -1,0 +1,160 @@
+"""Backbones: timm's, and Swin with the official detection padding, as lists of feature maps of
+chosen strides.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import timm
+import torch
+from timm.layers import freeze_batch_norm_2d
+from torch import Tensor, nn
+
+from box_store.errors import nearest
+from student_train.errors import ConfigError
+from student_train.models.backbone_weights import load_backbone_weights
+from student_train.models.swin import Swin, SwinShape
+
+
+@dataclass(frozen=True, kw_only=True)
+class BackboneConfig:
+    """Settings of the backbone, shared by every student that has one."""
+
+    backbone: str = "resnet50"
+    """timm's name of the backbone: resnet50, swin_large_patch4_window12_384, mobilenetv2_100 ..."""
+    strides: tuple[int, ...] = (8, 16, 32)
+    """strides of the maps taken from it"""
+    output_stride: int = 32
+    """16 dilates the last stage instead of halving its map (DC5)"""
+    norm: str = "frozen"
+    """frozen: batch norms keep the statistics and scales of their weights file; batch: they are
+    trained
+    """
+    frozen_stages: int | None = None
+    """stages that are not trained, counted from the input (1: the stem and the stage of stride 4);
+    none: the official choice, 1 for ResNets with frozen norms and 0 otherwise"""
+    drop_path: float = 0.0
+    """stochastic depth, rising to this rate in the last block"""
+    backbone_weights: str | None = None
+    """file of pretrained weights (torchvision, timm or official Swin), or `timm` to download timm's
+    own
+    """
+    checkpointing: bool = False
+    """compute activations of Swin and the encoder twice to save memory"""
+
+    def backbone_problems(self) -> list[str]:
+        """One sentence for every setting that cannot be used."""
+        problems = []
+        if self.norm not in ("frozen", "batch"):
+            problems.append(f"norm must be frozen or batch, not {self.norm!r}")
+        if not self.strides or list(self.strides) != sorted(self.strides):
+            problems.append(f"strides must rise, as 8 16 32, not {self.strides}")
+        if self.output_stride not in (8, 16, 32):
+            problems.append(f"output_stride must be 8, 16 or 32, not {self.output_stride}")
+        if not 0 <= self.drop_path < 1:
+            problems.append(f"drop_path must lie in 0..1, not {self.drop_path}")
+        return problems
+
+
+class Backbone(nn.Module):
+    """`body` is timm's feature extractor or `Swin`; `channels` and `strides` describe the maps it
+    returns.
+    """
+
+    def __init__(self, config: BackboneConfig) -> None:
+        """Builds with random weights, then loads `config.backbone_weights` if given.
+
+        Raises ConfigError for an unknown name or stride, CheckpointError for weights that do not
+        fit.
+        """
+        super().__init__()
+        swin = SwinShape.parse(config.backbone)
+        if swin is not None:
+            self.body, self.channels = _swin(config, swin)
+        else:
+            self.body, self.channels = _timm(config)
+        self.strides = config.strides
+        if config.backbone_weights is not None:
+            load_backbone_weights(self.body, config.backbone, config.backbone_weights)
+        if config.norm == "frozen":
+            freeze_batch_norm_2d(self.body)
+        for parameter in _first_stages(self.body, _frozen_stages(config)):
+            parameter.requires_grad_(False)
+
+    def forward(self, images: Tensor) -> list[Tensor]:
+        """Normalised images [B, 3, H, W] to maps [B, C_i, ceil(H / s_i), ceil(W / s_i)]."""
+        return self.body(images)
+
+
+def _swin(config: BackboneConfig, shape: SwinShape) -> tuple[Swin, tuple[int, ...]]:
+    known = (4, 8, 16, 32)
+    _check_strides(config, known)
+    stages = tuple(known.index(stride) for stride in config.strides)
+    body = Swin(shape, stages, config.drop_path, config.checkpointing)
+    return body, tuple(shape.dim * 2**stage for stage in stages)
+
+
+def _timm(config: BackboneConfig) -> tuple[nn.Module, tuple[int, ...]]:
+    name = config.backbone
+    if not timm.is_model(name):
+        raise ConfigError(
+            [f"timm has no backbone named {name!r}.{nearest(name, timm.list_models())}"]
+        )
+    options: dict[str, object] = {"features_only": True, "pretrained": False}
+    if config.output_stride != 32:
+        options["output_stride"] = config.output_stride
+    if config.drop_path:
+        options["drop_path_rate"] = config.drop_path
+    try:
+        # on the meta device nothing is computed: this only asks which map has which stride
+        with torch.device("meta"):
+            info = timm.create_model(name, **options).feature_info
+    except (RuntimeError, TypeError, NotImplementedError, AssertionError) as error:
+        raise ConfigError([f"timm's {name} cannot serve as a backbone: {error}"]) from error
+    reductions = info.reduction()
+    _check_strides(config, reductions)
+    # with dilation two stages share a stride: the later one is meant
+    last = {stride: i for i, stride in enumerate(reductions)}
+    indices = tuple(last[stride] for stride in config.strides)
+    body = timm.create_model(name, out_indices=indices, **options)
+    return body, tuple(body.feature_info.channels())
+
+
+def _check_strides(config: BackboneConfig, known: tuple[int, ...] | list[int]) -> None:
+    missing = [stride for stride in config.strides if stride not in known]
+    if missing:
+        has = ", ".join(map(str, dict.fromkeys(known)))
+        raise ConfigError([f"{config.backbone} has maps of strides {has}, not {missing[0]}"])
+
+
+def _frozen_stages(config: BackboneConfig) -> int:
+    if config.frozen_stages is not None:
+        return config.frozen_stages
+    return int(config.backbone.startswith("resnet") and config.norm == "frozen")
+
+
+def _first_stages(body: nn.Module, count: int) -> list[nn.Parameter]:
+    """Parameters up to the end of the stage whose map has stride 4 x 2^(count - 1), in order of
+    execution.
+    """
+    if count <= 0:
+        return []
+    if isinstance(body, Swin):
+        stages = [*body.layers][:count]
+        return [*body.patch_embed.parameters(), *(p for s in stages for p in s.parameters())]
+    named = list(body.named_parameters())
+    reached = [
+        info["module"].replace(".", "_")
+        for info in body.feature_info.info  # type: ignore[union-attr]
+        if info["reduction"] <= 4 * 2 ** (count - 1)
+    ]
+    last = max(
+        (
+            i
+            for i, (name, _) in enumerate(named)
+            if any(name.replace(".", "_").startswith(stage + "_") for stage in reached)
+        ),
+        default=-1,
+    )
+    return [parameter for _, parameter in named[: last + 1]]

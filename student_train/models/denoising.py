@@ -1,0 +1,175 @@
+"""Contrastive denoising: extra training queries made from noised ground truth, which have to
+restore it.
+
+DINO section 3.3 (and DN-DETR for the idea). Every group holds each target twice: a positive, moved
+by less than its half size, which must find its target again, and a negative, moved by more, which
+must say that there is nothing.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from student_train.models.output import Denoising, Prediction
+from student_train.models.position import inverse_sigmoid
+from student_train.models.targets import Targets
+
+
+@dataclass
+class Noise:
+    """The random numbers of one step. R = 2 x groups x boxes of the batch: the whole list tiled,
+    groups outermost, positives and negatives in turn."""
+
+    flip: Tensor
+    """[R], uniform in 0..1: the label is replaced where it is below half the label noise"""
+    label: Tensor
+    """LongTensor [R], the label that replaces it"""
+    sign: Tensor
+    """[R, 4], 0 or 1: direction in which a corner coordinate moves"""
+    amount: Tensor
+    """[R, 4], uniform in 0..1: how far, in half sizes; one more for negatives"""
+
+    @staticmethod
+    def draw(rows: int, n_classes: int, device: torch.device, dtype: torch.dtype) -> Noise:
+        """Fresh numbers from torch's generator of `device`."""
+        return Noise(
+            flip=torch.rand(rows, device=device, dtype=dtype),
+            label=torch.randint(0, n_classes, (rows,), device=device),
+            sign=torch.randint(0, 2, (rows, 4), device=device),
+            amount=torch.rand(rows, 4, device=device, dtype=dtype),
+        )
+
+
+@dataclass
+class NoisyQueries:
+    """Denoising queries, P slots an image: groups x 2 x (targets of the fullest image)."""
+
+    content: Tensor
+    """[B, P, C], label embeddings, zero in slots that no target fills"""
+    boxes: Tensor
+    """[B, P, 4], (cx, cy, w, h) in 0..1; 0.5 in slots that no target fills"""
+    blocked: Tensor
+    """[P + Q, P + Q] bool, True where the row's query must not see the column's"""
+    image_index: Tensor
+    slot_index: Tensor
+    target_index: Tensor
+    n_groups: int
+
+    def outcome(self, layers: list[Prediction]) -> Denoising:
+        """What the loss needs, from the decoder's predictions at the first P queries."""
+        return Denoising(
+            layers,
+            self.image_index,
+            self.slot_index,
+            self.target_index,
+            self.n_groups,
+            self.boxes.shape[1],
+        )
+
+
+def group_count(number: int, most: int) -> int:
+    """How many groups share about `number` positives and as many negatives, if the fullest image
+    has `most` targets.
+    """
+    number *= 2
+    if most and number >= 100:
+        number //= 2 * most
+    elif most == 0:
+        number = 1
+    return max(number, 1)
+
+
+def attention_mask(n_noisy: int, n_matching: int, group: int, device: torch.device) -> Tensor:
+    """Which queries must not see which, [P + Q, P + Q] bool, denoising queries first, `group` of
+    them a group.
+
+    Matching queries do not see denoising ones, which would show them the ground truth; denoising
+    queries see their own group and all matching ones.
+    """
+    place = torch.arange(n_noisy + n_matching, device=device)
+    noisy, group_of = place < n_noisy, place // max(group, 1)
+    return noisy[None, :] & (~noisy[:, None] | (group_of[:, None] != group_of[None, :]))
+
+
+class ContrastiveDenoising(nn.Module):
+    """Makes denoising queries; owns the embedding of labels (one row more than classes, as in the
+    official code).
+    """
+
+    def __init__(
+        self, n_classes: int, dim: int, number: int, label_noise: float, box_noise: float
+    ) -> None:
+        super().__init__()
+        self.n_classes = n_classes
+        self.number = number
+        self.label_noise = label_noise
+        self.box_noise = box_noise
+        self.label_embedding = nn.Embedding(n_classes + 1, dim)
+
+    def forward(
+        self,
+        targets: list[Targets],
+        n_matching: int,
+        dtype: torch.dtype,
+        noise: Noise | None = None,
+    ) -> NoisyQueries | None:
+        """Queries for a batch, or None if no image has a target. Boxes come out in `dtype`."""
+        counts = [len(t) for t in targets]
+        most, total = max(counts, default=0), sum(counts)
+        if total == 0:
+            return None
+        device = self.label_embedding.weight.device
+        groups = group_count(self.number, most)
+        labels = torch.cat([t.labels for t in targets]).to(device)
+        boxes = torch.cat([t.boxes for t in targets]).to(device, dtype)
+        image = torch.cat([torch.full((n,), i) for i, n in enumerate(counts)]).to(device)
+        index = torch.cat([torch.arange(n) for n in counts]).to(device)
+        rows = 2 * groups * total
+        if noise is None:
+            noise = Noise.draw(rows, self.n_classes, device, dtype)
+        row = torch.arange(rows, device=device)
+        repetition, box = row // total, row % total
+        negative = repetition % 2 == 1
+
+        noisy_labels = self._noisy_labels(labels[box], noise)
+        noisy_boxes = self._noisy_boxes(boxes[box], negative, noise)
+        slot = repetition * most + index[box]
+        n_slots = 2 * groups * most
+        embedded = self.label_embedding(noisy_labels)
+        content = embedded.new_zeros(len(targets), n_slots, embedded.shape[-1])
+        content = content.index_put((image[box], slot), embedded)
+        references = boxes.new_full((len(targets), n_slots, 4), 0.5)
+        # through the logit and back, so that boxes at the border are clamped as references are
+        references[image[box], slot] = inverse_sigmoid(noisy_boxes).sigmoid()
+        positive = row[~negative]
+        return NoisyQueries(
+            content,
+            references,
+            attention_mask(n_slots, n_matching, 2 * most, device),
+            image_index=image[box][positive],
+            slot_index=slot[positive],
+            target_index=index[box][positive],
+            n_groups=groups,
+        )
+
+    def _noisy_labels(self, labels: Tensor, noise: Noise) -> Tensor:
+        if self.label_noise <= 0:
+            return labels
+        return torch.where(noise.flip < self.label_noise * 0.5, noise.label, labels)
+
+    def _noisy_boxes(self, boxes: Tensor, negative: Tensor, noise: Noise) -> Tensor:
+        """Corners moved by a share of the half size, below one for positives and from one to two
+        for negatives.
+        """
+        if self.box_noise <= 0:
+            return boxes
+        centre, half = boxes[:, :2], boxes[:, 2:] / 2
+        corners = torch.cat((centre - half, centre + half), 1)
+        amount = noise.amount + negative[:, None]
+        moved = amount * (noise.sign * 2 - 1) * torch.cat((half, half), 1) * self.box_noise
+        corners = (corners + moved).clamp(0, 1)
+        low, high = corners[:, :2], corners[:, 2:]
+        return torch.cat(((low + high) / 2, high - low), 1)

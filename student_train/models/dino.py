@@ -1,0 +1,199 @@
+"""DINO: DETR with improved denoising anchor boxes (Zhang et al., arXiv 2203.03605), as the official
+code computes it.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from student_train.errors import ConfigError
+from student_train.models.backbone import Backbone, BackboneConfig
+from student_train.models.decoder import DeformableDecoder
+from student_train.models.denoising import ContrastiveDenoising, Noise
+from student_train.models.encoder import DeformableEncoder, flatten_maps
+from student_train.models.heads import LayerHeads
+from student_train.models.neck import Neck
+from student_train.models.output import Prediction, StudentOutput
+from student_train.models.position import geometry_dtype
+from student_train.models.queries import TwoStageQueries
+from student_train.models.targets import Targets
+
+
+@dataclass(frozen=True, kw_only=True)
+class DinoConfig(BackboneConfig):
+    """Settings of DINO. The defaults are the official ResNet-50, 4 scales."""
+
+    n_classes: int = 91
+    """class logits; 91 for COCO's raw category ids"""
+    n_queries: int = 900
+    """boxes predicted for every image"""
+    n_levels: int = 4
+    """feature maps seen by the transformer; those beyond the backbone's come from stride-2
+    convolutions
+    """
+    dim: int = 256
+    """width of tokens and queries"""
+    n_heads: int = 8
+    """heads of every attention"""
+    n_points: int = 4
+    """points that a head samples on every level"""
+    encoder_layers: int = 6
+    """layers of the encoder"""
+    decoder_layers: int = 6
+    """layers of the decoder, each of which predicts"""
+    ffn_dim: int = 2048
+    """hidden width of the feed-forward networks"""
+    dropout: float = 0.0
+    """inside the transformer"""
+    temperature: float = 20.0
+    """of the image's position encoding"""
+    share_heads: bool = True
+    """one pair of heads for all decoder layers (official), or one for each (detrex)"""
+    dn_number: int = 100
+    """denoising queries of either kind an image, roughly; 0 switches denoising off"""
+    dn_label_noise: float = 0.5
+    """twice the share of denoising labels that are replaced"""
+    dn_box_noise: float = 1.0
+    """how far positives' corners move at most, in half sizes; negatives move up to twice as far"""
+    top_k: int = 300
+    """detections kept for every image when evaluating"""
+    attention_backend: str = "auto"
+    """deformable attention by triton, torch, or whichever suits the device (auto)"""
+
+    def __post_init__(self) -> None:
+        problems = self.backbone_problems()
+        least_one = ("n_classes", "n_queries", "n_levels", "dim", "n_heads", "n_points")
+        least_one += ("encoder_layers", "decoder_layers", "ffn_dim", "top_k")
+        problems += [
+            f"{name} must be at least 1, not {getattr(self, name)}"
+            for name in least_one
+            if getattr(self, name) < 1
+        ]
+        if not problems and (self.dim % self.n_heads or self.dim % 32):
+            problems.append(
+                f"dim must be a multiple of 32 and of n_heads={self.n_heads}, not {self.dim}"
+            )
+        if self.n_levels < len(self.strides):
+            problems.append(
+                f"n_levels={self.n_levels} is less than the {len(self.strides)} maps "
+                f"of strides {self.strides}"
+            )
+        if not 0 <= self.dropout < 1:
+            problems.append(f"dropout must lie in 0..1, not {self.dropout}")
+        if not 0 <= self.dn_label_noise <= 2:
+            problems.append(f"dn_label_noise must lie in 0..2, not {self.dn_label_noise}")
+        if self.dn_number < 0 or self.dn_box_noise < 0:
+            problems.append("dn_number and dn_box_noise must not be negative")
+        if self.temperature <= 0:
+            problems.append(f"temperature must be above 0, not {self.temperature}")
+        if self.attention_backend not in ("auto", "triton", "torch"):
+            problems.append(
+                f"attention_backend must be auto, triton or torch, not {self.attention_backend!r}"
+            )
+        if problems:
+            raise ConfigError(problems)
+
+
+class Dino(nn.Module):
+    """Backbone, neck, deformable encoder, mixed query selection, denoising queries, deformable
+    decoder.
+    """
+
+    def __init__(self, config: DinoConfig) -> None:
+        super().__init__()
+        self.config = config
+        sizes = (config.dim, config.ffn_dim, config.n_heads, config.n_levels, config.n_points)
+        self.backbone = Backbone(config)
+        self.neck = Neck(self.backbone.channels, config.dim, config.n_levels)
+        self.level_embedding = nn.Parameter(torch.empty(config.n_levels, config.dim))
+        self.encoder = DeformableEncoder(
+            config.encoder_layers,
+            *sizes,
+            dropout=config.dropout,
+            backend=config.attention_backend,
+            checkpointing=config.checkpointing,
+        )
+        self.queries = TwoStageQueries(config.n_queries, config.dim, config.n_classes)
+        self.decoder = DeformableDecoder(
+            config.decoder_layers,
+            *sizes,
+            dropout=config.dropout,
+            backend=config.attention_backend,
+        )
+        self.heads = LayerHeads(
+            config.dim, config.n_classes, config.decoder_layers, config.share_heads
+        )
+        self.denoising = ContrastiveDenoising(
+            config.n_classes,
+            config.dim,
+            config.dn_number,
+            config.dn_label_noise,
+            config.dn_box_noise,
+        )
+        self._initialise()
+
+    def _initialise(self) -> None:
+        """The official start of what its parts have not set themselves: Xavier for the
+        transformer's matrices.
+        """
+        nn.init.normal_(self.level_embedding)
+        for part in (self.encoder, self.decoder):
+            for layer in part.layers:
+                for name in ("linear1", "linear2"):
+                    nn.init.xavier_uniform_(layer.get_submodule(name).weight)  # type: ignore[arg-type]
+        for layer in self.decoder.query_position.layers:
+            nn.init.xavier_uniform_(layer.weight)  # type: ignore[arg-type]
+        for layer in self.decoder.layers:
+            nn.init.xavier_uniform_(layer.self_attn.out_proj.weight)  # type: ignore[union-attr, arg-type]
+        self.queries.start_from(self.heads.classes[0], self.heads.boxes[0])
+
+    def forward(
+        self,
+        images: Tensor,
+        mask: Tensor,
+        targets: list[Targets] | None = None,
+        noise: Noise | None = None,
+    ) -> StudentOutput:
+        """Detect.
+
+        `images` is [B, 3, H, W], normalised, each in the upper left corner and zero elsewhere;
+        `mask` [B, H, W] is True on padding. In training, `targets` (one per image) start the
+        denoising queries, with `noise` in place of fresh random numbers if given. Boxes come out as
+        (cx, cy, w, h) in 0..1 of each image without its padding.
+        """
+        tokens = flatten_maps(
+            self.neck(self.backbone(images)), mask, self.level_embedding, self.config.temperature
+        )
+        memory = self.encoder(tokens)
+        start = self.queries(memory, tokens)
+        noisy = None
+        if self.training and targets is not None and self.config.dn_number > 0:
+            noisy = self.denoising(targets, start.content.shape[1], geometry_dtype(images), noise)
+        content, boxes, blocked, n_noisy = start.content, start.boxes, None, 0
+        if noisy is not None:
+            n_noisy = noisy.boxes.shape[1]
+            content = torch.cat((noisy.content, content), 1)
+            boxes = torch.cat((noisy.boxes, boxes), 1)
+            blocked = noisy.blocked
+        elif self.training:
+            # without denoising queries the label embedding still has to receive a (zero) gradient:
+            # distributed training waits for one from every parameter, and other ranks may have
+            # targets
+            content = content + 0.0 * self.denoising.label_embedding.weight.sum()
+        layers = self.decoder(content, boxes, memory, tokens, self.heads, blocked)
+        denoising = None
+        if noisy is not None:
+            denoising = noisy.outcome([_part(p, 0, n_noisy) for p in layers])
+        return StudentOutput(
+            layers=[_part(p, n_noisy, None) for p in layers],
+            proposals=start.proposals,
+            proposal_labels="class",
+            denoising=denoising,
+        )
+
+
+def _part(prediction: Prediction, start: int, stop: int | None) -> Prediction:
+    return Prediction(prediction.logits[:, start:stop], prediction.boxes[:, start:stop])

@@ -1,0 +1,39 @@
+"""From the backbone's maps to the transformer's: one width, and extra coarse levels."""
+
+from __future__ import annotations
+
+from torch import Tensor, nn
+
+
+class Neck(nn.Module):
+    """A 1x1 convolution and a group norm for every map; each further level halves the one before
+    (3x3, stride 2).
+
+    The first extra level reads the backbone's last map itself, not its projection. Deformable DETR
+    section 4.1.
+    """
+
+    def __init__(self, channels: tuple[int, ...], dim: int, n_levels: int) -> None:
+        super().__init__()
+        projections = [_projection(c, dim, 1) for c in channels]
+        for level in range(len(channels), n_levels):
+            projections.append(_projection(channels[-1] if level == len(channels) else dim, dim, 3))
+        self.projections = nn.ModuleList(projections)
+
+    def forward(self, maps: list[Tensor]) -> list[Tensor]:
+        """Maps [B, C_i, H_i, W_i] to n_levels maps of `dim` channels."""
+        levels: list[Tensor] = []
+        for i, projection in enumerate(self.projections):
+            source = maps[i] if i < len(maps) else (maps[-1] if i == len(maps) else levels[-1])
+            levels.append(projection(source))
+        return levels
+
+
+def _projection(channels: int, dim: int, kernel: int) -> nn.Sequential:
+    convolution = nn.Conv2d(
+        channels, dim, kernel, stride=2 if kernel == 3 else 1, padding=kernel // 2
+    )
+    nn.init.xavier_uniform_(convolution.weight)
+    assert convolution.bias is not None
+    nn.init.zeros_(convolution.bias)
+    return nn.Sequential(convolution, nn.GroupNorm(32, dim))

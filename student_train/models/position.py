@@ -1,0 +1,67 @@
+"""Sine encodings of places: of every cell of a feature map, and of boxes that queries refer to."""
+
+import math
+
+import torch
+from torch import Tensor
+
+
+def geometry_dtype(x: Tensor) -> torch.dtype:
+    """The dtype in which places are computed: float64 for a float64 model, else float32, whatever
+    autocast does.
+    """
+    return torch.float64 if x.dtype == torch.float64 else torch.float32
+
+
+def _waves(x: Tensor, dim: int, temperature: float) -> Tensor:
+    """sin and cos of `x` at `dim` / 2 wavelengths, in turn: [..., dim]."""
+    index = torch.arange(dim, dtype=x.dtype, device=x.device)
+    divisor = temperature ** (2 * (index // 2) / dim)
+    angle = x.unsqueeze(-1) / divisor
+    return torch.stack((angle[..., 0::2].sin(), angle[..., 1::2].cos()), dim=-1).flatten(-2)
+
+
+def sine_map(mask: Tensor, dim: int, temperature: float, dtype: torch.dtype) -> Tensor:
+    """Position encoding of a feature map, [B, H, W, dim]: the first half of the channels tells y,
+    the second x.
+
+    `mask` is [B, H, W], True on padding: places are counted over the valid cells and scaled to 0..2
+    pi, so padding does not move them. DINO section 4 (temperature 20); DETR uses 10000.
+    """
+    valid = ~mask
+    y = valid.cumsum(1, dtype=dtype)
+    x = valid.cumsum(2, dtype=dtype)
+    # a column or row that is padding throughout ends at 0: the small number keeps the division
+    # finite there
+    y = y / (y[:, -1:, :] + 1e-6) * (2 * math.pi)
+    x = x / (x[:, :, -1:] + 1e-6) * (2 * math.pi)
+    return torch.cat((_waves(y, dim // 2, temperature), _waves(x, dim // 2, temperature)), dim=-1)
+
+
+def sine_boxes(boxes: Tensor, dim: int, temperature: float = 10000.0) -> Tensor:
+    """Encoding of boxes [..., 4] (cx, cy, w, h in 0..1), [..., 2 dim]: y, x, w, h in this order,
+    `dim` / 2 each.
+
+    DAB-DETR section 4.2; its own temperature of 10000 stays even where the image's differs.
+    """
+    cx, cy, w, h = (boxes * (2 * math.pi)).unbind(-1)
+    return torch.cat([_waves(v, dim // 2, temperature) for v in (cy, cx, w, h)], dim=-1)
+
+
+def inverse_sigmoid(x: Tensor, eps: float = 1e-3) -> Tensor:
+    """The logit of `x` clamped to 0..1; numerator and denominator are at least `eps` (DINO's
+    value).
+    """
+    x = x.clamp(0, 1)
+    return torch.log(x.clamp(min=eps) / (1 - x).clamp(min=eps))
+
+
+def valid_ratio(mask: Tensor, dtype: torch.dtype) -> Tensor:
+    """Share of a map that is not padding, [B, 2] (x, y), from `mask` [B, H, W] (True on padding).
+
+    Read off the first row and column: images stand in the upper left corner of the batch's canvas.
+    """
+    _, height, width = mask.shape
+    x = (~mask[:, 0, :]).sum(1).to(dtype) / width
+    y = (~mask[:, :, 0]).sum(1).to(dtype) / height
+    return torch.stack((x, y), dim=-1)
