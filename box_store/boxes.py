@@ -1,0 +1,221 @@
+"""`Boxes`: the detections of one image, the only currency between modules."""
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from box_store.errors import DataError, UsageError
+
+# rows of the IoU matrix computed at a time: bounds memory when one image has very many boxes
+_NMS_BLOCK = 512
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Boxes:
+    """Detections of one image.
+
+    Inputs may be anything numpy can convert; they are stored with the types below.
+
+    boxes_xyxy: float32 [N, 4], corners x1, y1, x2, y2 in pixels of the original image as stored on
+        disk (no EXIF rotation), x to the right, y down, the top left corner of the image is 0, 0.
+    scores: float32 [N] in 0..1.
+    class_ids: int32 [N]. Teacher class indices inside an adapter, data-set category ids elsewhere.
+    width, height: size of the image in pixels.
+
+    Raises DataError for shapes that do not fit together, values that are not finite, and scores
+    outside 0..1. Boxes may lie outside the image or be inverted until `clipped` is called.
+    """
+
+    boxes_xyxy: NDArray[np.float32]
+    scores: NDArray[np.float32]
+    class_ids: NDArray[np.int32]
+    width: int
+    height: int
+
+    def __post_init__(self) -> None:
+        boxes = np.asarray(self.boxes_xyxy, dtype=np.float32)
+        scores = np.asarray(self.scores, dtype=np.float32)
+        class_ids = _as_int32(self.class_ids)
+        if boxes.size == 0:
+            boxes = boxes.reshape(-1, 4) if boxes.ndim == 2 else boxes.reshape(0, 4)
+        n = len(boxes)
+        if (
+            boxes.ndim != 2
+            or boxes.shape[1] != 4
+            or scores.shape != (n,)
+            or class_ids.shape != (n,)
+        ):
+            raise DataError(
+                "boxes, scores and class ids do not fit together: expected [N, 4], [N], [N]; got "
+                f"{list(boxes.shape)}, {list(scores.shape)} and {list(class_ids.shape)}"
+            )
+        if not np.isfinite(boxes).all():
+            raise DataError(f"box coordinates must be finite; row {_first_bad(boxes)} is not")
+        if n and not (scores.min() >= 0 and scores.max() <= 1):
+            bad = int(np.flatnonzero(~((scores >= 0) & (scores <= 1)))[0])
+            raise DataError(f"scores must lie in 0..1; row {bad} has {scores[bad]}")
+        if self.width < 1 or self.height < 1:
+            raise DataError(f"an image has at least 1 x 1 pixels, got {self.width} x {self.height}")
+        object.__setattr__(self, "boxes_xyxy", boxes)
+        object.__setattr__(self, "scores", scores)
+        object.__setattr__(self, "class_ids", class_ids)
+        object.__setattr__(self, "width", int(self.width))
+        object.__setattr__(self, "height", int(self.height))
+
+    @classmethod
+    def empty(cls, width: int, height: int) -> "Boxes":
+        """No detection in an image of that size."""
+        return cls(
+            np.zeros((0, 4), np.float32),
+            np.zeros(0, np.float32),
+            np.zeros(0, np.int32),
+            width,
+            height,
+        )
+
+    @classmethod
+    def unchecked(
+        cls,
+        boxes_xyxy: NDArray[np.float32],
+        scores: NDArray[np.float32],
+        class_ids: NDArray[np.int32],
+        width: int,
+        height: int,
+    ) -> "Boxes":
+        """For arrays that were checked before they were stored: no conversion, no validation."""
+        boxes = object.__new__(cls)
+        object.__setattr__(boxes, "boxes_xyxy", boxes_xyxy)
+        object.__setattr__(boxes, "scores", scores)
+        object.__setattr__(boxes, "class_ids", class_ids)
+        object.__setattr__(boxes, "width", width)
+        object.__setattr__(boxes, "height", height)
+        return boxes
+
+    def __len__(self) -> int:
+        return len(self.scores)
+
+    def __eq__(self, other: object) -> bool:
+        """Equal sizes and equal arrays, in the same order."""
+        if not isinstance(other, Boxes):
+            return NotImplemented
+        return (
+            (self.width, self.height) == (other.width, other.height)
+            and np.array_equal(self.boxes_xyxy, other.boxes_xyxy)
+            and np.array_equal(self.scores, other.scores)
+            and np.array_equal(self.class_ids, other.class_ids)
+        )
+
+    __hash__ = None  # type: ignore[assignment]
+
+    @property
+    def areas(self) -> NDArray[np.float32]:
+        """float32 [N], square pixels; 0 for an inverted box."""
+        sides = np.maximum(self.boxes_xyxy[:, 2:] - self.boxes_xyxy[:, :2], 0)
+        return sides[:, 0] * sides[:, 1]
+
+    def take(self, index: ArrayLike) -> "Boxes":
+        """The rows that an integer or boolean index names, in its order."""
+        rows = np.asarray(index)
+        if rows.size == 0:
+            rows = rows.astype(np.int64)
+        return Boxes(
+            self.boxes_xyxy[rows], self.scores[rows], self.class_ids[rows], self.width, self.height
+        )
+
+    def clipped(self) -> "Boxes":
+        """Boxes cut to the image; those without any area left are dropped."""
+        limits = np.array([self.width, self.height, self.width, self.height], np.float32)
+        boxes = np.clip(self.boxes_xyxy, 0, limits)
+        keep = (boxes[:, 2] > boxes[:, 0]) & (boxes[:, 3] > boxes[:, 1])
+        return Boxes(boxes[keep], self.scores[keep], self.class_ids[keep], self.width, self.height)
+
+    def above(self, score: float) -> "Boxes":
+        """Boxes whose score is at least `score`."""
+        return self.take(self.scores >= np.float32(score))
+
+    def sorted(self) -> "Boxes":
+        """Best score first; equal scores keep their order."""
+        return self.take(np.argsort(-self.scores, kind="stable"))
+
+    def top_k(self, k: int) -> "Boxes":
+        """The `k` best, best first."""
+        return self.take(np.argsort(-self.scores, kind="stable")[:k])
+
+    def nms(self, iou: float, class_wise: bool = True) -> "Boxes":
+        """Greedy non-maximum suppression: what overlaps a better box by more than `iou` goes.
+
+        Returned best first. With `class_wise` only boxes of one class suppress each other.
+        """
+        ordered = self.sorted()
+        return ordered.take(
+            nms_keep(ordered.boxes_xyxy, ordered.class_ids if class_wise else None, iou)
+        )
+
+    def to_supervision(self) -> Any:
+        """The same as `supervision.Detections`. Raises UsageError where supervision is missing."""
+        try:
+            import supervision  # type: ignore[import-not-found]
+        except ImportError as error:
+            raise UsageError(
+                "Boxes.to_supervision needs the package supervision: pip install supervision"
+            ) from error
+        return supervision.Detections(
+            xyxy=self.boxes_xyxy.copy(),
+            confidence=self.scores.copy(),
+            class_id=self.class_ids.astype(int),
+        )
+
+
+def pairwise_iou(a_xyxy: NDArray[Any], b_xyxy: NDArray[Any]) -> NDArray[np.float64]:
+    """Intersection over union of every pair, float64 [N, M]; 0 where both boxes have no area."""
+    a = np.asarray(a_xyxy, np.float64)[:, None]
+    b = np.asarray(b_xyxy, np.float64)[None]
+    sides = np.clip(
+        np.minimum(a[..., 2:], b[..., 2:]) - np.maximum(a[..., :2], b[..., :2]), 0, None
+    )
+    inter = sides[..., 0] * sides[..., 1]
+    area_a = np.prod(np.clip(a[..., 2:] - a[..., :2], 0, None), axis=-1)
+    area_b = np.prod(np.clip(b[..., 2:] - b[..., :2], 0, None), axis=-1)
+    union = area_a + area_b - inter
+    return np.divide(inter, union, out=np.zeros_like(inter), where=union > 0)
+
+
+def nms_keep(
+    boxes_xyxy: NDArray[np.float32], class_ids: NDArray[np.int32] | None, iou: float
+) -> NDArray[np.int64]:
+    """Rows that survive greedy suppression of rows already in order of preference, ascending.
+
+    boxes_xyxy [N, 4]; class_ids [N], or None to let all classes compete.
+    """
+    n = len(boxes_xyxy)
+    alive = np.ones(n, bool)
+    for start in range(0, n, _NMS_BLOCK):
+        stop = min(start + _NMS_BLOCK, n)
+        conflict = pairwise_iou(boxes_xyxy[start:stop], boxes_xyxy[start:]) > iou
+        if class_ids is not None:
+            conflict &= class_ids[start:stop, None] == class_ids[None, start:]
+        # a row without any later conflict suppresses nothing: skip it without a Python step
+        later = np.triu(conflict, 1)
+        for row in np.flatnonzero(later.any(axis=1)):
+            if alive[start + row]:
+                alive[start:][later[row]] = False
+    return np.flatnonzero(alive)
+
+
+def _as_int32(values: ArrayLike) -> NDArray[np.int32]:
+    raw = np.asarray(values)
+    if raw.size == 0:
+        return np.zeros(raw.shape if raw.ndim == 1 else 0, np.int32)
+    whole = raw.dtype.kind in "iu" or (raw.dtype.kind == "f" and bool((raw == np.trunc(raw)).all()))
+    if not whole:
+        raise DataError(f"class ids must be whole numbers, got {raw.dtype} values")
+    if raw.max() > np.iinfo(np.int32).max or raw.min() < np.iinfo(np.int32).min:
+        raise DataError("class ids must fit 32 bits")
+    return raw.astype(np.int32, copy=False)
+
+
+def _first_bad(boxes: NDArray[np.float32]) -> str:
+    row = int(np.flatnonzero(~np.isfinite(boxes).all(axis=1))[0])
+    return f"{row} ({', '.join(str(value) for value in boxes[row])})"

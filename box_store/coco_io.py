@@ -1,0 +1,6 @@
+"""COCO annotations and results JSON <-> store: the names that other packages use."""
+
+from box_store.coco_annotations import Annotations, CocoData, ImageInfo, load_coco
+from box_store.image_files import image_path
+
+__all__ = ["Annotations", "CocoData", "ImageInfo", "image_path", "load_coco"]

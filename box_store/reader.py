@@ -1,0 +1,155 @@
+"""Reading a store with pyarrow alone: whole teachers, unit by unit, or one image.
+
+Only units that have both files are seen, and every file is checked against the teacher's record.
+"""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+
+from box_store import schema
+from box_store.boxes import Boxes
+from box_store.errors import FormatError
+from box_store.records import TeacherRecord
+from box_store.writer import part_path
+
+if TYPE_CHECKING:
+    from box_store.store import BoxStore
+
+_REMEDY = "delete it and run the same teacher again: only that unit is redone"
+
+
+@dataclass(frozen=True, slots=True)
+class Unit:
+    """One committed unit: its number and its two tables, as `schema` describes them."""
+
+    number: int
+    boxes: pa.Table
+    images: pa.Table
+
+
+def read_footer(path: Path) -> schema.Footer:
+    """The metadata of one file of a store, without its rows. Raises FormatError."""
+    return _footer(_metadata(path), path)
+
+
+def read_part(
+    path: Path, kind: str, record: TeacherRecord, columns: Sequence[str] | None = None
+) -> pa.Table:
+    """The rows of one file, checked to be of that kind and that teacher's configuration.
+
+    Raises FormatError, naming the file and the remedy, for a truncated, foreign or newer file.
+    """
+    metadata = _metadata(path)
+    check_footer(_footer(metadata, path), path, kind, record)
+    wanted = schema.SCHEMAS[kind]
+    lacking = [name for name in wanted.names if name not in metadata.schema.names]
+    if lacking:
+        raise FormatError(f"{path} lacks the columns {lacking}; {_REMEDY}")
+    try:
+        table = pq.ParquetFile(path).read(columns=list(columns or wanted.names))
+        return table.cast(pa.schema([wanted.field(name) for name in table.column_names]))
+    except (pa.ArrowException, OSError, ValueError) as error:
+        raise _damaged(path, error) from error
+
+
+def check_footer(footer: schema.Footer, path: Path, kind: str, record: TeacherRecord) -> None:
+    """Raise FormatError unless the file is what its place in the store says."""
+    if footer.kind != kind or footer.teacher != record.name:
+        raise FormatError(
+            f"{path} holds {footer.kind} of teacher {footer.teacher}, expected {kind} of "
+            f"{record.name}; {_REMEDY}"
+        )
+    if footer.fingerprint != record.fingerprint:
+        raise FormatError(
+            f"{path} was made by another configuration (fingerprint {footer.fingerprint[:12]}, "
+            f"teachers/{record.name}.json has {record.fingerprint[:12]}); {_REMEDY}"
+        )
+
+
+def iter_units(store: "BoxStore", teacher: str) -> Iterator[Unit]:
+    """The committed units of a teacher, one after the other. Raises UnknownTeacher, FormatError."""
+    record = store.record(teacher)
+    for number in sorted(store.units_done(teacher)):
+        yield Unit(
+            number,
+            read_part(part_path(store.path, "boxes", teacher, number), "boxes", record),
+            read_part(part_path(store.path, "images", teacher, number), "images", record),
+        )
+
+
+def read_boxes(store: "BoxStore", teacher: str, columns: Sequence[str] | None = None) -> pa.Table:
+    """All boxes of a teacher, in the order of its units. Raises UnknownTeacher, FormatError."""
+    return _read_all(store, teacher, "boxes", columns)
+
+
+def read_images(store: "BoxStore", teacher: str, columns: Sequence[str] | None = None) -> pa.Table:
+    """All images a teacher was shown. Raises UnknownTeacher, FormatError."""
+    return _read_all(store, teacher, "images", columns)
+
+
+def boxes_of(store: "BoxStore", teacher: str, image_id: int) -> Boxes | None:
+    """One image's boxes, best first; None where the teacher has not, or not successfully, seen it.
+
+    Opens files for every call: for looking at images. A trainer reads a `Selection`.
+    """
+    record = store.record(teacher)
+    for number in sorted(store.units_done(teacher)):
+        images = read_part(part_path(store.path, "images", teacher, number), "images", record)
+        rows = images.filter(pc.field("image_id") == image_id).to_pylist()
+        if not rows:
+            continue
+        if rows[0]["status"] != "ok":
+            return None
+        table = read_part(part_path(store.path, "boxes", teacher, number), "boxes", record)
+        found = table.filter(pc.field("image_id") == image_id)
+        return Boxes(
+            xyxy_of(found),
+            found["score"].to_numpy(),
+            found["category_id"].to_numpy(),
+            rows[0]["width"],
+            rows[0]["height"],
+        )
+    return None
+
+
+def xyxy_of(boxes: pa.Table) -> np.ndarray:
+    """The corners of a boxes table, float32 [N, 4], pixels."""
+    corners = [boxes[name].to_numpy() for name in ("x1", "y1", "x2", "y2")]
+    return np.stack(corners, axis=1).astype(np.float32, copy=False)
+
+
+def _read_all(
+    store: "BoxStore", teacher: str, kind: str, columns: Sequence[str] | None
+) -> pa.Table:
+    record = store.record(teacher)
+    tables = [
+        read_part(part_path(store.path, kind, teacher, number), kind, record, columns)
+        for number in sorted(store.units_done(teacher))
+    ]
+    if tables:
+        return pa.concat_tables(tables)
+    wanted = schema.SCHEMAS[kind]
+    names = list(columns or wanted.names)
+    return pa.schema([wanted.field(name) for name in names]).empty_table()
+
+
+def _metadata(path: Path) -> pq.FileMetaData:
+    try:
+        return pq.read_metadata(path)
+    except (pa.ArrowException, OSError) as error:
+        raise _damaged(path, error) from error
+
+
+def _footer(metadata: pq.FileMetaData, path: Path) -> schema.Footer:
+    return schema.Footer.from_metadata(metadata.metadata, str(path))
+
+
+def _damaged(path: Path, error: Exception) -> FormatError:
+    return FormatError(f"{path} is truncated or no Parquet file ({error}); {_REMEDY}")

@@ -1,0 +1,261 @@
+"""Selecting what a trainer reads from a store: which teachers, floors, limits, licences, fusion.
+
+The result is a file named by a hash of the store's content and of what was asked for, so a changed
+store never serves stale boxes and asking twice costs a hash. Needs pyarrow and numpy only.
+"""
+
+import hashlib
+import itertools
+import json
+from collections.abc import Iterator, Mapping
+from dataclasses import asdict, dataclass, field
+from fnmatch import fnmatchcase
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from box_store import schema
+from box_store.boxes import Boxes, nms_keep
+from box_store.errors import FormatError, UnknownTeacher, UsageError, nearest
+from box_store.fuse import FusionConfig, fuse
+from box_store.reader import read_boxes, read_images, xyxy_of
+from box_store.selection_file import Selection, TeacherBoxes, write_selection
+from box_store.store import BoxStore
+from box_store.writer import part_path
+
+__all__ = ["FUSED", "Selection", "SelectionSpec", "TeacherFilter", "select"]
+
+FUSED = "fused"
+_EPSILON = 1e-6
+
+
+@dataclass(frozen=True, slots=True)
+class TeacherFilter:
+    """What one teacher does differently from the rest of a selection; None takes the common value.
+
+    temperature: scores become sigmoid(logit(score) / temperature), after the floor and the top-k;
+    above 1 it tempers an overconfident teacher.
+    """
+
+    score_floor: float | None = None
+    top_k: int | None = None
+    nms_iou: float | None = None
+    temperature: float | None = None
+
+
+@dataclass(frozen=True)
+class SelectionSpec:
+    """What to select.
+
+    teachers: names, None for all. Of each: boxes scoring at least `score_floor`, after class-wise
+    suppression at `nms_iou` (None: none) the `top_k` best. deny_licences: patterns such as `AGPL*`
+    (case does not matter) of teachers to leave out. combine: `parallel` keeps a box set a teacher,
+    `fused` merges them into one as `fusion` says.
+    """
+
+    teachers: tuple[str, ...] | None = None
+    score_floor: float = 0.05
+    top_k: int = 100
+    nms_iou: float | None = None
+    deny_licences: tuple[str, ...] = ()
+    combine: Literal["parallel", "fused"] = "parallel"
+    fusion: FusionConfig = field(default_factory=FusionConfig)
+    per_teacher: Mapping[str, TeacherFilter] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        if self.combine not in ("parallel", "fused"):
+            raise UsageError(f"combine is `parallel` or `fused`, got {self.combine!r}")
+        if self.teachers is not None and len(set(self.teachers)) < len(self.teachers):
+            raise UsageError(f"a teacher is named twice: {', '.join(self.teachers)}")
+        for name in ("", *self.per_teacher):
+            rule = self.rule(name)
+            where = f" of teacher {name}" if name else ""
+            if not 0 <= rule.score_floor <= 1:
+                raise UsageError(f"score_floor{where} lies in 0..1, got {rule.score_floor}")
+            if rule.top_k < 1:
+                raise UsageError(f"top_k{where} is at least 1, got {rule.top_k}")
+            if rule.nms_iou is not None and not 0 <= rule.nms_iou <= 1:
+                raise UsageError(f"nms_iou{where} lies in 0..1, got {rule.nms_iou}")
+            if not rule.temperature > 0:
+                raise UsageError(f"temperature{where} is above 0, got {rule.temperature}")
+
+    def rule(self, teacher: str) -> "_Rule":
+        """The common values with a teacher's own in their place."""
+        own = self.per_teacher.get(teacher, TeacherFilter())
+        return _Rule(
+            self.score_floor if own.score_floor is None else own.score_floor,
+            self.top_k if own.top_k is None else own.top_k,
+            self.nms_iou if own.nms_iou is None else own.nms_iou,
+            1.0 if own.temperature is None else own.temperature,
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class _Rule:
+    score_floor: float
+    top_k: int
+    nms_iou: float | None
+    temperature: float
+
+
+def select(store: BoxStore, spec: SelectionSpec, cache: Path | None = None) -> Path:
+    """Write the selection, unless it is there already, and return its file for `Selection.open`.
+
+    cache: the folder for it, `cache` inside the store by default. Raises UnknownTeacher, UsageError
+    (no teacher left, or one asked for by name whose licence is denied), StoreError.
+    """
+    names = _chosen(store, spec)
+    content = {name: _content(store, name) for name in names}
+    asked = {"rules": {name: asdict(spec.rule(name)) for name in names}, "combine": spec.combine}
+    if spec.combine == "fused":
+        asked["fusion"] = asdict(spec.fusion) | {
+            "weights": {name: spec.fusion.weight(name) for name in names}
+        }
+    identity = json.dumps([schema.FORMAT_VERSION, content, asked], sort_keys=True)
+    key = hashlib.sha256(identity.encode()).hexdigest()
+    path = (store.path / "cache" if cache is None else Path(cache)) / f"selection-{key[:32]}.arrow"
+    if path.exists():
+        return path
+    metadata = {
+        "teachers": [FUSED] if spec.combine == "fused" else list(names),
+        "sources": {
+            name: {"fingerprint": record.fingerprint, "licence": record.licence}
+            for name, record in ((name, store.record(name)) for name in names)
+        },
+        "asked": asked,
+        "key": key,
+    }
+    each = ((name, _filtered(store, name, spec.rule(name))) for name in names)
+    if spec.combine == "fused":
+        each = iter([(FUSED, _fused(dict(each), spec.fusion))])
+    write_selection(path, metadata, each)
+    return path
+
+
+def _chosen(store: BoxStore, spec: SelectionSpec) -> tuple[str, ...]:
+    records = store.teachers
+    for name in (*(spec.teachers or ()), *spec.per_teacher):
+        if name not in records:
+            known = f"it has {', '.join(records)}" if records else "it has none yet"
+            raise UnknownTeacher(
+                f"the box store {store.path} has no teacher {name!r}; "
+                f"{known}.{nearest(name, records)}"
+            )
+    denied = {
+        name: record.licence
+        for name, record in records.items()
+        if any(fnmatchcase(record.licence.lower(), p.lower()) for p in spec.deny_licences)
+    }
+    for name in spec.teachers or ():
+        if name in denied:
+            raise UsageError(
+                f"teacher {name} has the licence {denied[name]}, which is denied: leave out either "
+                "the teacher or the pattern"
+            )
+    names = tuple(spec.teachers or (name for name in records if name not in denied))
+    if not names:
+        raise UsageError(
+            f"no teacher of {store.path} is left to select"
+            + (f": all have denied licences ({denied})" if denied else ": it has none yet")
+        )
+    return names
+
+
+def _content(store: BoxStore, name: str) -> dict[str, Any]:
+    """What identifies a teacher's boxes: an images file carries the hash of its boxes file."""
+    units = {
+        str(unit): hashlib.sha256(
+            part_path(store.path, "images", name, unit).read_bytes()
+        ).hexdigest()
+        for unit in sorted(store.units_done(name))
+    }
+    return {"fingerprint": store.record(name).fingerprint, "units": units}
+
+
+def _filtered(store: BoxStore, name: str, rule: _Rule) -> TeacherBoxes:
+    images = read_images(store, name, ["image_id", "width", "height", "status"])
+    seen = images.filter(np.asarray(images["status"].to_numpy(zero_copy_only=False) == "ok"))
+    order = np.argsort(seen["image_id"].to_numpy(), kind="stable")
+    image_ids = seen["image_id"].to_numpy()[order]
+    table = read_boxes(store, name)
+    box_image = table["image_id"].to_numpy()
+    rows = np.searchsorted(image_ids, box_image)
+    if len(box_image) and (
+        len(image_ids) == 0 or (image_ids[np.minimum(rows, len(image_ids) - 1)] != box_image).any()
+    ):
+        raise FormatError(
+            f"teacher {name} of {store.path} has boxes of images that it never saw: run "
+            "`teach-detr check`"
+        )
+    scores = table["score"].to_numpy()
+    kept = np.flatnonzero(scores >= np.float32(rule.score_floor))
+    kept = kept[np.lexsort((table["rank"].to_numpy()[kept], rows[kept]))]
+    rows, scores = rows[kept], scores[kept]
+    boxes, ids = xyxy_of(table)[kept], table["category_id"].to_numpy()[kept]
+    if rule.nms_iou is not None:
+        keep = _suppressed(rows, boxes, ids, len(image_ids), rule.nms_iou)
+        rows, scores, boxes, ids = rows[keep], scores[keep], boxes[keep], ids[keep]
+    starts = np.searchsorted(rows, np.arange(len(image_ids)))
+    keep = np.arange(len(rows)) - starts[rows] < rule.top_k
+    rows, scores, boxes, ids = rows[keep], scores[keep], boxes[keep], ids[keep]
+    offsets = np.zeros(len(image_ids) + 1, np.int64)
+    np.cumsum(np.bincount(rows, minlength=len(image_ids)), out=offsets[1:])
+    return TeacherBoxes(
+        image_ids,
+        seen["width"].to_numpy()[order],
+        seen["height"].to_numpy()[order],
+        offsets,
+        boxes,
+        _tempered(scores, rule.temperature),
+        ids,
+    )
+
+
+def _suppressed(
+    rows: NDArray[np.int64],
+    boxes: NDArray[np.float32],
+    ids: NDArray[np.int32],
+    n_images: int,
+    iou: float,
+) -> NDArray[np.int64]:
+    bounds = np.searchsorted(rows, np.arange(n_images + 1))
+    kept = [
+        start + nms_keep(boxes[start:stop], ids[start:stop], iou)
+        for start, stop in itertools.pairwise(bounds.tolist())
+        if stop > start
+    ]
+    return np.concatenate(kept) if kept else np.zeros(0, np.int64)
+
+
+def _tempered(scores: NDArray[np.float32], temperature: float) -> NDArray[np.float32]:
+    if temperature == 1:
+        return scores
+    inside = np.clip(scores.astype(np.float64), _EPSILON, 1 - _EPSILON)
+    logits = np.log(inside / (1 - inside)) / temperature
+    return (1 / (1 + np.exp(-logits))).astype(np.float32)
+
+
+def _fused(by_teacher: dict[str, TeacherBoxes], config: FusionConfig) -> TeacherBoxes:
+    image_ids = np.unique(np.concatenate([rows.image_ids for rows in by_teacher.values()]))
+    merged = list(_fuse_each(by_teacher, image_ids, config))
+    offsets = np.zeros(len(image_ids) + 1, np.int64)
+    np.cumsum([len(boxes) for boxes in merged], out=offsets[1:])
+    return TeacherBoxes(
+        image_ids,
+        np.array([boxes.width for boxes in merged], np.int32),
+        np.array([boxes.height for boxes in merged], np.int32),
+        offsets,
+        np.concatenate([np.zeros((0, 4), np.float32), *(boxes.boxes_xyxy for boxes in merged)]),
+        np.concatenate([np.zeros(0, np.float32), *(boxes.scores for boxes in merged)]),
+        np.concatenate([np.zeros(0, np.int32), *(boxes.class_ids for boxes in merged)]),
+    )
+
+
+def _fuse_each(
+    by_teacher: dict[str, TeacherBoxes], image_ids: NDArray[np.int64], config: FusionConfig
+) -> Iterator[Boxes]:
+    for image_id in image_ids:
+        seen = {name: rows.get(int(image_id)) for name, rows in by_teacher.items()}
+        yield fuse({name: boxes for name, boxes in seen.items() if boxes is not None}, config)

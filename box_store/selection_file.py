@@ -1,0 +1,197 @@
+"""The file a trainer reads: Arrow IPC, one record batch a teacher, one row an image, memory-mapped.
+
+Every loader worker maps the same pages; a lookup is a binary search and a few slices. Needs pyarrow
+and numpy only.
+"""
+
+import json
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+from numpy.typing import NDArray
+
+from box_store import files, schema
+from box_store.boxes import Boxes
+from box_store.errors import FormatError, StoreError, UnknownTeacher, nearest
+
+_KIND = "selection"
+_CORNERS = pa.list_(pa.float32(), 4)
+_SCHEMA = pa.schema(
+    [
+        pa.field("image_id", pa.int64(), nullable=False),
+        pa.field("width", pa.int32(), nullable=False),
+        pa.field("height", pa.int32(), nullable=False),
+        pa.field("boxes_xyxy", pa.large_list(_CORNERS), nullable=False),
+        pa.field("scores", pa.large_list(pa.float32()), nullable=False),
+        pa.field("category_ids", pa.large_list(pa.int32()), nullable=False),
+    ]
+)
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class TeacherBoxes:
+    """All boxes of one teacher, grouped by the images it saw successfully.
+
+    image_ids: int64 [M], ascending. widths, heights: int32 [M], pixels. offsets: int64 [M + 1].
+    Image i has the rows offsets[i]:offsets[i + 1], best first, of boxes_xyxy (float32 [N, 4],
+    pixels), scores (float32 [N]) and category_ids (int32 [N]).
+    """
+
+    image_ids: NDArray[np.int64]
+    widths: NDArray[np.int32]
+    heights: NDArray[np.int32]
+    offsets: NDArray[np.int64]
+    boxes_xyxy: NDArray[np.float32]
+    scores: NDArray[np.float32]
+    category_ids: NDArray[np.int32]
+
+    def get(self, image_id: int) -> Boxes | None:
+        """Copies of one image's rows, or None where the teacher did not see it."""
+        row = int(self.image_ids.searchsorted(image_id))
+        if row == len(self.image_ids) or self.image_ids[row] != image_id:
+            return None
+        span = slice(int(self.offsets[row]), int(self.offsets[row + 1]))
+        # copies: the mapped pages are read-only, which torch.from_numpy warns about
+        return Boxes.unchecked(
+            self.boxes_xyxy[span].copy(),
+            self.scores[span].copy(),
+            self.category_ids[span].copy(),
+            int(self.widths[row]),
+            int(self.heights[row]),
+        )
+
+
+class Selection:
+    """An opened selection. Pickles as its path: a worker maps the file anew.
+
+    `teachers` are the box sets in it (`("fused",)` for a fusion), `metadata` says what made it.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path = Path(path)
+        try:
+            with pa.memory_map(str(self.path)) as source:
+                reader = pa.ipc.open_file(source)
+                self.metadata = _read_metadata(reader.schema, self.path)
+                self.teachers: tuple[str, ...] = tuple(self.metadata["teachers"])
+                batches = [reader.get_batch(i) for i in range(reader.num_record_batches)]
+        except FileNotFoundError as error:
+            raise StoreError(
+                f"no selection at {self.path}: make one with `teach-detr select`"
+            ) from error
+        except (pa.ArrowException, OSError) as error:
+            raise FormatError(
+                f"{self.path} is truncated or no selection ({error}); delete it, it is made anew"
+            ) from error
+        if len(batches) != len(self.teachers):
+            raise FormatError(f"{self.path} is incomplete; delete it, it is made anew")
+        self._boxes = {
+            name: _from_batch(batch) for name, batch in zip(self.teachers, batches, strict=True)
+        }
+
+    @classmethod
+    def open(cls, path: Path) -> "Selection":
+        """Map a selection file. Raises StoreError (no such file) or FormatError."""
+        return cls(path)
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return (Selection, (self.path,))
+
+    def __repr__(self) -> str:
+        return f"Selection({str(self.path)!r}, teachers={self.teachers})"
+
+    def of(self, teacher: str) -> TeacherBoxes:
+        """All boxes of one of `teachers`. Raises UnknownTeacher."""
+        if teacher not in self._boxes:
+            raise UnknownTeacher(
+                f"the selection {self.path} has no teacher {teacher!r}, it has "
+                f"{', '.join(self.teachers)}.{nearest(teacher, self.teachers)}"
+            )
+        return self._boxes[teacher]
+
+    def boxes(self, teacher: str, image_id: int) -> Boxes | None:
+        """What a teacher saw in an image, best first, `class_ids` being category ids.
+
+        None: it never, or not successfully, saw the image. No rows: it saw nothing in it.
+        """
+        return self.of(teacher).get(image_id)
+
+    def counts(self) -> dict[str, tuple[int, int]]:
+        """Images covered and boxes, by teacher."""
+        return {
+            name: (len(boxes.image_ids), len(boxes.scores)) for name, boxes in self._boxes.items()
+        }
+
+
+def write_selection(
+    path: Path, metadata: Mapping[str, Any], boxes: Iterable[tuple[str, TeacherBoxes]]
+) -> None:
+    """Write a selection as a whole or not at all.
+
+    `metadata["teachers"]` names the box sets in the order in which `boxes` yields them; they are
+    written one by one, so only one needs to be in memory. Raises StoreError.
+    """
+    document = {"kind": _KIND, "format_version": schema.FORMAT_VERSION} | dict(metadata)
+    with_metadata = _SCHEMA.with_metadata({schema.METADATA_KEY: json.dumps(document).encode()})
+    try:
+        files.make_folder(path.parent)
+        with (
+            files.replacing(path) as file,
+            pa.ipc.new_file(file, with_metadata) as writer,
+        ):
+            for _, rows in boxes:
+                writer.write_batch(_to_batch(rows, with_metadata))
+    except OSError as error:
+        raise StoreError(
+            f"cannot write the selection {path}: {error.strerror or error}. The store is "
+            "unchanged; free some space there or choose another place for it"
+        ) from error
+
+
+def _to_batch(rows: TeacherBoxes, of: pa.Schema) -> pa.RecordBatch:
+    offsets = pa.array(rows.offsets, pa.int64())
+    corners = pa.FixedSizeListArray.from_arrays(
+        pa.array(rows.boxes_xyxy.reshape(-1), pa.float32()), type=_CORNERS
+    )
+    return pa.RecordBatch.from_arrays(
+        [
+            pa.array(rows.image_ids, pa.int64()),
+            pa.array(rows.widths, pa.int32()),
+            pa.array(rows.heights, pa.int32()),
+            pa.LargeListArray.from_arrays(offsets, corners),
+            pa.LargeListArray.from_arrays(offsets, pa.array(rows.scores, pa.float32())),
+            pa.LargeListArray.from_arrays(offsets, pa.array(rows.category_ids, pa.int32())),
+        ],
+        schema=of,
+    )
+
+
+def _from_batch(batch: pa.RecordBatch) -> TeacherBoxes:
+    lists = batch.column("boxes_xyxy")
+    return TeacherBoxes(
+        batch.column("image_id").to_numpy(),
+        batch.column("width").to_numpy(),
+        batch.column("height").to_numpy(),
+        lists.offsets.to_numpy() if len(lists) else np.zeros(1, np.int64),
+        lists.values.values.to_numpy().reshape(-1, 4),
+        batch.column("scores").values.to_numpy(),
+        batch.column("category_ids").values.to_numpy(),
+    )
+
+
+def _read_metadata(of: pa.Schema, path: Path) -> dict[str, Any]:
+    raw = (of.metadata or {}).get(schema.METADATA_KEY)
+    try:
+        document = json.loads(raw) if raw is not None else {}
+    except ValueError:
+        document = {}
+    if document.get("kind") != _KIND:
+        raise FormatError(
+            f"{path} is an Arrow file but no selection; make one with `teach-detr select`"
+        )
+    schema.check_version(document.get("format_version"), str(path))
+    return document

@@ -1,0 +1,197 @@
+"""Unit -> Parquet files, exactly once.
+
+The boxes file is written under a temporary name, flushed, renamed; then the images file likewise.
+The images file is the commit record and carries the hash of the boxes file, so a unit exists when
+both do and belong together. A process killed at any moment leaves at most hidden temporary files or
+a boxes file without its record, and the next writer of that unit replaces both.
+"""
+
+import errno
+import hashlib
+import itertools
+from collections.abc import Sequence
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+from numpy.typing import NDArray
+
+from box_store import files, schema
+from box_store.boxes import Boxes
+from box_store.categories import Categories
+from box_store.errors import StoreError
+from box_store.records import ImageRow, TeacherRecord
+
+
+def part_path(root: Path, kind: str, teacher: str, unit: int) -> Path:
+    """The file of a unit; `kind` is `boxes` or `images`."""
+    return root / kind / f"teacher={teacher}" / f"part-{unit:05d}.parquet"
+
+
+def unit_of(path: Path) -> int | None:
+    """The unit a file name stands for, None for any other file."""
+    stem = path.name.removeprefix("part-").removesuffix(".parquet")
+    return int(stem) if stem.isdigit() and path.name == f"part-{int(stem):05d}.parquet" else None
+
+
+def is_committed(root: Path, teacher: str, unit: int) -> bool:
+    """Whether both files of the unit have their names."""
+    return (
+        part_path(root, "images", teacher, unit).exists()
+        and part_path(root, "boxes", teacher, unit).exists()
+    )
+
+
+def write_unit(
+    root: Path,
+    record: TeacherRecord,
+    categories: Categories,
+    unit: int,
+    rows: Sequence[ImageRow],
+) -> bool:
+    """Commit one unit; False if it was committed already, by whomever (then nothing is written).
+
+    Raises StoreError for rows that are not the unit's images, for unknown category ids, and when
+    the disk cannot take the files; what was committed before stays as it is.
+    """
+    tables = unit_tables(record, categories, unit, rows)
+    boxes_path = part_path(root, "boxes", record.name, unit)
+    images_path = part_path(root, "images", record.name, unit)
+    temporaries: list[Path] = []
+    try:
+        files.make_folder(boxes_path.parent)
+        files.make_folder(images_path.parent)
+        boxes_data = _encode("boxes", tables["boxes"], record, unit)
+        digest = hashlib.sha256(boxes_data).hexdigest()
+        images_data = _encode("images", tables["images"], record, unit, boxes_sha256=digest)
+        # both are on disk before either gets its name: a full disk changes nothing visible
+        for path, data in ((boxes_path, boxes_data), (images_path, images_data)):
+            temporaries.append(files.write_temporary(path, data))
+        # another process may commit the same unit: whole pairs only, the first one stays
+        with files.locked(images_path.parent):
+            if is_committed(root, record.name, unit):
+                return False
+            # a record whose boxes were deleted must not vouch for the new ones
+            images_path.unlink(missing_ok=True)
+            files.move_into_place(temporaries[0], boxes_path)
+            files.move_into_place(temporaries[1], images_path)
+            files.remove_temporaries(boxes_path)
+            files.remove_temporaries(images_path)
+        return True
+    except OSError as error:
+        raise _unwritten(root, record, unit, error) from error
+    finally:
+        for temporary in temporaries:
+            with suppress(OSError):
+                temporary.unlink(missing_ok=True)
+
+
+def unit_tables(
+    record: TeacherRecord, categories: Categories, unit: int, rows: Sequence[ImageRow]
+) -> dict[str, pa.Table]:
+    """The boxes and images tables of a unit, checked, rounded and sorted."""
+    expected = len(record.unit_range(unit))
+    if len(rows) != expected:
+        raise StoreError(
+            f"unit {unit} of teacher {record.name} has {expected} images, got {len(rows)} rows"
+        )
+    ordered = sorted(rows, key=lambda row: row.image_id)
+    twice = [a.image_id for a, b in itertools.pairwise(ordered) if a.image_id == b.image_id]
+    if twice:
+        raise StoreError(f"unit {unit} of teacher {record.name}: image {twice[0]} occurs twice")
+    kept = [None if row.boxes is None else _storable(row.boxes) for row in ordered]
+    counts = np.array([0 if boxes is None else len(boxes) for boxes in kept], np.int64)
+    if counts.size and counts.max() > schema.MAX_BOXES_PER_IMAGE:
+        worst = ordered[int(counts.argmax())].image_id
+        raise StoreError(
+            f"image {worst} has {counts.max()} boxes of teacher {record.name}; a store holds up to "
+            f"{schema.MAX_BOXES_PER_IMAGE} an image: set top_k"
+        )
+    some = [boxes for boxes in kept if boxes is not None]
+    category_ids = np.concatenate([boxes.class_ids for boxes in some] or [np.zeros(0, np.int32)])
+    unknown = categories.unknown(category_ids)
+    if unknown:
+        raise StoreError(
+            f"unit {unit} of teacher {record.name} has boxes of the unknown category ids "
+            f"{unknown[:5]}; {categories.describe_ids()}"
+        )
+    xyxy = np.concatenate([boxes.boxes_xyxy for boxes in some] or [np.zeros((0, 4), np.float32)])
+    columns: dict[str, Any] = {
+        "image_id": np.repeat(np.array([row.image_id for row in ordered], np.int64), counts),
+        "category_id": category_ids,
+        "score": np.concatenate([boxes.scores for boxes in some] or [np.zeros(0, np.float32)]),
+        "x1": xyxy[:, 0],
+        "y1": xyxy[:, 1],
+        "x2": xyxy[:, 2],
+        "y2": xyxy[:, 3],
+        "rank": np.concatenate(
+            [np.arange(n, dtype=np.int16) for n in counts] or [np.zeros(0, np.int16)]
+        ),
+    }
+    images: dict[str, Any] = {
+        "image_id": [row.image_id for row in ordered],
+        "file_name": [row.file_name for row in ordered],
+        "width": [row.width for row in ordered],
+        "height": [row.height for row in ordered],
+        "n_boxes": counts,
+        "status": [row.status for row in ordered],
+        "error": [row.error for row in ordered],
+        "seconds": [row.seconds for row in ordered],
+    }
+    return {
+        "boxes": _table(columns, schema.BOXES),
+        "images": _table(images, schema.IMAGES),
+    }
+
+
+def _table(columns: dict[str, Any], of: pa.Schema) -> pa.Table:
+    arrays = [pa.array(columns[field.name], type=field.type) for field in of]
+    return pa.Table.from_arrays(arrays, schema=of)
+
+
+def _storable(boxes: Boxes) -> Boxes:
+    """Best first, rounded to what the format keeps, cut to the image; no box without area."""
+    ordered = boxes.clipped().sorted()
+    return Boxes(
+        _rounded(ordered.boxes_xyxy, schema.COORDINATE_STEPS),
+        _rounded(ordered.scores, schema.SCORE_STEPS),
+        ordered.class_ids,
+        boxes.width,
+        boxes.height,
+    ).clipped()
+
+
+def _rounded(values: NDArray[np.float32], steps: int) -> NDArray[np.float32]:
+    """To the nearest multiple of 1 / steps; exact in float32, as `steps` is a power of two."""
+    return np.round(values * np.float32(steps)) / np.float32(steps)
+
+
+def _encode(
+    kind: str, table: pa.Table, record: TeacherRecord, unit: int, boxes_sha256: str = ""
+) -> bytes:
+    footer = schema.Footer(kind, record.name, record.fingerprint, unit, boxes_sha256)
+    sink = pa.BufferOutputStream()
+    pq.write_table(
+        table.replace_schema_metadata(footer.to_metadata()),
+        sink,
+        compression="zstd",
+        compression_level=3,
+        row_group_size=schema.ROW_GROUP_ROWS,
+        **schema.PARQUET_OPTIONS[kind],
+    )
+    return sink.getvalue().to_pybytes()
+
+
+def _unwritten(root: Path, record: TeacherRecord, unit: int, error: OSError) -> StoreError:
+    reason = error.strerror or str(error)
+    full = error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+    done = sum(is_committed(root, record.name, other) for other in range(record.n_units))
+    remedy = "Free some space" if full else "Put that right"
+    return StoreError(
+        f"{'the disk is full' if full else 'the store cannot be written'}: unit {unit} of teacher "
+        f"{record.name} is not stored ({reason}; {root}). The {done} units committed before are "
+        f"intact. {remedy} and run the same command again: it goes on with this unit."
+    )
