@@ -1,6 +1,7 @@
-"""Kernels for DETR-style detectors: multi-scale deformable attention in Triton, with a plain torch twin for CPUs.
+"""Kernels for DETR-style detectors: multi-scale deformable attention.
 
-Needs torch alone; Triton is used where there is a GPU for it. `explain()` says which backend runs and why.
+In Triton, with a plain torch twin for CPUs and fp64. Needs torch alone; `explain()` says which
+backend runs here and why.
 """
 
 from detr_kernels.deform_attn import (

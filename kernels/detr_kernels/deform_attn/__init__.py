@@ -1,7 +1,8 @@
 """Multi-scale deformable attention: the operator, its layer, and the plain torch specification."""
 
+from detr_kernels.deform_attn.backend import choose_backend, explain
 from detr_kernels.deform_attn.module import MultiScaleDeformableAttention
-from detr_kernels.deform_attn.op import choose_backend, deform_attn, explain
+from detr_kernels.deform_attn.op import deform_attn
 from detr_kernels.deform_attn.reference import deform_attn_reference
 
 __all__ = [

@@ -1,4 +1,4 @@
-"""The attention layer of Deformable DETR and its descendants, under the official parameter names."""
+"""The attention layer of Deformable DETR and its descendants, with the official parameter names."""
 
 import math
 from collections.abc import Sequence
@@ -6,15 +6,16 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
+from detr_kernels.deform_attn.checks import shape_tensor
 from detr_kernels.deform_attn.op import deform_attn
 from detr_kernels.errors import ArgumentError
 
 
 class MultiScaleDeformableAttention(nn.Module):
-    """Queries attend to a few sampled points of every feature level (arXiv 2010.04159, section 4.1).
+    """Queries attend to a few sampled points of every feature level (arXiv 2010.04159, 4.1).
 
-    Parameters `sampling_offsets`, `attention_weights`, `value_proj` and `output_proj` carry the names and shapes of
-    the official `MSDeformAttn`, so its checkpoints load as they are.
+    Parameters `sampling_offsets`, `attention_weights`, `value_proj` and `output_proj` carry the
+    names and shapes of the official `MSDeformAttn`, so its checkpoints load as they are.
     """
 
     def __init__(
@@ -42,10 +43,10 @@ class MultiScaleDeformableAttention(nn.Module):
         self.reset_parameters()
 
     def reset_parameters(self) -> None:
-        """The official start: head i looks along direction i, point k at k + 1 pixels, all points weighted alike."""
+        """The official start: head i looks along direction i, its point k at k + 1 pixels."""
         angles = torch.arange(self.n_heads, dtype=torch.float32) * (2.0 * math.pi / self.n_heads)
         directions = torch.stack([angles.cos(), angles.sin()], dim=-1)  # [H, 2]
-        # pushed out from the unit circle onto the square of side 2: the first points land on pixel centres
+        # from the unit circle out to the square around it: steps of whole pixels
         directions = directions / directions.abs().amax(dim=-1, keepdim=True)
         steps = torch.arange(1, self.n_points + 1, dtype=torch.float32)
         bias = directions[:, None, None, :] * steps[:, None]  # [H, 1, P, 2]
@@ -64,14 +65,15 @@ class MultiScaleDeformableAttention(nn.Module):
         query: Tensor,
         reference: Tensor,
         tokens: Tensor,
-        spatial_shapes: Tensor | Sequence[tuple[int, int]],
+        spatial_shapes: Tensor | Sequence[Sequence[int]],
         padding_mask: Tensor | None = None,
     ) -> Tensor:
         """Attend from `query` to `tokens`.
 
         query: [B, Q, C], position already added.
-        reference: [B, Q, L, 2] (x, y) or [B, Q, L, 4] (cx, cy, w, h), normalised by each level's padded map. Offsets
-            count pixels of the level for points, and 1 / (2 P) of the box's size for boxes.
+        reference: [B, Q, L, 2] (x, y) or [B, Q, L, 4] (cx, cy, w, h), 0..1 across each level's
+            padded map. Offsets count the level's pixels around a point; around a box, an offset of
+            P reaches its edge.
         tokens: [B, S, C], the levels' maps flattened and concatenated.
         spatial_shapes: (h, w) of every level, S = sum of h * w.
         padding_mask: [B, S] bool, True where a token is padding: its value counts as zero.
@@ -95,14 +97,14 @@ class MultiScaleDeformableAttention(nn.Module):
         self,
         reference: Tensor,
         offsets: Tensor,
-        spatial_shapes: Tensor | Sequence[tuple[int, int]],
+        spatial_shapes: Tensor | Sequence[Sequence[int]],
     ) -> Tensor:
         """Sampling locations [B, Q, H, L, P, 2] in 0..1 of each level's map, x then y."""
-        # fp32 under autocast: on a 167 pixel wide level a bf16 location is off by a third of a pixel
+        # fp32 under autocast: on a map 167 wide a bf16 location is off by a third of a pixel
         offsets = offsets if offsets.dtype == torch.float64 else offsets.float()
         centre = reference[:, :, None, :, None, :2].to(offsets.dtype)
         if reference.shape[-1] == 2:
-            sizes = torch.as_tensor(spatial_shapes, dtype=offsets.dtype, device=offsets.device)
+            sizes = shape_tensor(spatial_shapes, offsets.device)
             return centre + offsets / sizes.flip(-1)[:, None, :]
         if reference.shape[-1] == 4:
             extent = reference[:, :, None, :, None, 2:].to(offsets.dtype)

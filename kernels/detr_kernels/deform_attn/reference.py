@@ -1,7 +1,7 @@
-"""Multi-scale deformable attention in plain torch: the specification every backend is compared with.
+"""Multi-scale deformable attention in plain torch: what every backend is compared with.
 
-Deformable DETR (arXiv 2010.04159), equation 3, without the linear projections around it: for every query and head,
-a weighted sum of bilinear samples of the head's own slice of each level's value map.
+Deformable DETR (arXiv 2010.04159), equation 3, without the linear projections around it: for
+every query and head, a weighted sum of bilinear samples of the head's slice of each level's map.
 """
 
 from collections.abc import Sequence
@@ -17,27 +17,28 @@ def deform_attn_reference(
     sampling_locations: Tensor,
     attention_weights: Tensor,
 ) -> Tensor:
-    """Sample and sum, level by level, with `grid_sample`; any device, any float dtype, fp64 included.
+    """Sample and sum, level by level, with `grid_sample`; any device and float dtype, also fp64.
 
     value: [B, S, H, D], the levels' maps flattened row by row and concatenated, S = sum of h * w.
-    spatial_shapes: one (h, w) a level, finest first or in any order that matches `value`.
-    sampling_locations: [B, Q, H, L, P, 2], x then y, 0..1 across each level's own map: 0 and 1 are its outer edges,
-        so pixel i's centre is (i + 0.5) / w. What falls outside is read as zero.
-    attention_weights: [B, Q, H, L, P], used as they are (a softmax over L * P in every known model).
+    spatial_shapes: one (h, w) a level, in the order of `value`.
+    sampling_locations: [B, Q, H, L, P, 2], x then y, 0..1 across each level's own map: 0 and 1 are
+        its outer edges, so pixel i's centre is (i + 0.5) / w. What falls outside is read as zero.
+    attention_weights: [B, Q, H, L, P], used as they are (a softmax over L * P in the known models).
 
-    Returns [B, Q, H * D]. Differentiable as often as `grid_sample` is.
+    Returns [B, Q, H * D] of value's dtype. All three tensors get gradients.
     """
     batch, _, heads, dim = value.shape
     queries, levels, points = (sampling_locations.shape[i] for i in (1, 3, 4))
-    weights = attention_weights.transpose(1, 2).reshape(batch * heads, 1, queries, levels, points)
-    grids = (2 * sampling_locations - 1).transpose(1, 2).flatten(0, 1)  # [B*H, Q, L, P, 2]
+    if batch * heads * queries == 0:
+        return value.new_zeros(batch, queries, heads * dim)
+    dtype = value.dtype
+    grids = (2 * sampling_locations - 1).transpose(1, 2).flatten(0, 1).to(dtype)  # [B*H,Q,L,P,2]
     maps = value.split([h * w for h, w in spatial_shapes], dim=1)
-    output = value.new_zeros(batch * heads, dim, queries)
+    samples: list[Tensor] = []
     for level, (h, w) in enumerate(spatial_shapes):
-        if h * w == 0 or batch * heads * queries * points == 0:
-            continue
         image = maps[level].permute(0, 2, 3, 1).reshape(batch * heads, dim, h, w)
-        grid = grids[:, :, level].to(value.dtype)
-        sampled = F.grid_sample(image, grid, padding_mode="zeros", align_corners=False)
-        output = output + (sampled * weights[:, :, :, level].to(value.dtype)).sum(-1)
-    return output.reshape(batch, heads * dim, queries).transpose(1, 2)
+        grid = grids[:, :, level]
+        samples.append(F.grid_sample(image, grid, padding_mode="zeros", align_corners=False))
+    weights = attention_weights.transpose(1, 2).reshape(batch * heads, 1, queries, levels * points)
+    output = (torch.cat(samples, dim=-1) * weights.to(dtype)).sum(-1)  # [B*H, D, Q]
+    return output.view(batch, heads * dim, queries).transpose(1, 2).contiguous()
