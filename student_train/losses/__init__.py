@@ -4,11 +4,11 @@ Read `supervision.py` (who supervises), `set_loss.py` (the formulas), `matcher.p
 which box), `criterion.py` (the loop) and `config.py` (every choice, with its default).
 """
 
-from .config import LossConfig, MatchCost, TeacherLossConfig
-from .criterion import Criterion, Losses, fold
-from .matcher import NonFinitePrediction, match
-from .set_loss import set_loss
-from .supervision import Supervision, supervise
+from student_train.losses.config import LossConfig, MatchCost, TeacherLossConfig
+from student_train.losses.criterion import Criterion, Losses, fold
+from student_train.losses.matcher import NonFinitePrediction, match
+from student_train.losses.set_loss import set_loss
+from student_train.losses.supervision import Supervision, supervise
 
 __all__ = [
     "Criterion",

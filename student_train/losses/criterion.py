@@ -8,13 +8,18 @@ import torch.distributed as dist
 from torch import Tensor
 
 from box_store.errors import UsageError
-
-from ..models.output import Denoising, Prediction, StudentOutput, stack
-from ..models.targets import Targets
-from .config import LossConfig
-from .matcher import Match, PendingMatches, Problem, split_by_image, start_matching
-from .set_loss import WeightedBoxes, set_loss
-from .supervision import Supervision, supervise
+from student_train.losses.config import LossConfig
+from student_train.losses.matcher import (
+    Match,
+    PendingMatches,
+    Problem,
+    split_by_image,
+    start_matching,
+)
+from student_train.losses.set_loss import WeightedBoxes, set_loss
+from student_train.losses.supervision import Supervision, supervise
+from student_train.models.output import Denoising, Prediction, StudentOutput, stack
+from student_train.models.targets import Targets
 
 TERMS = ("class", "box", "giou")
 

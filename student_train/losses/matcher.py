@@ -20,11 +20,10 @@ from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
 
 from box_store.errors import TeachDetrError
-
-from ..models.output import Prediction, stack
-from ..models.targets import Targets
-from .config import Form, LossConfig, MatchCost
-from .geometry import iou_and_giou, to_corners
+from student_train.losses.config import Form, LossConfig, MatchCost
+from student_train.losses.geometry import iou_and_giou, to_corners
+from student_train.models.output import Prediction, stack
+from student_train.models.targets import Targets
 
 BoxSet = list[Targets | None]
 

@@ -14,10 +14,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from ..models.output import Prediction
-from .config import LossConfig
-from .geometry import iou_and_giou, to_corners
-from .matcher import Match
+from student_train.losses.config import LossConfig
+from student_train.losses.geometry import iou_and_giou, to_corners
+from student_train.losses.matcher import Match
+from student_train.models.output import Prediction
 
 
 @dataclass(frozen=True)

@@ -9,7 +9,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from student_train.losses import Criterion, LossConfig, MatchCost, Supervision, TeacherLossConfig
+from student_train.losses import Criterion, LossConfig, MatchCost, TeacherLossConfig
 from student_train.losses.matcher import match
 from student_train.models.output import Denoising, Prediction, StudentOutput
 from student_train.models.targets import Targets
@@ -20,7 +20,7 @@ TERMS = {"class": "loss_ce", "box": "loss_bbox", "giou": "loss_giou"}
 
 @dataclass
 class Case:
-    """One case of a golden file: predictions that record gradients, targets, and what is expected."""
+    """One case of a golden file: predictions, targets, and what is expected of them."""
 
     arrays: dict[str, np.ndarray]
     expected: dict

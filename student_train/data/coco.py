@@ -1,0 +1,222 @@
+"""COCO-format images with ground truth and what teachers saw in them."""
+
+import hashlib
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch.utils.data import Dataset
+
+from box_store.boxes import Boxes
+from box_store.categories import ClassSpace
+from box_store.coco_annotations import CocoData
+from box_store.errors import DataError
+from box_store.image_files import image_path
+from box_store.selection import Selection
+from student_train.data.images import ImageError, ImageProblem, read_image
+from student_train.data.transforms import Scene, Transform
+from student_train.models.targets import Targets
+
+
+@dataclass
+class Sample:
+    """One augmented image with its boxes."""
+
+    image: torch.Tensor
+    """uint8 [3, H, W]"""
+    truth: Targets
+    teachers: dict[str, Targets | None]
+    """by teacher; None = that teacher never saw the image"""
+    image_id: int
+    original_size: tuple[int, int]
+    """(height, width) of the file, in pixels"""
+
+
+@dataclass
+class Loaded:
+    """What the data set hands to the loader: a sample, and the images that failed on the way."""
+
+    sample: Sample | None
+    problems: tuple[ImageProblem, ...] = ()
+
+
+@dataclass(frozen=True)
+class Key:
+    """Which image, at what time: augmentation depends on both and on nothing else."""
+
+    index: int
+    epoch: int = 0
+
+
+class CocoDetection(Dataset[Loaded]):
+    """Images of a folder with the boxes of an annotation file and, optionally, of teachers.
+
+    Crowd annotations are no targets. An image that cannot be used (missing, damaged, of another
+    size than annotated, a name that leaves the folder) is reported with the sample; with `replace`
+    the next usable image of the file takes its place, so that batches keep their size, and
+    otherwise there is no sample.
+
+    All annotations lie in a few arrays, so that loader processes share their memory.
+    """
+
+    def __init__(
+        self,
+        root: Path,
+        coco: CocoData,
+        class_space: ClassSpace,
+        transform: Transform,
+        *,
+        selection: Selection | None = None,
+        teachers: Sequence[str] | None = None,
+        seed: int = 0,
+        limit: int | None = None,
+        replace: bool = True,
+    ):
+        """teachers: of the selection, all by default. limit: use the first this many images.
+
+        Raises DataError if the folder is missing or the file lists no image.
+        """
+        self.root = Path(root)
+        if not self.root.is_dir():
+            raise DataError(f"no image folder at {self.root}; the annotations are {coco.path}")
+        images = coco.images[:limit]
+        if not images:
+            raise DataError(f"{coco.path} lists no images: there is nothing to load")
+        self.transform = transform
+        self.class_space = class_space
+        self.selection = selection
+        known = selection.teachers if selection is not None else ()
+        self.teachers = tuple(known if teachers is None else teachers)
+        self.seed = seed
+        self.replace = replace
+        self.image_ids = np.array([image.id for image in images], np.int64)
+        self.sizes = np.array([(image.height, image.width) for image in images], np.int32)
+        self._names = _Strings([image.file_name for image in images])
+        rows = [coco.annotations_of(image.id) for image in images]
+        kept = [~row.iscrowd for row in rows]
+        counts = [int(keep.sum()) for keep in kept]
+        self._offsets = np.concatenate([[0], np.cumsum(counts)]).astype(np.int64)
+        pairs = list(zip(rows, kept, strict=True))
+        self._boxes = np.concatenate([row.boxes_xyxy[keep] for row, keep in pairs])
+        self._category_ids = np.concatenate([row.category_ids[keep] for row, keep in pairs])
+
+    def __len__(self) -> int:
+        return len(self.image_ids)
+
+    @property
+    def n_boxes(self) -> int:
+        """Ground truth boxes, crowds not counted."""
+        return len(self._boxes)
+
+    def __getitem__(self, key: Key | int) -> Loaded:
+        """The sample of an index (in epoch 0) or of a Key.
+
+        Raises DataError if no image of the whole data set can be used.
+        """
+        key = key if isinstance(key, Key) else Key(key)
+        problems: list[ImageProblem] = []
+        for step in range(len(self) if self.replace else 1):
+            index = (key.index + step) % len(self)
+            try:
+                return Loaded(self._load(Key(index, key.epoch)), tuple(problems))
+            except ImageError as error:
+                problems.append(ImageProblem(int(self.image_ids[index]), str(error)))
+        if self.replace:
+            raise DataError(
+                f"none of the {len(self)} images in {self.root} can be used; "
+                f"the first problem: {problems[0].message}"
+            )
+        return Loaded(None, tuple(problems))
+
+    def file_name(self, index: int) -> str:
+        """As the annotation file has it."""
+        return self._names[index]
+
+    def _load(self, key: Key) -> Sample:
+        index = key.index
+        image_id = int(self.image_ids[index])
+        size = (int(self.sizes[index, 0]), int(self.sizes[index, 1]))
+        try:
+            path = image_path(self.root, self._names[index])
+        except DataError as error:
+            raise ImageError(str(error)) from None
+        image = read_image(path, (size[1], size[0]))
+        sources = [self._truth(index, size), *self._teacher_boxes(image_id, size)]
+        known = [source for source in sources if source is not None]
+
+        # all sources go through the augmentation as one list of boxes, and are told apart after it
+        scene = self.transform(
+            Scene.start(image, torch.from_numpy(np.concatenate([s.boxes_xyxy for s in known]))),
+            sample_generator(self.seed, key.epoch, image_id),
+        )
+        targets: list[Targets | None] = []
+        start = 0
+        for source in sources:
+            if source is None:
+                targets.append(None)
+                continue
+            targets.append(self._targets(source, scene, start))
+            start += len(source)
+        truth, *teachers = targets
+        assert truth is not None
+        by_name = dict(zip(self.teachers, teachers, strict=True))
+        return Sample(scene.image, truth, by_name, image_id, size)
+
+    def _truth(self, index: int, size: tuple[int, int]) -> Boxes:
+        rows = slice(self._offsets[index], self._offsets[index + 1])
+        ids = self._category_ids[rows]
+        return Boxes(
+            self._boxes[rows], np.ones(len(ids), np.float32), ids, width=size[1], height=size[0]
+        )
+
+    def _teacher_boxes(self, image_id: int, size: tuple[int, int]) -> list[Boxes | None]:
+        """In the order of `teachers`."""
+        if self.selection is None:
+            return [None for _ in self.teachers]
+        found = [self.selection.boxes(name, image_id) for name in self.teachers]
+        for name, boxes in zip(self.teachers, found, strict=True):
+            if boxes is not None and (boxes.height, boxes.width) != size:
+                raise ImageError(
+                    f"teacher {name!r} saw image {image_id} at {boxes.width} x {boxes.height} px, "
+                    f"the annotations say {size[1]} x {size[0]}: let it label these images again"
+                )
+        return found
+
+    def _targets(self, source: Boxes, scene: Scene, start: int) -> Targets:
+        """What is left of a source whose boxes began at row `start` of the scene."""
+        mine = (scene.rows >= start) & (scene.rows < start + len(source))
+        rows = scene.rows[mine].numpy() - start
+        height, width = scene.size
+        return Targets(
+            torch.from_numpy(self.class_space.to_index(source.class_ids[rows])),
+            to_cxcywh(scene.boxes_xyxy[mine]) / torch.tensor([width, height, width, height]),
+            torch.from_numpy(source.scores[rows]),
+            had_boxes=len(source) > 0,
+        )
+
+
+def to_cxcywh(boxes_xyxy: torch.Tensor) -> torch.Tensor:
+    """Corners to centre and size."""
+    low, high = boxes_xyxy[:, :2], boxes_xyxy[:, 2:]
+    return torch.cat([(low + high) / 2, high - low], 1)
+
+
+class _Strings:
+    """Many strings in two arrays."""
+
+    def __init__(self, strings: Sequence[str]):
+        encoded = [text.encode("utf-8", "surrogatepass") for text in strings]
+        self._offsets = np.concatenate([[0], np.cumsum([len(text) for text in encoded])])
+        self._bytes = np.frombuffer(b"".join(encoded), np.uint8)
+
+    def __getitem__(self, index: int) -> str:
+        start, stop = self._offsets[index], self._offsets[index + 1]
+        return self._bytes[start:stop].tobytes().decode("utf-8", "surrogatepass")
+
+
+def sample_generator(seed: int, epoch: int, image_id: int) -> torch.Generator:
+    """The random numbers of one image in one epoch, whatever was drawn before and by whom."""
+    digest = hashlib.blake2b(f"{seed}/{epoch}/{image_id}".encode(), digest_size=8).digest()
+    return torch.Generator().manual_seed(int.from_bytes(digest, "little") >> 1)

@@ -1,0 +1,71 @@
+"""One image file to pixels, in the frame its annotations use.
+
+Pillow reads the files: torchvision's own decoders are deprecated since 0.29. COCO boxes refer to
+the pixels as they are stored, so an EXIF orientation is not applied.
+"""
+
+import io
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from PIL import Image, UnidentifiedImageError
+from torch import Tensor
+
+from box_store.errors import DataError
+
+
+@dataclass(frozen=True)
+class ImageProblem:
+    """An image that could not be used, and why, in one sentence."""
+
+    image_id: int
+    message: str
+
+
+class ImageError(DataError):
+    """An image file that is missing, damaged, or of another size than the annotations say."""
+
+
+def read_image(path: Path, size: tuple[int, int] | None = None) -> Tensor:
+    """Decode a file to RGB, uint8 [3, H, W].
+
+    Grayscale, palette, CMYK, 16-bit and transparent images are converted; the first frame of an
+    animation is taken. size: (width, height) that the file must have.
+
+    Raises ImageError, whose message names the file.
+    """
+    try:
+        data = path.read_bytes()
+    except FileNotFoundError:
+        raise ImageError(f"no image file {path}") from None
+    except OSError as error:
+        raise ImageError(f"cannot read {path}: {error.strerror or error}") from None
+    try:
+        with Image.open(io.BytesIO(data)) as image:
+            if size and image.size != size:
+                raise ImageError(
+                    f"{path} is {image.width} x {image.height} px, the annotations say "
+                    f"{size[0]} x {size[1]}: its boxes would be in another frame"
+                )
+            pixels = _rgb(image)
+    except UnidentifiedImageError:
+        raise ImageError(f"{path} is no image that Pillow can read ({len(data)} bytes)") from None
+    except ImageError:
+        raise
+    except Exception as error:
+        # decoders raise anything from OSError to SyntaxError and struct.error on damaged files
+        raise ImageError(f"{path} cannot be decoded: {error}") from None
+    return torch.from_numpy(pixels).permute(2, 0, 1).contiguous()
+
+
+def _rgb(image: Image.Image) -> np.ndarray:
+    """uint8 [H, W, 3]."""
+    if image.mode.startswith("I"):
+        # 16 bits of gray: keep the high byte, where Pillow would cut everything above 255
+        gray = (np.asarray(image) >> 8).clip(0, 255).astype(np.uint8)
+        return np.repeat(gray[:, :, None], 3, axis=2)
+    if image.mode == "P" and "transparency" in image.info:
+        image = image.convert("RGBA")
+    return np.array(image.convert("RGB"))

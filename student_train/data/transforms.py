@@ -1,0 +1,137 @@
+"""Augmentation: the image and all its box sets go through each step together.
+
+The steps are DETR's (facebookresearch/detr, `datasets/coco.py`): a horizontal flip, then either a
+resize to one of several short sides, or a resize, a random crop and a resize. Random numbers come
+from the generator that is passed in and from nowhere else.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Protocol
+
+import torch
+from torch import Tensor
+from torchvision.transforms import v2
+from torchvision.transforms.v2 import functional as F
+from torchvision.tv_tensors import BoundingBoxes, BoundingBoxFormat
+
+from student_train.config import AugmentConfig
+
+
+@dataclass(frozen=True)
+class Scene:
+    """An image and all boxes in it, whoever drew them."""
+
+    image: Tensor
+    """uint8 [3, H, W]"""
+    boxes_xyxy: Tensor
+    """[N, 4], corners in pixels of `image`"""
+    rows: Tensor
+    """LongTensor [N], which of the boxes that there were at the start these are"""
+
+    @classmethod
+    def start(cls, image: Tensor, boxes_xyxy: Tensor) -> "Scene":
+        """A scene as stored; boxes are cut to the image, those without area dropped."""
+        rows = torch.arange(len(boxes_xyxy))
+        return cls(image, boxes_xyxy, rows)._cut()
+
+    @property
+    def size(self) -> tuple[int, int]:
+        """(height, width) in pixels."""
+        return self.image.shape[-2], self.image.shape[-1]
+
+    def move(self, step: Callable[[Tensor], Tensor]) -> "Scene":
+        """Apply a torchvision v2 functional to the image and to the boxes."""
+        framed = BoundingBoxes(
+            self.boxes_xyxy,  # type: ignore[call-overload]
+            format=BoundingBoxFormat.XYXY,
+            canvas_size=self.size,
+        )
+        return Scene(step(self.image), step(framed).as_subclass(Tensor), self.rows)._cut()
+
+    def _cut(self) -> "Scene":
+        height, width = self.size
+        corners = self.boxes_xyxy.view(-1, 2, 2)
+        boxes = corners.clamp(min=0).minimum(corners.new_tensor([width, height])).view(-1, 4)
+        keep = (boxes[:, 2:] > boxes[:, :2]).all(1)
+        return Scene(self.image, boxes[keep], self.rows[keep])
+
+
+class Transform(Protocol):
+    """From a scene as stored to a scene for the student."""
+
+    def __call__(self, scene: Scene, generator: torch.Generator) -> Scene: ...
+
+
+class TrainTransform:
+    """DETR's augmentation, with its lengths and probabilities from a config."""
+
+    def __init__(self, config: AugmentConfig):
+        self.config = config
+
+    def __call__(self, scene: Scene, generator: torch.Generator) -> Scene:
+        config = self.config
+        if _uniform(generator) < config.flip:
+            scene = scene.move(F.horizontal_flip)
+        if _uniform(generator) < config.crop:
+            scene = resize(scene, _choice(config.crop_resize, generator))
+            scene = random_crop(scene, *config.crop_sides, generator)
+        return resize(scene, _choice(config.short_sides, generator), config.long_side)
+
+
+class EvalTransform:
+    """One resize, nothing random."""
+
+    def __init__(self, config: AugmentConfig):
+        self.config = config
+
+    def __call__(self, scene: Scene, generator: torch.Generator) -> Scene:
+        return resize(scene, self.config.eval_short_side, self.config.eval_long_side)
+
+
+def resize(scene: Scene, short_side: int, long_side: int | None = None) -> Scene:
+    """Scale to a short side, or as far as the long side allows, keeping the aspect ratio."""
+    height, width = resized_size(scene.size, short_side, long_side)
+    return scene.move(
+        lambda it: F.resize(
+            it, [height, width], interpolation=v2.InterpolationMode.BILINEAR, antialias=True
+        )
+    )
+
+
+def resized_size(
+    size: tuple[int, int], short_side: int, long_side: int | None = None
+) -> tuple[int, int]:
+    """(height, width) after `resize`, rounded as DETR rounds it; never below 1 px."""
+    height, width = size
+    low, high = min(size), max(size)
+    if long_side and high / low * short_side > long_side:
+        short_side = max(1, round(long_side * low / high))
+    if height <= width:
+        return short_side, max(1, int(short_side * width / height))
+    return max(1, int(short_side * height / width)), short_side
+
+
+def random_crop(scene: Scene, smallest: int, largest: int, generator: torch.Generator) -> Scene:
+    """Cut out a window whose sides are drawn from smallest..largest (at most the image's)."""
+    sides = []
+    for side in scene.size:
+        low, high = min(smallest, side), min(largest, side)
+        sides.append(_integer(low, high, generator))
+    (height, width), (full_height, full_width) = sides, scene.size
+    top = _integer(0, full_height - height, generator)
+    left = _integer(0, full_width - width, generator)
+    return scene.move(lambda it: F.crop(it, top, left, height, width))
+
+
+def _uniform(generator: torch.Generator) -> float:
+    return torch.rand((), generator=generator).item()
+
+
+def _integer(low: int, high: int, generator: torch.Generator) -> int:
+    """Uniform in low..high, both included."""
+    return int(torch.randint(low, high + 1, (), generator=generator))
+
+
+def _choice(options: tuple[int, ...], generator: torch.Generator) -> int:
+    return options[_integer(0, len(options) - 1, generator)]
