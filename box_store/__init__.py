@@ -9,7 +9,17 @@ only module that needs DuckDB.
 
 from box_store.boxes import Boxes
 from box_store.categories import Categories, Category, ClassSpace
-from box_store.coco_io import Annotations, CocoData, ImageInfo, image_path, load_coco
+from box_store.coco_io import (
+    Annotations,
+    CocoData,
+    ImageInfo,
+    ImportReport,
+    export_results,
+    image_path,
+    import_results,
+    iter_results,
+    load_coco,
+)
 from box_store.errors import (
     DataError,
     FingerprintMismatch,
@@ -20,7 +30,7 @@ from box_store.errors import (
     UsageError,
 )
 from box_store.fuse import FusionConfig, fuse
-from box_store.reader import boxes_of, iter_units, read_boxes, read_images
+from box_store.reader import boxes_of, iter_units, known_images, read_boxes, read_images
 from box_store.records import (
     DatasetInfo,
     ImageRow,
@@ -46,6 +56,7 @@ __all__ = [
     "FusionConfig",
     "ImageInfo",
     "ImageRow",
+    "ImportReport",
     "Selection",
     "SelectionSpec",
     "StoreError",
@@ -55,10 +66,14 @@ __all__ = [
     "UnknownTeacher",
     "UsageError",
     "boxes_of",
+    "export_results",
     "fuse",
     "image_ids_sha256",
     "image_path",
+    "import_results",
+    "iter_results",
     "iter_units",
+    "known_images",
     "load_coco",
     "read_boxes",
     "read_images",

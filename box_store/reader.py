@@ -15,6 +15,7 @@ import pyarrow.parquet as pq
 
 from box_store import schema
 from box_store.boxes import Boxes
+from box_store.coco_annotations import ImageInfo
 from box_store.errors import FormatError
 from box_store.records import TeacherRecord
 from box_store.writer import part_path
@@ -92,6 +93,20 @@ def read_boxes(store: "BoxStore", teacher: str, columns: Sequence[str] | None = 
 def read_images(store: "BoxStore", teacher: str, columns: Sequence[str] | None = None) -> pa.Table:
     """All images a teacher was shown. Raises UnknownTeacher, FormatError."""
     return _read_all(store, teacher, "images", columns)
+
+
+def known_images(store: "BoxStore") -> tuple[ImageInfo, ...]:
+    """Every image that some teacher was shown and could read, by ascending id."""
+    found: dict[int, ImageInfo] = {}
+    for name in store.teachers:
+        table = read_images(store, name, ["image_id", "file_name", "width", "height"])
+        for row in table.to_pylist():
+            if row["width"] > 0:
+                found.setdefault(
+                    row["image_id"],
+                    ImageInfo(row["image_id"], row["file_name"], row["width"], row["height"]),
+                )
+    return tuple(found[key] for key in sorted(found))
 
 
 def boxes_of(store: "BoxStore", teacher: str, image_id: int) -> Boxes | None:

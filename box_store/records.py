@@ -5,11 +5,12 @@ import json
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, fields
-from typing import Any
+from typing import Any, TypeVar
 
 from box_store.boxes import Boxes
 from box_store.errors import FormatError, StoreError, UsageError
 
+_T = TypeVar("_T")
 # what every file system, SQL shell and command line takes without quoting
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,79}")
 _STATUS = re.compile(r"[a-z][a-z0-9_-]{0,39}")
@@ -182,6 +183,6 @@ class ImageRow:
             )
 
 
-def split_units(image_ids: Sequence[int], unit_size: int) -> list[Sequence[int]]:
-    """The image list cut into units of `unit_size`, the last one shorter."""
-    return [image_ids[start : start + unit_size] for start in range(0, len(image_ids), unit_size)]
+def split_units(images: Sequence[_T], unit_size: int) -> list[Sequence[_T]]:
+    """The image list (ids, or what stands for an image) cut into units, the last one shorter."""
+    return [images[start : start + unit_size] for start in range(0, len(images), unit_size)]

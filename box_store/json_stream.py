@@ -1,0 +1,111 @@
+"""A JSON array read entry by entry: a 10 GB results file needs some megabytes of memory."""
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from box_store.errors import DataError
+
+_CHUNK = 1 << 20
+# characters that one entry may have: a detection has about 100, one with a polygon some thousands
+_LONGEST_ENTRY = 1 << 26
+_BLANK = " \t\n\r"
+
+
+def iter_array(path: Path, what: str) -> Iterator[Any]:
+    """The entries of the JSON array in `path`; `what` says in messages what the file should be.
+
+    Memory: about the longest entry and some megabytes. Raises DataError for a missing file, for
+    anything but an array, and for one that is cut off.
+    """
+    try:
+        with Path(path).open(encoding="utf-8-sig") as file:
+            yield from _Reader(file.read, path, what).entries()
+    except FileNotFoundError as error:
+        raise DataError(f"no {what} at {path}") from error
+    except UnicodeDecodeError as error:
+        raise DataError(f"{path} is no {what}: it is not UTF-8 text ({error.reason})") from error
+    except OSError as error:
+        raise DataError(f"cannot read {path}: {error.strerror}") from error
+
+
+class _Reader:
+    """A window that slides over the text; `position` is where the next token begins in it."""
+
+    def __init__(self, read: Any, path: Path, what: str) -> None:
+        self._read = read
+        self._path = path
+        self._what = what
+        self._window = ""
+        self._position = 0
+        self._count = 0
+
+    def entries(self) -> Iterator[Any]:
+        first = self._next_character()
+        if first != "[":
+            hint = " This looks like an annotation file." if first == "{" else ""
+            raise DataError(
+                f"{self._path} is no {self._what}: expected a JSON array, got "
+                f"{f'a text that begins with {first!r}' if first else 'an empty file'}.{hint}"
+            )
+        self._position += 1
+        if self._next_character() == "]":
+            self._position += 1
+        else:
+            while True:
+                yield self._entry()
+                self._count += 1
+                separator = self._next_character()
+                self._position += 1
+                if separator == "]":
+                    break
+                if separator != ",":
+                    raise self._broken("expected ',' or ']'", separator)
+        if self._next_character():
+            raise self._broken("expected the end of the file", self._next_character())
+
+    def _entry(self) -> Any:
+        decoder = json.JSONDecoder()
+        self._next_character()
+        wanted = 2 * _CHUNK
+        while True:
+            try:
+                value, end = decoder.raw_decode(self._window, self._position)
+            except (json.JSONDecodeError, RecursionError) as error:
+                # cut off by the window, or really wrong: more text decides
+                if self._extend(wanted):
+                    wanted *= 2
+                    continue
+                raise self._broken("expected a whole entry", error) from error
+            # a number at the very end of the window may go on behind it
+            if end == len(self._window) and self._extend(_CHUNK):
+                continue
+            self._position = end
+            return value
+
+    def _next_character(self) -> str:
+        while True:
+            while self._position < len(self._window):
+                if self._window[self._position] not in _BLANK:
+                    return self._window[self._position]
+                self._position += 1
+            if not self._extend(_CHUNK):
+                return ""
+
+    def _extend(self, wanted: int) -> bool:
+        """Drop what is behind, read more; False at the end of the file."""
+        rest = self._window[self._position :]
+        if len(rest) > _LONGEST_ENTRY:
+            raise self._broken(f"an entry has up to {_LONGEST_ENTRY} characters", "more")
+        more = self._read(wanted)
+        self._window, self._position = rest + more, 0
+        return bool(more)
+
+    def _broken(self, expected: str, got: object) -> DataError:
+        reason = f"{expected}, got {got!r}" if isinstance(got, str) and got else f"{expected}"
+        if got == "" or not self._read(1):
+            reason += "; the file seems cut off"
+        return DataError(
+            f"{self._path} is no valid {self._what} behind entry {self._count}: {reason}"
+        )
