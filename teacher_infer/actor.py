@@ -1,0 +1,207 @@
+"""The worker: one teacher in one process, labelling one unit of images at a time.
+
+The same class runs in a Ray actor, in a child process and in the caller's own process. It never
+touches the store: rows go back to the driver, which is the only writer. So a worker that dies has
+written nothing, a unit that is redone cannot race with a late survivor of its first attempt, and
+the nodes of a cluster need to see the images but not the store.
+"""
+
+import time
+from collections import Counter, deque
+from collections.abc import Iterable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from typing import TypeVar
+
+import numpy as np
+
+from box_store.boxes import Boxes
+from box_store.errors import TeachDetrError
+from box_store.records import ImageRow
+from teacher_infer.adapter import AdapterError, AdapterSpec, Teacher, load_teacher, weights_files
+from teacher_infer.class_map import ClassMap
+from teacher_infer.images import ImageError, ImageTask, load_image
+from teacher_infer.plan import weights_sha256
+
+# status of an image that the teacher, rather than the file, failed on
+PREDICT_ERROR = "predict_error"
+
+_MAX_DECODERS = 4
+_MAX_ERROR_CHARS = 500
+
+T = TypeVar("T")
+Decoded = tuple[ImageTask, np.ndarray | ImageError]
+# boxes in data-set categories, or what went wrong
+Result = Boxes | ImageError
+
+
+@dataclass(frozen=True)
+class Loaded:
+    """What a worker says of itself once its teacher is ready."""
+
+    class_names: tuple[str, ...]
+    licence: str
+    versions: dict[str, str]
+    weights_sha256: str
+    device: str
+
+
+@dataclass(frozen=True)
+class LoadFailed:
+    """Why a teacher cannot be loaded. Sent as data: not every exception survives pickling."""
+
+    message: str
+    exit_code: int
+
+
+@dataclass(frozen=True)
+class Labelled:
+    """A batch of finished images, and how many boxes had each class that the data set lacks."""
+
+    rows: tuple[ImageRow, ...]
+    unmapped: dict[str, int]
+
+
+class WorkerBroken(Exception):
+    """The process can compute no more (a CUDA error poisons its context): it must be replaced."""
+
+
+class Worker:
+    """A teacher and the threads that decode for it."""
+
+    def __init__(self, spec: AdapterSpec) -> None:
+        self._spec = spec
+        self._teacher: Teacher | None = None
+        decoders = min(spec.threads or 1, _MAX_DECODERS)
+        self._pool = ThreadPoolExecutor(decoders, thread_name_prefix="decode")
+
+    def load(self) -> Loaded | LoadFailed:
+        """Load the teacher. Anything a framework may raise comes back as `LoadFailed`."""
+        try:
+            self._teacher = teacher = load_teacher(self._spec)
+            # after loading: a framework may have had to fetch the weights
+            weights = weights_sha256(weights_files(self._spec))
+        except TeachDetrError as error:
+            return LoadFailed(str(error), error.exit_code)
+        except Exception as error:
+            return LoadFailed(f"{self._spec.adapter}:{self._spec.model}: {_text(error)}", 1)
+        return Loaded(
+            tuple(teacher.class_names),
+            teacher.licence,
+            dict(teacher.versions),
+            weights,
+            self._spec.device,
+        )
+
+    def label(
+        self, tasks: Sequence[ImageTask], class_map: ClassMap, careful: bool = False
+    ) -> Iterator[Labelled]:
+        """Rows of the images, in their order, a batch at a time; every image gets exactly one.
+
+        An image that cannot be decoded, or that the teacher fails on, becomes a row with a status
+        and the error's text. `careful` takes one image at a time, so that when this process dies
+        the driver knows on which.
+
+        Raises:
+            WorkerBroken: the process must be replaced.
+        """
+        batch_size = 1 if careful else self._spec.batch_size
+        ahead = 0 if careful else 2 * batch_size
+        started = time.perf_counter()
+        for batch in _batches(self._decoded(tasks, ahead), batch_size):
+            unmapped: Counter[str] = Counter()
+            results = self._predict(batch, class_map, unmapped)
+            now = time.perf_counter()
+            seconds, started = (now - started) / len(batch), now
+            rows = (_row(task, res, seconds) for (task, _), res in zip(batch, results, strict=True))
+            yield Labelled(tuple(rows), dict(unmapped))
+
+    def _decoded(self, tasks: Sequence[ImageTask], ahead: int) -> Iterator[Decoded]:
+        """Images in order, of which at most `ahead` wait decoded in memory."""
+        if not ahead:
+            yield from map(_decode, tasks)
+            return
+        waiting = deque(self._pool.submit(_decode, task) for task in tasks[:ahead])
+        following = iter(tasks[ahead:])
+        while waiting:
+            decoded = waiting.popleft().result()
+            if (task := next(following, None)) is not None:
+                waiting.append(self._pool.submit(_decode, task))
+            yield decoded
+
+    def _predict(
+        self, batch: Sequence[Decoded], class_map: ClassMap, unmapped: Counter[str]
+    ) -> list[Result]:
+        """Boxes in data-set categories of each image, or its error."""
+        images = [pixels for _, pixels in batch if not isinstance(pixels, ImageError)]
+        found = iter(self._boxes(images, class_map, unmapped))
+        return [pixels if isinstance(pixels, ImageError) else next(found) for _, pixels in batch]
+
+    def _boxes(
+        self, images: list[np.ndarray], class_map: ClassMap, unmapped: Counter[str]
+    ) -> list[Result]:
+        if not images:
+            return []
+        if self._teacher is None:
+            raise AdapterError("label() was called before load()")
+        try:
+            found = self._teacher.predict(images)
+            if len(found) != len(images):
+                raise AdapterError(f"expected boxes of {len(images)} images, got {len(found)}")
+            mapped: list[Result] = [class_map.apply(boxes) for boxes in found]
+            for boxes in found:
+                unmapped.update(class_map.count_unmapped(boxes))
+            return mapped
+        except Exception as error:
+            if "CUDA error" in str(error):
+                raise WorkerBroken(_text(error)) from error
+            if len(images) == 1:
+                height, width = images[0].shape[:2]
+                return [ImageError(PREDICT_ERROR, _text(error), (width, height))]
+        # one of them is to blame, or the batch is too large for memory: find out which
+        return [result for image in images for result in self._boxes([image], class_map, unmapped)]
+
+    def close(self) -> None:
+        """Stop the decoding threads and let go of the teacher."""
+        self._pool.shutdown(wait=True, cancel_futures=True)
+        self._teacher = None
+
+
+def _decode(task: ImageTask) -> Decoded:
+    try:
+        return task, load_image(task)
+    except ImageError as error:
+        return task, error
+
+
+def _row(task: ImageTask, result: Result, seconds: float) -> ImageRow:
+    if isinstance(result, ImageError):
+        return failed_row(task, result, seconds)
+    return ImageRow(
+        task.image_id, task.file_name, result.width, result.height, result, seconds=seconds
+    )
+
+
+def failed_row(task: ImageTask, error: ImageError, seconds: float = 0.0) -> ImageRow:
+    """The row of an image that yielded no boxes because something went wrong."""
+    text = str(error)[:_MAX_ERROR_CHARS]
+    return ImageRow(
+        task.image_id, task.file_name, *error.size, None, error.status, text, seconds=seconds
+    )
+
+
+def _batches(items: Iterable[T], size: int) -> Iterator[list[T]]:
+    batch: list[T] = []
+    for item in items:
+        batch.append(item)
+        if len(batch) == size:
+            yield batch
+            batch = []
+    if batch:
+        yield batch
+
+
+def _text(error: BaseException) -> str:
+    """One line that names the kind of error and what it says."""
+    lines = str(error).strip().splitlines()
+    return f"{type(error).__name__}: {lines[0]}" if lines else type(error).__name__

@@ -1,0 +1,104 @@
+"""What a run will do: units of images, and the record that ties boxes to their origin."""
+
+import hashlib
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from box_store.records import TeacherRecord, image_ids_sha256, split_units
+from teacher_infer.class_map import ClassMap
+from teacher_infer.dataset import Dataset
+from teacher_infer.images import ImageTask
+from teacher_infer.spec import TeacherSpec
+
+# a unit is what a killed run loses and what a worker is handed: small data sets still get enough of
+# them to share, large ones get files of a sensible size
+_SMALLEST_UNIT, _LARGEST_UNIT, _UNITS_WANTED = 32, 512, 64
+_CHUNK = 1 << 20
+
+
+@dataclass(frozen=True)
+class Unit:
+    """Images that are committed together, as one pair of Parquet files."""
+
+    index: int
+    tasks: tuple[ImageTask, ...]
+
+
+def default_unit_size(n_images: int) -> int:
+    """Images a unit, for a data set of that size: 32 up to 2048 images, 512 from 32 k."""
+    wanted = -(-n_images // _UNITS_WANTED)
+    rounded = -(-wanted // _SMALLEST_UNIT) * _SMALLEST_UNIT
+    return min(max(rounded, _SMALLEST_UNIT), _LARGEST_UNIT)
+
+
+def make_units(tasks: Sequence[ImageTask], size: int) -> list[Unit]:
+    """Cut the image list, in its order, into units of `size` images (the last may be smaller)."""
+    by_id = {task.image_id: task for task in tasks}
+    return [
+        Unit(index, tuple(by_id[image_id] for image_id in image_ids))
+        for index, image_ids in enumerate(split_units(list(by_id), size))
+    ]
+
+
+def weights_sha256(files: Sequence[Path]) -> str:
+    """Hash of what a model was read from: of the one file, or of all files' hashes and names.
+
+    Empty for no file: random weights, or a name that only a hub knows.
+    """
+    hashes = [(_file_sha256(path), path.name) for path in files]
+    if len(hashes) < 2:
+        return hashes[0][0] if hashes else ""
+    lines = "\n".join(f"{digest}  {name}" for digest, name in sorted(hashes))
+    return hashlib.sha256(lines.encode()).hexdigest()
+
+
+def _file_sha256(path: Path) -> str:
+    digest = hashlib.sha256()
+    with path.open("rb") as file:
+        while chunk := file.read(_CHUNK):
+            digest.update(chunk)
+    return digest.hexdigest()
+
+
+def make_record(
+    spec: TeacherSpec,
+    dataset: Dataset,
+    unit_size: int,
+    *,
+    class_map: ClassMap,
+    weights: str,
+    licence: str,
+    versions: dict[str, str],
+) -> TeacherRecord:
+    """The record of a teacher: everything its boxes depend on, and nothing that they do not.
+
+    Files are named without their folder, for their content is in the hash: moving a model must not
+    look like changing it. Device, batch size, threads and workers are left out.
+    """
+    options: dict[str, object] = {
+        "score_floor": spec.score_floor,
+        "nms_iou": spec.nms_iou,
+        "top_k": spec.top_k,
+    }
+    options |= {key: _bare(value) for key, value in spec.options.items()}
+    return TeacherRecord(
+        name=spec.name,
+        adapter=spec.adapter,
+        model=_bare(spec.model),
+        weights_sha256=weights,
+        licence=licence,
+        class_map=class_map.mapping,
+        options=options,
+        versions=versions,
+        image_ids_sha256=image_ids_sha256(dataset.image_ids),
+        unit_size=unit_size,
+        n_images=len(dataset.tasks),
+        n_units=-(-len(dataset.tasks) // unit_size),
+    )
+
+
+def _bare(text: str) -> str:
+    """A path without its folder; any other text as it is."""
+    path = Path(text).expanduser()
+    return path.name if path.exists() else text

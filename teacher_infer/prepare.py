@@ -1,0 +1,107 @@
+"""What is known of a teacher before its run: from the store, or by loading it once."""
+
+from collections import deque
+
+from box_store.reader import read_images
+from box_store.store import BoxStore
+from teacher_infer.actor import Loaded
+from teacher_infer.adapter import AdapterError, weights_files
+from teacher_infer.class_map import ClassMap
+from teacher_infer.dataset import Dataset
+from teacher_infer.job import Attempt, Job
+from teacher_infer.plan import default_unit_size, make_record, make_units, weights_sha256
+from teacher_infer.pool import Died, Ready, Refused, WorkerPool
+from teacher_infer.spec import TeacherSpec
+
+_POLL_S = 0.2
+
+
+def prepare(
+    store: BoxStore | None,
+    dataset: Dataset,
+    spec: TeacherSpec,
+    unit_size: int | None = None,
+    redo_bad: bool = False,
+) -> Job:
+    """What is left to do for a teacher, found out without loading it.
+
+    A teacher that the store knows is compared with its record at once: its class names are there.
+
+    Raises:
+        UsageError: a key or value that the adapter does not know.
+        AdapterError: a file that the model needs is missing.
+        FingerprintMismatch: the name holds boxes of another configuration.
+    """
+    files = weights_files(spec.adapter_spec("cpu", 1))
+    record = store.teachers.get(spec.name) if store is not None else None
+    if record is not None and unit_size is None:
+        unit_size = record.unit_size
+    unit_size = unit_size or default_unit_size(len(dataset.tasks))
+    units = make_units(dataset.tasks, unit_size)
+    job = Job(spec, unit_size, len(dataset.tasks), deque(map(Attempt, units)))
+    if store is None or record is None:
+        return job
+    job.class_map = ClassMap.build(list(record.class_map), dataset.categories, spec.class_map)
+    job.record = store.register(
+        make_record(
+            spec,
+            dataset,
+            unit_size,
+            class_map=job.class_map,
+            weights=weights_sha256(files) or record.weights_sha256,
+            licence=spec.licence or record.licence,
+            versions=dict(record.versions),
+        )
+    )
+    done = store.units_done(spec.name)
+    if redo_bad:
+        job.redo = {unit.index for unit in units if unit.index in done} & _bad_units(store, job)
+    job.todo = deque(Attempt(unit) for unit in units if unit.index not in done - job.redo)
+    job.n_before = job.n_images - sum(len(attempt.unit.tasks) for attempt in job.todo)
+    return job
+
+
+def _bad_units(store: BoxStore, job: Job) -> set[int]:
+    """Committed units with an image whose status is not `ok`."""
+    images = read_images(store, job.name, ["image_id", "status"]).to_pydict()
+    pairs = zip(images["image_id"], images["status"], strict=True)
+    bad = {image_id for image_id, status in pairs if status != "ok"}
+    return {
+        attempt.unit.index
+        for attempt in job.todo
+        if any(task.image_id in bad for task in attempt.unit.tasks)
+    }
+
+
+def describe(spec: TeacherSpec, dataset: Dataset, loaded: Loaded) -> ClassMap:
+    """The class map of a loaded teacher; AdapterError when nothing it finds is in the data set."""
+    class_map = ClassMap.build(loaded.class_names, dataset.categories, spec.class_map)
+    if len(class_map.unmapped) == len(class_map.mapping):
+        theirs = ", ".join(loaded.class_names[:5])
+        ours = ", ".join(dataset.categories.names[:5])
+        raise AdapterError(
+            f"teacher {spec.name}: none of its {len(loaded.class_names)} classes ({theirs}, ...) "
+            f"is a category of the data set ({ours}, ...): name the "
+            "pairs with map.CLASS=CATEGORY, or its classes with classes=FILE"
+        )
+    return class_map
+
+
+def probe(pool: WorkerPool, spec: TeacherSpec) -> Loaded:
+    """Load a teacher in a worker of an idle pool, just to hear what it says of itself.
+
+    Raises:
+        AdapterError: it cannot be loaded.
+    """
+    try:
+        pool.start(spec)
+        while True:
+            for event in pool.poll(_POLL_S):
+                if isinstance(event, Ready):
+                    return event.loaded
+                if isinstance(event, Refused):
+                    raise AdapterError(f"teacher {spec.name}: {event.message}")
+                if isinstance(event, Died):
+                    raise AdapterError(f"teacher {spec.name} cannot be loaded: {event.reason}")
+    finally:
+        pool.close()

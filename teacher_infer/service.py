@@ -1,0 +1,244 @@
+"""The run: units to workers as these fall free, rows to the store, and the dead replaced.
+
+One loop, in the driver, over the events of a `WorkerPool`. The driver alone writes, a unit at a
+time, and the store commits a unit exactly once, whoever else writes the same one. What is in flight
+is one unit a worker; what a crash of anything loses is that.
+"""
+
+from collections.abc import Sequence
+from contextlib import suppress
+
+from box_store.errors import StoreError, TeachDetrError
+from box_store.records import ImageRow
+from box_store.store import BoxStore
+from box_store.writer import part_path
+from teacher_infer.actor import PREDICT_ERROR, Loaded
+from teacher_infer.adapter import AdapterError
+from teacher_infer.class_map import ClassMap
+from teacher_infer.dataset import Dataset
+from teacher_infer.job import Attempt, Job, committed
+from teacher_infer.plan import make_record
+from teacher_infer.pool import Batch, Died, Event, Finished, Ready, Refused, WorkerPool
+from teacher_infer.prepare import describe
+from teacher_infer.progress import Reporter
+
+_POLL_S = 0.2
+_MAX_START_DEATHS = 3
+
+
+class Interrupted(TeachDetrError):
+    """The run was stopped from outside. What was committed stays, and the same command goes on."""
+
+    exit_code = 130
+
+
+class Service:
+    """Runs jobs to their end on a pool of workers."""
+
+    def __init__(
+        self, store: BoxStore, dataset: Dataset, pool: WorkerPool, reporter: Reporter
+    ) -> None:
+        self._store = store
+        self._dataset = dataset
+        self._pool = pool
+        self._reporter = reporter
+        self._owners: dict[int, Job] = {}
+
+    def run(self, jobs: Sequence[Job]) -> None:
+        """Label what the jobs have left; their counters and errors say what came of it.
+
+        A teacher that fails does not stop the others.
+
+        Raises:
+            StoreError: the store cannot be written (a full disk).
+            Interrupted: Ctrl-C.
+        """
+        for job in jobs:
+            self._reporter.teacher(job.name, job.n_images, job.n_before)
+            if job.finished:
+                self._reporter.state(job.name, "done already")
+        try:
+            while not all(job.finished for job in jobs):
+                for job in jobs:
+                    while job.wants_worker and self._start(job):
+                        pass
+                for event in self._pool.poll(_POLL_S):
+                    # a worker that was stopped a moment ago may still have had something to say
+                    if event.worker in self._owners:
+                        self._handle(event, self._owners[event.worker])
+        except KeyboardInterrupt as error:
+            raise Interrupted(_farewell(self._store, jobs)) from error
+        finally:
+            self._pool.close()
+
+    def _start(self, job: Job) -> bool:
+        try:
+            worker = self._pool.start(job.spec)
+        except TeachDetrError as error:
+            self._fail(job, str(error), error.exit_code)
+            return False
+        if worker is None:
+            return False
+        self._owners[worker] = job
+        job.running[worker] = None
+        if job.loaded is None:
+            self._reporter.state(job.name, "loading")
+        return True
+
+    def _handle(self, event: Event, job: Job) -> None:
+        match event:
+            case Ready(worker, loaded):
+                self._ready(job, worker, loaded)
+            case Batch(worker, labelled):
+                if (attempt := job.running[worker]) is not None:
+                    self._reporter.advance(job.name, *job.take(attempt, labelled))
+            case Finished(worker):
+                if (attempt := job.running[worker]) is not None:
+                    job.running[worker] = None
+                    self._commit(job, attempt)
+                    self._assign(job, worker)
+            case Refused(worker, message, exit_code):
+                self._forget(job, worker)
+                self._fail(job, message, exit_code)
+            case Died(worker, reason):
+                self._replace(job, worker, reason)
+
+    def _ready(self, job: Job, worker: int, loaded: Loaded) -> None:
+        job.start_deaths = 0
+        try:
+            if job.loaded is None:
+                self._introduce(job, loaded)
+            elif _identity(loaded) != _identity(job.loaded):
+                raise AdapterError(
+                    f"teacher {job.name}: two workers loaded different models from "
+                    f"{job.spec.model!r}: the machines of the cluster hold different files"
+                )
+        except TeachDetrError as error:
+            self._fail(job, str(error), error.exit_code)
+            return
+        self._reporter.state(job.name, "labelling")
+        self._assign(job, worker)
+
+    def _introduce(self, job: Job, loaded: Loaded) -> None:
+        """The first worker of a teacher: now its classes are known, and it can be registered."""
+        job.class_map = describe(job.spec, self._dataset, loaded)
+        job.record = self._store.register(
+            make_record(
+                job.spec,
+                self._dataset,
+                job.unit_size,
+                class_map=job.class_map,
+                weights=loaded.weights_sha256,
+                licence=loaded.licence,
+                versions=loaded.versions,
+            )
+        )
+        job.loaded = loaded
+        self._reporter.note(f"{job.name}: {job.class_map.summary()}")
+
+    def _assign(self, job: Job, worker: int) -> None:
+        """Hand the next unit to a free worker, or release it when there is none."""
+        done = committed(self._store, job) - job.redo
+        class_map = job.class_map or ClassMap.build((), self._dataset.categories)
+        while job.todo and not job.error:
+            attempt = job.todo.popleft()
+            if attempt.unit.index in done:
+                # another run that writes this store was faster
+                self._reporter.advance(job.name, len(attempt.remaining), 0)
+                continue
+            job.begin()
+            job.running[worker] = attempt
+            self._pool.submit(worker, attempt.remaining, class_map, attempt.careful)
+            return
+        self._pool.stop(worker)
+        self._forget(job, worker)
+        self._conclude(job)
+
+    def _commit(self, job: Job, attempt: Attempt) -> None:
+        """Write a unit whose images all have a row."""
+        rows = list(attempt.rows.values())
+        if all_failed := _all_failed(job, rows):
+            self._fail(job, all_failed, 1)
+            return
+        index = attempt.unit.index
+        try:
+            if index in job.redo:
+                part_path(self._store.path, "images", job.name, index).unlink(missing_ok=True)
+            self._store.write_unit(job.name, index, rows)
+        except StoreError as error:
+            if isinstance(error.__cause__, OSError):
+                raise
+            self._fail(job, str(error), error.exit_code)
+            return
+        job.redo.discard(index)
+        job.count(rows)
+
+    def _replace(self, job: Job, worker: int, reason: str) -> None:
+        """A worker died: its unit goes back to the front of the queue, unless it is past hope."""
+        attempt = self._forget(job, worker)
+        if attempt is None:
+            job.start_deaths += 1
+            if job.start_deaths >= _MAX_START_DEATHS:
+                message = f"its worker died {job.start_deaths} times while starting: {reason}"
+                self._fail(job, f"teacher {job.name}: {message}", 1)
+            return
+        if row := attempt.died(reason):
+            self._reporter.advance(job.name, 1, 1)
+            self._reporter.note(f"{job.name}: image {row.image_id} ({row.file_name}): {row.error}")
+        unit = f"unit {attempt.unit.index}"
+        if not attempt.remaining:
+            self._commit(job, attempt)
+            self._conclude(job)
+        elif attempt.hopeless:
+            job.failed_units[attempt.unit.index] = reason
+            text = f"{unit} is given up: {attempt.deaths} workers died over it"
+            self._reporter.note(f"{job.name}: {text}")
+            self._conclude(job)
+        else:
+            job.todo.appendleft(attempt)
+            text = f"a worker died ({reason}); another redoes {unit}"
+            self._reporter.note(f"{job.name}: {text}")
+
+    def _fail(self, job: Job, message: str, exit_code: int) -> None:
+        job.error, job.exit_code = message, exit_code
+        for worker in list(job.running):
+            self._pool.stop(worker)
+            self._forget(job, worker)
+        self._reporter.state(job.name, "failed")
+
+    def _conclude(self, job: Job) -> None:
+        if job.finished and not job.error:
+            self._reporter.state(job.name, "incomplete" if job.failed_units else "done")
+
+    def _forget(self, job: Job, worker: int) -> Attempt | None:
+        self._owners.pop(worker, None)
+        return job.running.pop(worker, None)
+
+
+def _identity(loaded: Loaded) -> tuple[object, ...]:
+    return loaded.class_names, loaded.weights_sha256
+
+
+def _all_failed(job: Job, rows: list[ImageRow]) -> str:
+    """A sentence when a teacher fails on whatever it is shown: then it's no bad image, and nothing
+    should be stored that a later run would take for done."""
+    statuses = {row.status for row in rows}
+    if "ok" in statuses or PREDICT_ERROR not in statuses or job.statuses["ok"] or job.n_before:
+        return ""
+    example = next(row.error for row in rows if row.status == PREDICT_ERROR)
+    return (
+        f"teacher {job.name} fails on every image of its first unit ({len(rows)} images): "
+        f"{example}. Nothing is stored"
+    )
+
+
+def _farewell(store: BoxStore, jobs: Sequence[Job]) -> str:
+    lines = []
+    for job in jobs:
+        n_done = 0
+        # whatever is wrong with the store now, the user asked to stop
+        with suppress(TeachDetrError):
+            n_done = len(committed(store, job))
+        n_units = -(-job.n_images // job.unit_size)
+        lines.append(f"  {job.name}: {n_done} of {n_units} units are in the store")
+    return "stopped. Run the same command again to go on.\n" + "\n".join(lines)

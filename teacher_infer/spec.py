@@ -1,0 +1,242 @@
+"""What the user asks of one teacher, from a command line or a TOML file.
+
+    yolox=onnx:yolox_nano.onnx,format=yolox,nms_iou=0.6,workers=2,map.motorbike=motorcycle
+    NAME =ADAPTER:MODEL       ,key=value...
+
+The keys of every teacher are in `KEYS`; the others belong to its adapter.
+"""
+
+import re
+import tomllib
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from box_store.errors import UsageError, nearest
+from box_store.records import check_teacher_name
+from teacher_infer.adapter import AdapterSpec, adapter_info
+
+# a comma separates keys only where `key=` follows, so paths and sizes may contain commas
+_COMMA = re.compile(r",(?=\s*(?:map\.[^=,]+|[A-Za-z_][A-Za-z0-9_]*)\s*=)")
+_MAP = "map."
+_DROP = ("none", "null")
+
+
+@dataclass(frozen=True)
+class TeacherSpec:
+    """One teacher of a run: what makes its boxes (recorded), and how it is run (free to change).
+
+    name: under which the store keeps its boxes.
+    adapter, model: which framework, and which model of it: a file, a configuration, or a name.
+    score_floor, nms_iou, top_k: which detections are kept; recorded.
+    options: what the adapter alone understands (`format`, `image_size`, ...); recorded.
+    class_map: teacher class name -> data-set class name or category id, "" to leave the class out;
+        for the names that do not match by themselves. Recorded.
+    licence: of the weights, where the adapter cannot know it. Recorded.
+    device: "auto" takes a GPU where there is one.
+    batch_size: images a call of the framework.
+    workers: processes that hold this teacher; num_cpus, num_gpus: what each of them is given by Ray
+        (None: an even share of the machine); threads: what each computes with (None: its num_cpus).
+    """
+
+    name: str
+    adapter: str
+    model: str
+    score_floor: float = AdapterSpec.score_floor
+    nms_iou: float | None = AdapterSpec.nms_iou
+    top_k: int = AdapterSpec.top_k
+    options: Mapping[str, str] = field(default_factory=dict)
+    class_map: Mapping[str, str] = field(default_factory=dict)
+    licence: str | None = None
+    device: str = "auto"
+    batch_size: int = AdapterSpec.batch_size
+    workers: int = 1
+    num_cpus: float | None = None
+    num_gpus: float | None = None
+    threads: int | None = None
+
+    def __post_init__(self) -> None:
+        check_teacher_name(self.name)
+        adapter_info(self.adapter)
+        if not self.model:
+            raise UsageError(f"teacher {self.name}: no model after {self.adapter}:")
+
+    def adapter_spec(self, device: str, threads: int) -> AdapterSpec:
+        """What the adapter is given on a worker that computes on `device` with so many threads."""
+        return AdapterSpec(
+            adapter=self.adapter,
+            model=self.model,
+            device=device,
+            score_floor=self.score_floor,
+            nms_iou=self.nms_iou,
+            top_k=self.top_k,
+            batch_size=self.batch_size,
+            threads=threads,
+            options=dict(self.options) | ({"licence": self.licence} if self.licence else {}),
+        )
+
+
+@dataclass(frozen=True)
+class Key:
+    """A key of every teacher: how its text is read, and what the help says."""
+
+    read: Callable[[str], Any]
+    help: str
+
+
+def _fraction(text: str) -> float:
+    value = float(text)
+    if not 0 <= value <= 1:
+        raise ValueError
+    return value
+
+
+def _optional_fraction(text: str) -> float | None:
+    return None if text.lower() in ("none", "off", "") else _fraction(text)
+
+
+def _count(text: str) -> int:
+    value = int(text)
+    if value < 1:
+        raise ValueError
+    return value
+
+
+def _amount(text: str) -> float:
+    value = float(text)
+    if not 0 <= value < 1e6:
+        raise ValueError
+    return value
+
+
+KEYS: dict[str, Key] = {
+    "score_floor": Key(_fraction, "drop detections below this score (0..1)"),
+    "nms_iou": Key(_optional_fraction, "class-wise NMS at this IoU (0..1), or none"),
+    "top_k": Key(_count, "keep at most this many detections an image"),
+    "licence": Key(str, "licence of the weights, where the adapter cannot know it"),
+    "batch_size": Key(_count, "images a call (1 or more)"),
+    "device": Key(str, "cpu, cuda, cuda:0, or auto"),
+    "workers": Key(_count, "processes that hold this teacher (1 or more)"),
+    "num_cpus": Key(_amount, "CPUs that Ray reserves for each worker"),
+    "num_gpus": Key(_amount, "GPUs that Ray reserves for each worker; 0.5 lets two share one"),
+    "threads": Key(_count, "threads each worker computes with (1 or more)"),
+}
+
+
+def parse_teacher(text: str) -> TeacherSpec:
+    """Read `NAME=ADAPTER:MODEL[,key=value...]`.
+
+    Raises:
+        UsageError: the text has another form, or a key or value is not understood.
+    """
+    form = f"expected NAME=ADAPTER:MODEL[,key=value...], got {text!r}"
+    head, *pairs = _COMMA.split(text)
+    name, equals, target = head.partition("=")
+    adapter, colon, model = target.partition(":")
+    if not (name.strip() and equals and colon and adapter.strip()):
+        raise UsageError(form)
+    values: dict[str, str] = {}
+    for pair in pairs:
+        key, _, value = pair.partition("=")
+        key = key.strip()
+        if key in values:
+            raise UsageError(f"teacher {name}: {key} is given twice")
+        values[key] = value.strip()
+    return _build(name.strip(), adapter.strip(), model.strip(), values)
+
+
+def load_teachers(path: Path) -> list[TeacherSpec]:
+    """Read teachers from a TOML file: one table `[teachers.NAME]` each.
+
+        [teachers.yolox]
+        adapter = "onnx"
+        model = "yolox_nano.onnx"        # beside this file, or from the current folder
+        format = "yolox"
+        score_floor = 0.05
+        map = { motorbike = "motorcycle" }
+
+    Raises:
+        UsageError: there is no such file, it is not TOML, or a table is not understood.
+    """
+    try:
+        document = tomllib.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError as error:
+        raise UsageError(f"no file {path}") from error
+    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
+        raise UsageError(f"{path} is not a TOML file that can be read: {error}") from error
+    tables = document.get("teachers")
+    strangers = sorted(set(document) - {"teachers"})
+    if strangers or not isinstance(tables, dict) or not tables:
+        found = f", got {', '.join(strangers)}" if strangers else ""
+        raise UsageError(f"{path}: expected one table [teachers.NAME] a teacher{found}")
+    return [_from_table(path, name, table) for name, table in tables.items()]
+
+
+def _from_table(path: Path, name: str, table: Any) -> TeacherSpec:
+    if not isinstance(table, dict):
+        raise UsageError(f"{path}: teachers.{name} should be a table, got {table!r}")
+    values: dict[str, str] = {}
+    for key, value in table.items():
+        if key == "map" and isinstance(value, dict):
+            values |= {f"{_MAP}{source}": _text(target) for source, target in value.items()}
+        else:
+            values[key] = _text(value)
+    try:
+        adapter, model = values.pop("adapter"), values.pop("model")
+    except KeyError as error:
+        raise UsageError(f"{path}: teachers.{name} lacks the key {error}") from error
+    beside = path.parent / model
+    return _build(name, adapter, str(beside) if beside.exists() else model, values)
+
+
+def _text(value: Any) -> str:
+    if isinstance(value, bool):
+        return str(value).lower()
+    if isinstance(value, list):
+        return ",".join(_text(item) for item in value)
+    return str(value)
+
+
+def check_names(specs: Iterable[TeacherSpec]) -> list[TeacherSpec]:
+    """The teachers of one run; UsageError when there is none, or when two share a name."""
+    specs = list(specs)
+    if not specs:
+        raise UsageError(
+            "no teacher: give --teacher NAME=ADAPTER:MODEL (repeat it for more), or --teachers "
+            "FILE.toml. `teacher-infer list` shows the adapters, with examples"
+        )
+    names = [spec.name for spec in specs]
+    twice = sorted({name for name in names if names.count(name) > 1})
+    if twice:
+        raise UsageError(f"two teachers are called {', '.join(twice)}: names must differ")
+    return specs
+
+
+def _build(name: str, adapter: str, model: str, values: Mapping[str, str]) -> TeacherSpec:
+    common: dict[str, Any] = {}
+    options: dict[str, str] = {}
+    class_map: dict[str, str] = {}
+    known = [*adapter_info(adapter).options, *KEYS]
+    for key, text in values.items():
+        if key.startswith(_MAP):
+            class_map[key.removeprefix(_MAP)] = "" if text.lower() in _DROP else text
+        elif key in KEYS:
+            common[key] = _read(name, key, text)
+        elif key in known:
+            options[key] = text
+        else:
+            raise UsageError(
+                f"teacher {name}: unknown key {key!r}.{nearest(key, known)} The keys of "
+                f"{adapter}: {', '.join(known)}, and map.CLASS=CATEGORY"
+            )
+    return TeacherSpec(
+        name=name, adapter=adapter, model=model, options=options, class_map=class_map, **common
+    )
+
+
+def _read(name: str, key: str, text: str) -> Any:
+    try:
+        return KEYS[key].read(text)
+    except ValueError as error:
+        raise UsageError(f"teacher {name}: {key} is {KEYS[key].help}, got {text!r}") from error
