@@ -211,7 +211,7 @@ class Swin(nn.Module):
         self.stages = stages
         self.checkpointing = checkpointing
         self.patch_embed = PatchEmbedding(shape.dim)
-        rates = torch.linspace(0, drop_path, sum(shape.depths)).tolist()
+        rates = torch.linspace(0, drop_path, sum(shape.depths), device="cpu").tolist()
         self.layers = nn.ModuleList()
         for i in range(max(stages) + 1):
             first = sum(shape.depths[:i])

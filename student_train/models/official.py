@@ -1,0 +1,217 @@
+"""Official checkpoints: into our students and back.
+
+A student's own parameter names are the key; `official_names` says under which official names each
+is stored. Import and export are both loops over it, so one can't drift from the other.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+
+from student_train.errors import CheckpointError
+from student_train.models.dino import Dino
+from student_train.models.swin import Swin
+from student_train.models.weights_file import read_checkpoint
+
+__all__ = [
+    "LoadReport",
+    "detect_family",
+    "export_official",
+    "load_official",
+    "load_official_file",
+    "official_names",
+    "read_checkpoint",
+]
+
+# IDEA-Research/DINO: ours -> official, first fit
+_DINO_NAMES = [
+    (r"^level_embedding$", "transformer.level_embed"),
+    (r"^encoder\.layers\.", "transformer.encoder.layers."),
+    (r"^decoder\.query_position\.", "transformer.decoder.ref_point_head."),
+    (r"^decoder\.", "transformer.decoder."),
+    (r"^queries\.content\.", "transformer.tgt_embed."),
+    (r"^queries\.project\.", "transformer.enc_output."),
+    (r"^queries\.norm\.", "transformer.enc_output_norm."),
+    (r"^queries\.boxes\.", "transformer.enc_out_bbox_embed."),
+    (r"^queries\.classes\.", "transformer.enc_out_class_embed."),
+    (r"^denoising\.label_embedding\.", "label_enc."),
+    (r"^neck\.projections\.", "input_proj."),
+]
+# what official checkpoints hold beside parameters: rebuilt here, or counters of trained batch norms
+_BUFFERS = re.compile(r"(relative_position_index|attn_mask|num_batches_tracked)$")
+# parameters that only one family has
+_FAMILIES = {
+    "dino": ("label_enc.weight", "transformer.enc_out_class_embed.weight"),
+    "dn_detr": ("label_enc.weight", "refpoint_embed.weight"),
+    "dab_detr": ("refpoint_embed.weight", "transformer.decoder.ref_anchor_head.layers.0.weight"),
+    "conditional_detr": ("transformer.decoder.layers.0.ca_qcontent_proj.weight",),
+    "deformable_detr": ("transformer.pos_trans.weight",),
+    "yolos": ("backbone.det_token",),
+    "vidt": ("backbone.0.det_token",),
+}
+
+
+@dataclass
+class LoadReport:
+    """What became of a checkpoint's entries."""
+
+    loaded: int = 0
+    """parameters and buffers of the student that were filled"""
+    copies: int = 0
+    """further official names of those (shared heads are stored once a layer, and again elsewhere)
+    """
+    missing: list[str] = field(default_factory=list)
+    """official names of the student's parameters that the checkpoint lacks"""
+    unexpected: list[str] = field(default_factory=list)
+    """entries that the student has no place for"""
+    misshapen: list[str] = field(default_factory=list)
+    """NAME (shape there, shape here) of entries that do not fit"""
+    differing: list[str] = field(default_factory=list)
+    """names that should hold one shared tensor and hold several"""
+    ignored: list[str] = field(default_factory=list)
+    """buffers that the student rebuilds itself"""
+
+    @property
+    def complete(self) -> bool:
+        """Whether the checkpoint and the student agree on every parameter."""
+        return not (self.missing or self.unexpected or self.misshapen or self.differing)
+
+    def __str__(self) -> str:
+        lines = [f"{self.loaded} parameters loaded, {self.copies} further copies of them seen"]
+        for text, names in (
+            ("missing in the checkpoint", self.missing),
+            ("not known to the student", self.unexpected),
+            ("of another shape (checkpoint, student)", self.misshapen),
+            ("shared here, different there", self.differing),
+        ):
+            if names:
+                more = f" and {len(names) - 5} more" if len(names) > 5 else ""
+                lines.append(f"{len(names)} {text}: {', '.join(names[:5])}{more}")
+        return "; ".join(lines)
+
+
+def detect_family(state: Mapping[str, Tensor]) -> str:
+    """Which family's official code wrote a state dict: `dino`, `dn_detr`, `deformable_detr` ...
+
+    Raises CheckpointError if it is none of the known ones.
+    """
+    for family, marks in _FAMILIES.items():
+        if all(mark in state for mark in marks):
+            return family
+    raise CheckpointError(
+        f"no known detector wrote these {len(state)} parameters, of which the first is "
+        f"{next(iter(state), 'none')!r}; known are {', '.join(_FAMILIES)}, as their official "
+        "repositories store them"
+    )
+
+
+def official_names(student: nn.Module, key: str) -> list[str]:
+    """Every name under which the official code stores our parameter or buffer `key`; first the
+    original.
+
+    Raises CheckpointError for a student whose family has no official names here.
+    """
+    if not isinstance(student, Dino):
+        raise CheckpointError(f"no official names are known for a {type(student).__name__}")
+    head = re.match(r"^heads\.(classes|boxes)\.(\d+)\.(.+)$", key)
+    if head is not None:
+        kind = {"classes": "class_embed", "boxes": "bbox_embed"}[head[1]]
+        own = int(head[2])
+        layers = range(student.config.decoder_layers) if student.config.share_heads else [own]
+        stems = (f"transformer.decoder.{kind}", kind)
+        return [f"{stem}.{layer}.{head[3]}" for stem in stems for layer in layers]
+    if key.startswith("backbone.body."):
+        swin = isinstance(student.backbone.body, Swin)
+        return [key.replace("backbone.body.", "backbone.0." if swin else "backbone.0.body.", 1)]
+    for pattern, official in _DINO_NAMES:
+        if re.match(pattern, key):
+            return [re.sub(pattern, official, key, count=1)]
+    raise CheckpointError(f"{type(student).__name__} has no official name for {key}")
+
+
+def load_official(
+    student: nn.Module, state: Mapping[str, Tensor], strict: bool = True
+) -> LoadReport:
+    """Fill `student` from an official state dict.
+
+    `strict` demands that every parameter fits and every entry is used, and changes nothing
+    otherwise. Without it what fits is loaded (a checkpoint of other classes for fine-tuning) and
+    the report tells the rest. Raises CheckpointError.
+    """
+    report = LoadReport()
+    own = student.state_dict()
+    seen: set[str] = set()
+    filled: dict[str, Tensor] = {}
+    for key, value in own.items():
+        if key.endswith("num_batches_tracked"):
+            continue
+        names = official_names(student, key)
+        seen.update(names)
+        found = [name for name in names if name in state]
+        if not found:
+            report.missing.append(names[0])
+            continue
+        entry = state[found[0]]
+        if entry.shape != value.shape:
+            report.misshapen.append(f"{found[0]} ({tuple(entry.shape)}, {tuple(value.shape)})")
+            continue
+        different = [n for n in found[1:] if not _equal(state[n], entry)]
+        if different:
+            report.differing += different
+            continue
+        filled[key] = entry
+        report.loaded += 1
+        report.copies += len(found) - 1
+    for name in state:
+        if name not in seen:
+            (report.ignored if _BUFFERS.search(name) else report.unexpected).append(name)
+    if strict and not report.complete:
+        raise CheckpointError(
+            f"the checkpoint does not fit the student: {report}.{_advice(report)}"
+        )
+    student.load_state_dict(filled, strict=False)
+    return report
+
+
+def load_official_file(student: nn.Module, path: Path | str, strict: bool = True) -> LoadReport:
+    """`load_official` from a file. Raises CheckpointError."""
+    return load_official(student, read_checkpoint(path), strict)
+
+
+def export_official(student: nn.Module) -> dict[str, Tensor]:
+    """The student's state dict under official names, copies of shared heads included."""
+    state: dict[str, Tensor] = {}
+    for key, value in student.state_dict().items():
+        if key.endswith("num_batches_tracked"):
+            continue
+        state.update(dict.fromkeys(official_names(student, key), value))
+    return state
+
+
+def _equal(a: Tensor, b: Tensor) -> bool:
+    return a.shape == b.shape and torch.equal(a, b)
+
+
+def _advice(report: LoadReport) -> str:
+    """The setting that most likely explains a misfit."""
+    if report.differing:
+        return " This checkpoint has heads of its own for every layer: set model.share_heads=false"
+    if _any(report.misshapen, "tgt_embed"):
+        return " Set model.n_queries to the checkpoint's"
+    if _any(report.misshapen, "class_embed"):
+        return " Set model.n_classes to the checkpoint's, or load it without strict"
+    if _any(report.misshapen, "level_embed"):
+        return " Set model.n_levels and model.strides to the checkpoint's"
+    if _any(report.unexpected, "backbone.") or _any(report.missing, "backbone."):
+        return " Set model.backbone to the checkpoint's"
+    return ""
+
+
+def _any(names: Iterable[str], part: str) -> bool:
+    return any(part in name for name in names)
