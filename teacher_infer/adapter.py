@@ -232,15 +232,23 @@ def finish(
     class_ids = np.asarray(raw.class_ids, np.int32).reshape(-1)
     keep = np.isfinite(boxes).all(axis=1) & (scores >= np.float32(score_floor))
     found = Boxes(boxes[keep], scores[keep], class_ids[keep], width, height).sorted()
-    if nms_iou is not None:
-        found = found.take(_class_wise_nms(found, nms_iou))
-    return found.clipped().top_k(top_k)
+    if nms_iou is None:
+        return found.clipped().top_k(top_k)
+    # dense detectors leave tens of thousands of candidates at a low floor. Boxes only suppress what
+    # comes after them, so the first ones are final as soon as there are enough
+    n_considered = 8 * top_k
+    while True:
+        best = found.take(np.arange(min(n_considered, len(found))))
+        survivors = best.take(_class_wise_nms(best, nms_iou)).clipped()
+        if len(survivors) >= top_k or n_considered >= len(found):
+            return survivors.top_k(top_k)
+        n_considered *= 4
 
 
-def _class_wise_nms(found: Boxes, iou: float) -> np.ndarray:
-    # class by class, because thousands of low-score candidates of 80 classes make a large matrix
-    members = [np.flatnonzero(found.class_ids == one) for one in np.unique(found.class_ids)]
-    kept = [rows[nms_keep(found.boxes_xyxy[rows], None, iou)] for rows in members]
+def _class_wise_nms(ordered: Boxes, iou: float) -> np.ndarray:
+    # class by class: one IoU matrix over all classes would be mostly wasted
+    members = [np.flatnonzero(ordered.class_ids == one) for one in np.unique(ordered.class_ids)]
+    kept = [rows[nms_keep(ordered.boxes_xyxy[rows], None, iou)] for rows in members]
     return np.sort(np.concatenate(kept)) if kept else np.zeros(0, np.int64)
 
 

@@ -1,12 +1,11 @@
 """What goes into and comes out of detectors that exist as plain ONNX files, one class a format.
 
-Each knows its preprocessing (image -> input tensor) and its decoding (outputs -> boxes). None of the
-files says either; the facts are those of the projects that trained and exported the models.
+Each knows its preprocessing (image -> input tensor) and its decoding (outputs -> boxes). The files
+say neither; the facts are those of the projects that trained and exported the models.
 """
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Protocol
 
 import numpy as np
 
@@ -26,37 +25,59 @@ class Prepared:
     image_height: int
 
 
-class Format(Protocol):
-    """One family of exported detectors. `nms_iou` is what its raw candidates need, None for none."""
+class Format:
+    """One family of exported detectors.
 
-    nms_iou: float | None
+    `nms_iou` is the NMS that its candidates need by default, None for none. `n_classes` is how many
+    class names there are.
+    """
+
+    nms_iou: float | None = 0.6
+
+    def __init__(self, n_classes: int) -> None:
+        self.n_classes = n_classes
 
     def prepare(self, image: np.ndarray, width: int, height: int) -> Prepared:
         """Image (H x W x 3, uint8, RGB) -> input of `width` x `height` pixels."""
-        ...
+        raise TypeError(f"{type(self).__name__} has no preprocessing")
+
+    def split(self, outputs: Outputs, n_images: int) -> list[Outputs]:
+        """Outputs of a batch -> outputs of each image, without the batch dimension."""
+        return [{name: value[i] for name, value in outputs.items()} for i in range(n_images)]
 
     def decode(self, outputs: Outputs, prepared: Prepared, floor: float) -> Detections:
-        """One image's outputs, by name and without batch dimension, to detections from `floor`."""
-        ...
+        """One image's outputs -> detections; candidates below `floor` may be left out."""
+        raise TypeError(f"{type(self).__name__} has no decoding")
+
+    def candidates(
+        self, boxes: np.ndarray, scores: np.ndarray, prepared: Prepared, floor: float
+    ) -> Detections:
+        """Every class of every cell from the floor on: boxes [N, 4] in the input, scores [N, C]."""
+        if scores.shape[1] != self.n_classes:
+            raise AdapterError(
+                f"the model has {scores.shape[1]} classes, but there are {self.n_classes} class "
+                "names: give the right list with classes=FILE"
+            )
+        rows, classes = np.nonzero(scores >= floor)
+        return Detections(prepared.placement.to_image(boxes[rows]), scores[rows, classes], classes)
 
 
-class Yolox:
+class Yolox(Format):
     """YOLOX (Ge et al. 2021), exported without decoding, as the project's release files are.
 
     Letterbox, BGR on the 0..255 scale. Output [A, 5 + classes] over anchors of strides 8, 16, 32:
     centre offset and log size in strides, then sigmoids of objectness and classes.
     """
 
-    nms_iou = 0.6
     strides = (8, 16, 32)
 
     def prepare(self, image: np.ndarray, width: int, height: int) -> Prepared:
-        """See `Format.prepare`."""
+        """As `Format.prepare`."""
         canvas, placement = letterbox(image, width, height)
-        return _prepared(_channels_first(canvas[..., ::-1]), placement, image)
+        return prepared_input(_channels_first(canvas[..., ::-1]), placement, image)
 
     def decode(self, outputs: Outputs, prepared: Prepared, floor: float) -> Detections:
-        """See `Format.decode`."""
+        """As `Format.decode`."""
         rows = _only(outputs, "yolox", n_dims=2)
         cells, strides = _grid(prepared.tensor.shape[1:], self.strides)
         if len(rows) != len(cells):
@@ -67,10 +88,10 @@ class Yolox:
         centre = (rows[:, :2] + cells) * strides
         half = np.exp(rows[:, 2:4]) * strides / 2
         boxes = np.concatenate([centre - half, centre + half], axis=1)
-        return _candidates(boxes, rows[:, 4:5] * rows[:, 5:], prepared.placement, floor)
+        return self.candidates(boxes, rows[:, 4:5] * rows[:, 5:], prepared, floor)
 
 
-class NanoDet:
+class NanoDet(Format):
     """NanoDet (generalised focal loss heads): a class and a box output for each stride.
 
     BGR with ImageNet's mean and deviation. Class outputs [cells, classes] after the sigmoid; box
@@ -78,18 +99,17 @@ class NanoDet:
     strides follow from the numbers of cells.
     """
 
-    nms_iou = 0.6
     mean_bgr = (103.53, 116.28, 123.675)
     std_bgr = (57.375, 57.12, 58.395)
 
     def prepare(self, image: np.ndarray, width: int, height: int) -> Prepared:
-        """See `Format.prepare`."""
+        """As `Format.prepare`."""
         canvas, placement = stretch(image, width, height)
         tensor = _channels_first(_standardised(canvas[..., ::-1], self.mean_bgr, self.std_bgr))
-        return _prepared(tensor, placement, image)
+        return prepared_input(tensor, placement, image)
 
     def decode(self, outputs: Outputs, prepared: Prepared, floor: float) -> Detections:
-        """See `Format.decode`."""
+        """As `Format.decode`."""
         height, width = prepared.tensor.shape[1:]
         by_cells: dict[int, list[np.ndarray]] = {}
         for output in outputs.values():
@@ -108,38 +128,35 @@ class NanoDet:
             scores.append(classes)
         if not boxes:
             raise AdapterError(
-                f"format=nanodet: no output has the cells of a stride of 8 to 64 in {width}x{height}"
+                f"format=nanodet: expected outputs over the cells of strides 8, 16, 32 of "
+                f"{width}x{height}, got {sorted(by_cells)} cells"
             )
-        return _candidates(np.concatenate(boxes), np.concatenate(scores), prepared.placement, floor)
+        return self.candidates(np.concatenate(boxes), np.concatenate(scores), prepared, floor)
 
 
-class CenterNet:
+class CenterNet(Format):
     """CenterNet that ends in its own top detections: rows x1, y1, x2, y2, score, class.
 
     RGB on the 0..255 scale, both sides stretched; boxes in pixels of the input.
     """
 
-    nms_iou = 0.6
-
     def prepare(self, image: np.ndarray, width: int, height: int) -> Prepared:
-        """See `Format.prepare`."""
+        """As `Format.prepare`."""
         canvas, placement = stretch(image, width, height)
-        return _prepared(_channels_first(canvas), placement, image)
+        return prepared_input(_channels_first(canvas), placement, image)
 
     def decode(self, outputs: Outputs, prepared: Prepared, floor: float) -> Detections:
-        """See `Format.decode`."""
+        """As `Format.decode`."""
         named = [value for name, value in outputs.items() if name.endswith("detections")]
         rows = named[0] if named else _only(outputs, "centernet", n_dims=2)
         if rows.ndim != 2 or rows.shape[1] != 6:
             raise AdapterError(
                 f"format=centernet: expected rows of 6 numbers, got {list(rows.shape)}"
             )
-        return Detections(
-            prepared.placement.to_image(rows[:, :4]), rows[:, 4], rows[:, 5].astype(np.int32)
-        )
+        return Detections(prepared.placement.to_image(rows[:, :4]), rows[:, 4], rows[:, 5])
 
 
-class FastestDet:
+class FastestDet(Format):
     """FastestDet: one grid, channels objectness, 4 for the box, then the classes.
 
     BGR on the 0..1 scale, stretched. Centre offset by tanh in cells, size by sigmoid in images,
@@ -149,13 +166,13 @@ class FastestDet:
     nms_iou = 0.45
 
     def prepare(self, image: np.ndarray, width: int, height: int) -> Prepared:
-        """See `Format.prepare`."""
+        """As `Format.prepare`."""
         canvas, placement = stretch(image, width, height)
         tensor = _channels_first(canvas[..., ::-1]) / np.float32(255)
-        return _prepared(tensor, placement, image)
+        return prepared_input(tensor, placement, image)
 
     def decode(self, outputs: Outputs, prepared: Prepared, floor: float) -> Detections:
-        """See `Format.decode`."""
+        """As `Format.decode`."""
         grid = _only(outputs, "fastestdet", n_dims=3)
         rows, columns = grid.shape[1:]
         height, width = prepared.tensor.shape[1:]
@@ -172,7 +189,7 @@ class FastestDet:
         # a class below the best shares its box with it, so only the best is a detection
         best = cells[:, 5:].argmax(axis=1)
         scores = np.clip(cells[:, 0], 0, 1) ** 0.6 * np.clip(cells[:, 5:].max(axis=1), 0, 1) ** 0.4
-        return Detections(prepared.placement.to_image(boxes), scores, best.astype(np.int32))
+        return Detections(prepared.placement.to_image(boxes), scores, best)
 
 
 def _classes_and_bins(pair: Sequence[np.ndarray]) -> tuple[np.ndarray, np.ndarray]:
@@ -183,16 +200,6 @@ def _classes_and_bins(pair: Sequence[np.ndarray]) -> tuple[np.ndarray, np.ndarra
         )
     first, second = pair
     return (first, second) if first.min(initial=0) >= 0 > second.min(initial=0) else (second, first)
-
-
-def _candidates(
-    boxes: np.ndarray, scores: np.ndarray, placement: Placement, floor: float
-) -> Detections:
-    """Every class of every cell that reaches the floor: boxes [N, 4], scores [N, classes]."""
-    rows, classes = np.nonzero(scores >= floor)
-    return Detections(
-        placement.to_image(boxes[rows]), scores[rows, classes], classes.astype(np.int32)
-    )
 
 
 def _grid(size: tuple[int, ...], strides: tuple[int, ...]) -> tuple[np.ndarray, np.ndarray]:
@@ -217,7 +224,8 @@ def _only(outputs: Outputs, name: str, n_dims: int) -> np.ndarray:
     )
 
 
-def _prepared(tensor: np.ndarray, placement: Placement, image: np.ndarray) -> Prepared:
+def prepared_input(tensor: np.ndarray, placement: Placement, image: np.ndarray) -> Prepared:
+    """The record of an image as [3, H, W] float32 and where it lies in it."""
     return Prepared(
         np.ascontiguousarray(tensor, np.float32), placement, image.shape[1], image.shape[0]
     )

@@ -57,7 +57,7 @@ def letterbox(
 
 
 def _taps(source: int, target: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """For every target pixel the two source pixels it lies between, and the weight of the second."""
+    """For every target pixel the two source pixels around it, and the weight of the second."""
     position = (np.arange(target) + 0.5) * (source / target) - 0.5
     position = np.clip(position, 0, source - 1)
     first = np.floor(position).astype(np.int64)

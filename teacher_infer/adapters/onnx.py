@@ -1,0 +1,182 @@
+"""Teachers from ONNX files, run by onnxruntime; a format says what goes in and out."""
+
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from box_store.errors import UsageError, nearest
+from teacher_infer.adapter import AdapterError, AdapterSpec, Detections
+from teacher_infer.adapters.class_names import COCO_80, class_names
+from teacher_infer.adapters.loading import existing_file, image_size, import_library
+from teacher_infer.adapters.onnx_boxes import FinishedBoxes
+from teacher_infer.adapters.onnx_formats import (
+    CenterNet,
+    FastestDet,
+    Format,
+    NanoDet,
+    Prepared,
+    Yolox,
+)
+
+_FORMATS = {"yolox": Yolox, "nanodet": NanoDet, "centernet": CenterNet, "fastestdet": FastestDet}
+_FORMAT_NAMES = (*_FORMATS, "boxes")
+_DTYPES = {
+    "tensor(float)": np.float32,
+    "tensor(float16)": np.float16,
+    "tensor(uint8)": np.uint8,
+}
+
+
+def load(spec: AdapterSpec) -> "OnnxDetector":
+    """Open the file; UsageError, MissingLibrary or AdapterError where that can't be done."""
+    format_name = _format_name(spec)
+    path = existing_file(spec.model, "ONNX file")
+    names = class_names(spec) or COCO_80
+    runtime = import_library("onnxruntime", extra="onnx")
+    session = _session(runtime, path, spec)
+    if format_name == "boxes":
+        return OnnxDetector(session, FinishedBoxes(len(names), spec), names, spec)
+    return OnnxDetector(session, _FORMATS[format_name](len(names)), names, spec)
+
+
+def weights_files(spec: AdapterSpec) -> list[Path]:
+    """The ONNX file, and the list of class names where one is given."""
+    classes = spec.option("classes")
+    files = [existing_file(spec.model, "ONNX file")]
+    return files + ([existing_file(classes, "file of class names")] if classes else [])
+
+
+class OnnxDetector:
+    """A `Detector` over an onnxruntime session: fixed and free batch sizes, NCHW and NHWC."""
+
+    licence = "unknown"
+
+    def __init__(
+        self, session: Any, format_: Format, names: tuple[str, ...], spec: AdapterSpec
+    ) -> None:
+        self._session = session
+        self._format = format_
+        self._floor = spec.score_floor
+        self._model = spec.model
+        self.class_names = names
+        self.nms_iou = format_.nms_iou
+        self.versions = {"onnxruntime": version("onnxruntime")}
+        self._read_inputs(spec)
+
+    def detect(self, images: list[np.ndarray]) -> list[Detections]:
+        """As `Detector.detect`."""
+        prepared = [self._format.prepare(image, self._width, self._height) for image in images]
+        step = self._batch_size or len(prepared)
+        found: list[Detections] = []
+        for start in range(0, len(prepared), step):
+            found.extend(self._run(prepared[start : start + step]))
+        return found
+
+    def _run(self, batch: list[Prepared]) -> list[Detections]:
+        tensors = [one.tensor for one in batch]
+        sizes = [(one.image_width, one.image_height) for one in batch]
+        # a file of a fixed batch size gets its last image again until the batch is full
+        missing = (self._batch_size or len(batch)) - len(batch)
+        pixels = np.stack(tensors + tensors[-1:] * missing)
+        if self._channels_last:
+            pixels = pixels.transpose(0, 2, 3, 1)
+        pixels = np.ascontiguousarray(pixels, dtype=self._dtype)
+        feeds = {self._input_name: pixels[0] if self._single else pixels}
+        if self._sizes_input:
+            feeds[self._sizes_input] = np.array(sizes + sizes[-1:] * missing, self._sizes_dtype)
+        try:
+            values = self._session.run(None, feeds)
+        except Exception as error:  # onnxruntime's own exceptions share no narrower base
+            raise AdapterError(
+                f"{self._model}: onnxruntime failed on an input of {list(pixels.shape)}: {error}"
+            ) from error
+        outputs = dict(zip(self._output_names, values, strict=True))
+        split = self._format.split(outputs, len(pixels))
+        return [
+            self._format.decode(one, image, self._floor)
+            for one, image in zip(split[: len(batch)], batch, strict=True)
+        ]
+
+    def _read_inputs(self, spec: AdapterSpec) -> None:
+        inputs = self._session.get_inputs()
+        self._output_names = [output.name for output in self._session.get_outputs()]
+        pictures = [one for one in inputs if len(one.shape) in (3, 4) and one.type in _DTYPES]
+        others = [one for one in inputs if one not in pictures]
+        tells_size = len(others) == 1 and "size" in others[0].name.lower()
+        if len(pictures) != 1 or (others and not tells_size):
+            shapes = {one.name: one.shape for one in inputs}
+            raise AdapterError(
+                f"{spec.model}: expected one image input, and at most orig_target_sizes beside it, "
+                f"got {shapes}"
+            )
+        picture = pictures[0]
+        self._input_name = picture.name
+        self._dtype = _DTYPES[picture.type]
+        self._sizes_input = others[0].name if others else ""
+        self._sizes_dtype = np.int32 if others and "int32" in others[0].type else np.int64
+        if isinstance(self._format, FinishedBoxes):
+            self._format.boxes_in_image = bool(others)
+
+        self._single = len(picture.shape) == 3
+        batch = 1 if self._single else picture.shape[0]
+        self._batch_size = batch if isinstance(batch, int) and batch > 0 else None
+        sides = list(picture.shape)[-3:]
+        self._channels_last = sides[2] == 3 and sides[0] != 3
+        height, width = sides[:2] if self._channels_last else sides[1:]
+        wanted = image_size(spec)
+        if isinstance(height, int) and isinstance(width, int):
+            if wanted not in (None, (width, height)):
+                raise UsageError(
+                    f"{spec.model} has a fixed input of {width}x{height}: leave image_size= out"
+                )
+            wanted = (width, height)
+        if wanted is None:
+            raise UsageError(
+                f"{spec.model} leaves its input size open: say it with image_size=640, for example"
+            )
+        self._width, self._height = wanted
+
+
+def _session(runtime: Any, path: Path, spec: AdapterSpec) -> Any:
+    options = runtime.SessionOptions()
+    options.log_severity_level = 3
+    options.inter_op_num_threads = 1
+    if spec.threads is not None:
+        options.intra_op_num_threads = spec.threads
+        # idle threads of several workers would otherwise spin on each other's cores
+        options.add_session_config_entry("session.intra_op.allow_spinning", "0")
+    try:
+        return runtime.InferenceSession(str(path), options, providers=_providers(runtime, spec))
+    except AdapterError:
+        raise
+    except Exception as error:  # onnxruntime's own exceptions share no narrower base
+        raise AdapterError(f"{path}: onnxruntime can't open it as a model: {error}") from error
+
+
+def _providers(runtime: Any, spec: AdapterSpec) -> list[Any]:
+    """Execution providers for the device: the CPU, or a CUDA device with the CPU behind it."""
+    kind, _, index = spec.device.partition(":")
+    has_cuda = "CUDAExecutionProvider" in runtime.get_available_providers()
+    if kind == "cpu" or (kind == "auto" and not has_cuda):
+        return ["CPUExecutionProvider"]
+    if kind not in ("cuda", "auto") or (index and not index.isdecimal()):
+        raise UsageError(f"device={spec.device}: expected cpu, cuda, cuda:N or auto")
+    if not has_cuda:
+        raise AdapterError(
+            f"device={spec.device} was asked for, but this onnxruntime has no CUDA provider: "
+            "pip install onnxruntime-gpu in place of onnxruntime, or use device=cpu"
+        )
+    return [("CUDAExecutionProvider", {"device_id": index or "0"}), "CPUExecutionProvider"]
+
+
+def _format_name(spec: AdapterSpec) -> str:
+    name = spec.option("format")
+    if name not in _FORMAT_NAMES:
+        raise UsageError(
+            f"{spec.model}: an ONNX file doesn't say how to read it: expected "
+            f"format={'|'.join(_FORMAT_NAMES)}, got {name or 'none'}."
+            f"{nearest(name or '', _FORMAT_NAMES)}"
+        )
+    return name
