@@ -65,7 +65,7 @@ def load_state(folder: Path) -> tuple[dict[str, Any], str]:
         if not path.exists():
             continue
         try:
-            return _read_state(path), " ".join(complaints)
+            return read_state(path), " ".join(complaints)
         except CheckpointError as error:
             complaints.append(f"{error}; going back to the state before it.")
     if complaints:
@@ -73,7 +73,12 @@ def load_state(folder: Path) -> tuple[dict[str, Any], str]:
     raise CheckpointError(f"no saved state in {folder}; expected last.pt")
 
 
-def _read_state(path: Path) -> dict[str, Any]:
+def read_state(path: Path) -> dict[str, Any]:
+    """One state file.
+
+    Raises:
+        CheckpointError: it is missing, damaged, or holds something else.
+    """
     try:
         state = torch.load(path, map_location="cpu", weights_only=True)
     except (OSError, RuntimeError, EOFError, ValueError, KeyError, pickle.UnpicklingError) as error:
@@ -86,6 +91,20 @@ def _read_state(path: Path) -> dict[str, Any]:
         )
         raise CheckpointError(f"{path} holds {kind!r}, expected {STATE_FORMAT!r}")
     return state
+
+
+def is_state(path: Path) -> bool:
+    """Whether a file is a saved state, and not another checkpoint of that suffix."""
+    try:
+        read_state(path)
+    except CheckpointError:
+        return False
+    return True
+
+
+def state_weights(state: Mapping[str, Any]) -> dict[str, Tensor]:
+    """The weights of a state that a student is judged by: the average where there is one."""
+    return (state["average"] or state)["model"]
 
 
 def save_weights(path: Path, tensors: Mapping[str, Tensor], about: Mapping[str, Any]) -> None:

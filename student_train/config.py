@@ -126,8 +126,10 @@ class TeacherConfig:
     """Boxes kept of single teachers: teachers.top_ks.NAME=50."""
     nms_ious: dict[str, float] = field(default_factory=dict)
     """NMS IoU of single teachers: teachers.nms_ious.NAME=0.3."""
+    temperatures: dict[str, float] = field(default_factory=dict)
+    """Score temperature of single teachers, above 1 for overconfident ones."""
     deny_licences: tuple[str, ...] = ()
-    """Teachers whose recorded licence is one of these are left out."""
+    """Teachers whose recorded licence is like one of these (`AGPL*`) are left out."""
     combine: Literal["parallel", "fused"] = "parallel"
     """parallel: one loss per teacher, summed (the paper); fused: the boxes of all teachers in one
     set (the released code).
@@ -176,6 +178,13 @@ class TrainConfig:
 # settings of how a run is carried out, not of what it computes: a resumed run may change them
 OPERATIONAL = frozenset(
     {
+        "data.root",
+        "data.train_images",
+        "data.train_annotations",
+        "data.val_images",
+        "data.val_annotations",
+        "teachers.store",
+        "init",
         "data.workers",
         "data.val_limit",
         "epochs",

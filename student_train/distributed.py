@@ -29,16 +29,12 @@ class World:
         if self.size > 1:
             dist.barrier()
 
-    def sum(self, values: Tensor) -> Tensor:
-        """Element-wise sum over all processes."""
+    def max(self, values: Tensor) -> Tensor:
+        """Element-wise maximum over all processes."""
         if self.size > 1:
             values = values.clone()
-            dist.all_reduce(values)
+            dist.all_reduce(values, dist.ReduceOp.MAX)
         return values
-
-    def mean(self, values: Tensor) -> Tensor:
-        """Element-wise mean over all processes."""
-        return self.sum(values) / self.size
 
     def gather(self, rows: Sequence[Any]) -> list[Any]:
         """The rows of all processes, on all of them, in order of rank."""

@@ -1,223 +1,100 @@
-"""COCO metrics by pycocotools (the published number), per-class metrics, and results files."""
+"""Evaluating a model over a split: detections of every image, then COCO metrics."""
 
-import contextlib
-import copy
-import io
 import json
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import numpy as np
+import torch
+from torch import nn
 
 from box_store.boxes import Boxes
-from box_store.errors import DataError
+from student_train.coco_metrics import METRIC_NAMES, ClassMetrics, Metrics, coco_metrics
+from student_train.detections import to_boxes
+from student_train.inputs import Validation
+from student_train.models import top_k
+from student_train.runtime import Runtime
 
-METRIC_NAMES = ("AP", "AP50", "AP75", "APs", "APm", "APl", "AR100")
-
-# where pycocotools keeps each of METRIC_NAMES in COCOeval.stats
-_STATS = (0, 1, 2, 3, 4, 5, 8)
+__all__ = [
+    "METRIC_NAMES",
+    "ClassMetrics",
+    "Evaluation",
+    "Metrics",
+    "coco_metrics",
+    "evaluate_model",
+    "to_results",
+    "write_results",
+]
 
 
 @dataclass(frozen=True)
-class ClassMetrics:
-    """Metrics of one category, in 0..1; None where the images hold no object of it."""
+class Evaluation:
+    """Metrics, and the detections they were computed from as COCO results."""
 
-    category_id: int
-    name: str
-    n_truth: int
-    AP: float | None
-    AP50: float | None
+    metrics: Metrics
+    results: list[dict[str, Any]]
+    problems: tuple[str, ...]
+    """images that could not be read, one sentence each: they count as images without detections"""
+
+    def write(self, folder: Path, name: str) -> Path:
+        """Write `NAME.json` (COCO results) and `NAME.metrics.json`; the path of the first."""
+        path = folder / f"{name}.json"
+        write_results(path, self.results)
+        text = json.dumps(self.metrics.to_json(), indent=2) + "\n"
+        (folder / f"{name}.metrics.json").write_text(text, encoding="utf-8")
+        return path
 
 
-@dataclass(frozen=True)
-class Metrics:
-    """COCO metrics of one set of detections.
+@torch.inference_mode()
+def evaluate_model(model: nn.Module, validation: Validation, runtime: Runtime) -> Evaluation:
+    """Detect in every image of the evaluation split and compare with its annotations.
 
-    `values` has METRIC_NAMES as keys, in 0..1; None where it is undefined (no object of that size,
-    no object at all).
+    Every process takes its share of the images; all return the same.
     """
-
-    values: dict[str, float | None]
-    per_class: tuple[ClassMetrics, ...]
-    n_images: int
-    n_detections: int
-
-    @property
-    def AP(self) -> float | None:
-        return self.values["AP"]
-
-    def to_json(self) -> dict[str, Any]:
-        """Metrics at the top level, then counts, then `per_class` as a list of tables."""
-        return {
-            **self.values,
-            "n_images": self.n_images,
-            "n_detections": self.n_detections,
-            "per_class": [dict(vars(row)) for row in self.per_class],
-        }
-
-
-def coco_metrics(
-    annotations: Path | Mapping[str, Any],
-    results: Sequence[Mapping[str, Any]],
-    image_ids: Iterable[int] | None = None,
-) -> Metrics:
-    """pycocotools' box metrics of COCO results (image_id, category_id, bbox xywh in px, score).
-
-    Args:
-        annotations: a COCO instances JSON, or its content.
-        image_ids: evaluate these images only; by default all that the annotations list.
-
-    Raises:
-        DataError: the annotations cannot be read, or a result names an image or category that they
-            lack.
-    """
-    from pycocotools.coco import COCO
-    from pycocotools.cocoeval import COCOeval
-
-    table = _read_annotations(annotations)
-    known_images = {int(image["id"]) for image in table["images"]}
-    chosen = known_images if image_ids is None else {int(i) for i in image_ids} & known_images
-    _check_ids(results, known_images, {int(c["id"]): str(c["name"]) for c in table["categories"]})
-
-    with contextlib.redirect_stdout(io.StringIO()):
-        truth = COCO()
-        truth.dataset = table
-        truth.createIndex()
-        detections = COCO()
-        detections.dataset = {
-            "images": table["images"],
-            "categories": table["categories"],
-            "annotations": [_detection(i, row) for i, row in enumerate(results, start=1)],
-        }
-        detections.createIndex()
-        evaluation = COCOeval(truth, detections, iouType="bbox")
-        evaluation.params.imgIds = sorted(chosen)
-        evaluation.params.catIds = sorted(int(c["id"]) for c in table["categories"])
-        evaluation.evaluate()
-        evaluation.accumulate()
-        evaluation.summarize()
-
-    values = {
-        name: _defined(evaluation.stats[at]) for name, at in zip(METRIC_NAMES, _STATS, strict=True)
-    }
-    counts = _truth_counts(table, chosen)
-    return Metrics(
-        values=values,
-        per_class=tuple(_per_class(evaluation, table["categories"], counts)),
-        n_images=len(chosen),
-        n_detections=sum(int(row["image_id"]) in chosen for row in results),
+    was_training = model.training
+    model.eval()
+    rows: list[dict[str, Any]] = []
+    for batch in validation.loader:
+        batch = batch.to(runtime.device)
+        with runtime.autocast():
+            output = model(batch.images, batch.mask)
+        found = top_k(output, batch.original_sizes, model.config.top_k)  # type: ignore[union-attr]
+        sizes = batch.original_sizes.tolist()
+        for image_id, boxes in zip(
+            batch.image_ids, to_boxes(found, sizes, validation.class_space), strict=True
+        ):
+            rows += to_results(image_id, boxes)
+    model.train(was_training)
+    world = runtime.world
+    rows = world.gather(rows)
+    messages = [problem.message for problem in validation.loader.problems.values()]
+    metrics = coco_metrics(
+        validation.source.annotations, rows, image_ids=validation.dataset.image_ids.tolist()
     )
-
-
-def _read_annotations(annotations: Path | Mapping[str, Any]) -> dict[str, Any]:
-    """A private copy with the fields that pycocotools needs and many exporters leave out."""
-    if isinstance(annotations, Path):
-        try:
-            table = json.loads(annotations.read_text(encoding="utf-8"))
-        except FileNotFoundError:
-            raise DataError(f"no annotations at {annotations}") from None
-        except (OSError, UnicodeDecodeError, json.JSONDecodeError) as error:
-            raise DataError(f"{annotations} is not a readable JSON file: {error}") from None
-    else:
-        table = copy.deepcopy(dict(annotations))
-    for key in ("images", "categories"):
-        if not isinstance(table, dict) or key not in table:
-            raise DataError(f"the annotations have no list {key!r}: expected COCO instances")
-    for at, row in enumerate(table.setdefault("annotations", []), start=1):
-        row.setdefault("id", at)
-        row.setdefault("iscrowd", 0)
-        # pycocotools sorts objects into sizes by this field
-        if "area" not in row:
-            row["area"] = float(row["bbox"][2]) * float(row["bbox"][3])
-    return table
-
-
-def _check_ids(
-    results: Sequence[Mapping[str, Any]], images: set[int], categories: Mapping[int, str]
-) -> None:
-    wrong = sorted({int(row["image_id"]) for row in results} - images)
-    if wrong:
-        raise DataError(
-            f"{len(wrong)} image ids of the results are not in the annotations "
-            f"(first: {wrong[:5]}); were they made on another split?"
-        )
-    wrong = sorted({int(row["category_id"]) for row in results} - set(categories))
-    if wrong:
-        raise DataError(
-            f"{len(wrong)} category ids of the results are not in the annotations "
-            f"(first: {wrong[:5]}); theirs lie in "
-            f"{min(categories, default=None)}..{max(categories, default=None)}"
-        )
-
-
-def _detection(number: int, row: Mapping[str, Any]) -> dict[str, Any]:
-    x, y, w, h = (float(v) for v in row["bbox"])
-    return {
-        "id": number,
-        "image_id": int(row["image_id"]),
-        "category_id": int(row["category_id"]),
-        "bbox": [x, y, w, h],
-        "score": float(row["score"]),
-        "area": w * h,
-        "iscrowd": 0,
-    }
-
-
-def _truth_counts(table: Mapping[str, Any], images: set[int]) -> dict[int, int]:
-    counts: dict[int, int] = {}
-    for row in table["annotations"]:
-        if int(row["image_id"]) in images and not row["iscrowd"]:
-            counts[int(row["category_id"])] = counts.get(int(row["category_id"]), 0) + 1
-    return counts
-
-
-def _defined(value: float) -> float | None:
-    # pycocotools writes -1 where there is nothing to average
-    return None if value < 0 else float(value)
-
-
-def _per_class(
-    evaluation: Any, categories: Sequence[Mapping[str, Any]], counts: Mapping[int, int]
-) -> Iterable[ClassMetrics]:
-    names = {int(row["id"]): str(row["name"]) for row in categories}
-    precision = evaluation.eval["precision"]  # [IoU, recall, category, area, max detections]
-    for at, category_id in enumerate(evaluation.params.catIds):
-        curves = precision[:, :, at, 0, -1]
-        yield ClassMetrics(
-            category_id=int(category_id),
-            name=names[int(category_id)],
-            n_truth=counts.get(int(category_id), 0),
-            AP=_mean_defined(curves),
-            AP50=_mean_defined(curves[0]),
-        )
-
-
-def _mean_defined(values: np.ndarray) -> float | None:
-    values = values[values > -1]
-    return float(values.mean()) if values.size else None
+    return Evaluation(metrics, rows, tuple(world.gather(messages)))
 
 
 def to_results(image_id: int, boxes: Boxes) -> list[dict[str, Any]]:
     """COCO results of one image, rounded to 1/100 px; `boxes.class_ids` are category ids."""
-    rows = []
-    for (x1, y1, x2, y2), score, category_id in zip(
-        boxes.boxes_xyxy.tolist(), boxes.scores.tolist(), boxes.class_ids.tolist(), strict=True
-    ):
-        rows.append(
-            {
-                "image_id": int(image_id),
-                "category_id": int(category_id),
-                "bbox": [round(x1, 2), round(y1, 2), round(x2 - x1, 2), round(y2 - y1, 2)],
-                "score": round(score, 5),
-            }
+    return [
+        {
+            "image_id": int(image_id),
+            "category_id": category_id,
+            "bbox": [round(x1, 2), round(y1, 2), round(x2 - x1, 2), round(y2 - y1, 2)],
+            "score": round(score, 5),
+        }
+        for (x1, y1, x2, y2), score, category_id in zip(
+            boxes.boxes_xyxy.tolist(),
+            boxes.scores.tolist(),
+            boxes.class_ids.tolist(),
+            strict=True,
         )
-    return rows
+    ]
 
 
 def write_results(path: Path, results: Sequence[Mapping[str, Any]]) -> None:
-    """A COCO results file that pycocotools' `loadRes` and `teacher-infer import` read."""
+    """Write a COCO results file, whole or not at all."""
     path.parent.mkdir(parents=True, exist_ok=True)
     partial = path.with_name(path.name + ".partial")
     partial.write_text(json.dumps(list(results)), encoding="utf-8")

@@ -3,37 +3,38 @@
 import json
 import math
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-import torch
 from torch import Tensor
 
 
 class RunningMeans:
-    """Means of named scalars over an interval, kept on the device: nothing waits for the host."""
+    """Means of named scalars over an interval, kept on the device: nothing waits for the host.
+
+    A name that is absent in a step counts as 0 there, so parts of a sum stay parts of its mean.
+    """
 
     def __init__(self) -> None:
-        self._sums: dict[str, Tensor] = {}
-        self._counts: dict[str, int] = {}
+        self._sums: dict[tuple[str, ...], Tensor] = {}
+        self._count = 0
 
-    def add(self, values: Mapping[str, Tensor]) -> None:
-        """Add one step's scalars; names may differ from step to step."""
-        for name, value in values.items():
-            value = value.detach().float()
-            self._sums[name] = self._sums[name] + value if name in self._sums else value.clone()
-            self._counts[name] = self._counts.get(name, 0) + 1
+    def add(self, names: tuple[str, ...], values: Tensor) -> None:
+        """Add one step's `values` [len(names)]."""
+        values = values.detach().float()
+        self._sums[names] = self._sums[names] + values if names in self._sums else values.clone()
+        self._count += 1
 
     def take(self) -> dict[str, float]:
-        """The means, after which counting starts anew. One copy from the device."""
-        if not self._sums:
-            return {}
-        names = list(self._sums)
-        sums = torch.stack([self._sums[name] for name in names]).tolist()
-        means = {name: s / self._counts[name] for name, s in zip(names, sums, strict=True)}
-        self._sums, self._counts = {}, {}
-        return means
+        """The means, after which counting starts anew."""
+        totals: dict[str, float] = {}
+        for names, sums in self._sums.items():
+            for name, value in zip(names, sums.tolist(), strict=True):
+                totals[name] = totals.get(name, 0.0) + value / self._count
+        self._sums, self._count = {}, 0
+        return totals
 
 
 class Clock:
@@ -46,9 +47,12 @@ class Clock:
         self._seconds_per_step: float | None = None
         self._excluded = 0.0
 
-    def exclude(self, seconds: float) -> None:
-        """Leave time spent on something else (an evaluation, saving) out of the speed."""
-        self._excluded += seconds
+    @contextmanager
+    def excluded(self) -> Iterator[None]:
+        """Leave what happens inside (an evaluation, saving) out of the speed."""
+        started = time.perf_counter()
+        yield
+        self._excluded += time.perf_counter() - started
 
     def read(self, step: int, batch_size: int) -> tuple[float, float]:
         """(images per second since the last call, seconds left to the last step)."""
@@ -65,15 +69,17 @@ class Clock:
 class MetricsLog:
     """`metrics.jsonl`: a record of kind `train` every interval, `eval` every evaluation."""
 
-    def __init__(self, path: Path, keep_until_step: int | None = None) -> None:
-        """Open for appending; a resumed run drops records after its step: they come again."""
+    def __init__(self, path: Path) -> None:
         self.path = path
-        path.parent.mkdir(parents=True, exist_ok=True)
-        if path.exists() and keep_until_step is not None:
-            kept = [r for r in read_metrics(path) if r.get("step", 0) <= keep_until_step]
-            partial = path.with_name(path.name + ".partial")
-            partial.write_text("".join(_line(record) for record in kept), encoding="utf-8")
-            partial.replace(path)
+
+    def keep(self, wanted: Callable[[Mapping[str, Any]], bool]) -> None:
+        """Drop the records that a resumed run is going to write again."""
+        if not self.path.exists():
+            return
+        kept = [_line(record) for record in read_metrics(self.path) if wanted(record)]
+        partial = self.path.with_name(self.path.name + ".partial")
+        partial.write_text("".join(kept), encoding="utf-8")
+        partial.replace(self.path)
 
     def write(self, kind: str, record: Mapping[str, Any]) -> None:
         """Append one record as a line."""

@@ -1,0 +1,296 @@
+"""`student-train`: train, eval, predict, presets, parity, bench.
+
+Settings are given as `key=value` after the options; precedence is argument > --config file >
+preset.
+"""
+
+import json
+import logging
+import sys
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from rich.console import Console
+from rich.logging import RichHandler
+
+from box_store.errors import TeachDetrError, UsageError
+
+app = typer.Typer(
+    name="student-train",
+    help="Train, evaluate and use DETR students, with or without the boxes of teachers.",
+    no_args_is_help=True,
+    add_completion=True,
+    pretty_exceptions_enable=False,
+    rich_markup_mode=None,
+)
+
+PUBLISHED = (
+    "AP and + Aux (with teachers): COCO val2017 in percent, as the methods' authors published them "
+    "for full runs. This project has not measured them. Sources:"
+)
+
+Overrides = Annotated[
+    list[str] | None,
+    typer.Argument(
+        metavar="[KEY=VALUE]...",
+        help="Settings by dotted key; `student-train presets NAME` lists them.",
+    ),
+]
+Json = Annotated[bool, typer.Option("--json", help="Print JSON on stdout and nothing else there.")]
+Device = Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:N.")]
+Weights = Annotated[str, typer.Option(help="Which weights of the run: best or last.")]
+
+
+def _console(to_stderr: bool = False) -> Console:
+    """stdout, or stderr where stdout carries JSON; reports of skipped images go the same way."""
+    console = Console(stderr=to_stderr)
+    handler = RichHandler(console=console, show_time=False, show_path=False, markup=False)
+    logging.basicConfig(level=logging.WARNING, handlers=[handler], format="%(message)s", force=True)
+    return console
+
+
+def _print_json(content: Any) -> None:
+    sys.stdout.write(json.dumps(content, indent=2) + "\n")
+
+
+@app.command()
+def train(
+    overrides: Overrides = None,
+    preset: Annotated[str | None, typer.Option(help="What to train; see `presets`.")] = None,
+    config: Annotated[
+        Path | None, typer.Option(help="TOML file of settings, weaker than arguments.")
+    ] = None,
+    data: Annotated[Path | None, typer.Option(help="Data set in COCO layout.")] = None,
+    train_split: Annotated[str | None, typer.Option(help="Split to train on.")] = None,
+    val_split: Annotated[str | None, typer.Option(help="Split to evaluate on, or none.")] = None,
+    store: Annotated[Path | None, typer.Option(help="Box store with teachers' boxes.")] = None,
+    boxes: Annotated[
+        Path | None, typer.Option(help="Selection file in place of a store (teach-detr select).")
+    ] = None,
+    teachers: Annotated[
+        str | None, typer.Option(help="Teachers by name, separated by commas; all; none.")
+    ] = None,
+    init: Annotated[
+        Path | None, typer.Option(help="Weights to start from: run, .safetensors, official file.")
+    ] = None,
+    out: Annotated[Path | None, typer.Option(help="Folder of the run.")] = None,
+    resume: Annotated[bool, typer.Option("--resume", help="Go on where the run stopped.")] = False,
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace a former run.")] = False,
+    as_json: Json = False,
+) -> None:
+    """Train a student into the folder OUT, evaluating as it goes."""
+    from student_train.config import resolve
+    from student_train.launch import resumed
+    from student_train.launch import train as run_training
+    from student_train.overrides import Layer, parse_assignments, read_toml
+    from student_train.presets import load_preset
+    from student_train.tables import class_table, metrics_table
+
+    if out is None:
+        raise UsageError("--out is missing: the folder of the run")
+    options = {
+        "data.root": ("--data", data),
+        "data.train_split": ("--train-split", train_split),
+        "data.val_split": ("--val-split", val_split),
+        "teachers.store": ("--store", store),
+        "teachers.boxes": ("--boxes", boxes),
+        "teachers.names": ("--teachers", teachers),
+        "init": ("--init", init),
+    }
+    arguments = [
+        Layer(f"argument {option}", {key: value})
+        for key, (option, value) in options.items()
+        if value is not None
+    ]
+    arguments.append(Layer("argument", parse_assignments(overrides or [])))
+    file = read_toml(config) if config else {}
+    name = preset or file.pop("preset", None)
+    if name is None and resume and (out / "config.json").exists():
+        resolved = resumed(out, arguments)
+    elif name is None:
+        raise UsageError("--preset is missing; `student-train presets` lists what there is")
+    else:
+        resolved = resolve(load_preset(str(name)), file, str(config), arguments)
+
+    console = _console(to_stderr=as_json)
+    evaluation = run_training(
+        resolved, out, console, resume=resume, overwrite=overwrite, command=sys.argv
+    )
+    if _rank() != 0:
+        return
+    if as_json:
+        _print_json({"run": str(out), "metrics": evaluation and evaluation.metrics.to_json()})
+        return
+    if evaluation is not None:
+        console.print(class_table(evaluation.metrics))
+        console.print(metrics_table("after the last step, in percent", evaluation.metrics))
+    console.print(f"weights   {out / 'checkpoints' / 'best.safetensors'}", soft_wrap=True)
+    console.print(f"curves    {out / 'metrics.jsonl'}", soft_wrap=True)
+    console.print(f"next      student-train predict {out} IMAGES...", soft_wrap=True)
+
+
+def _rank() -> int:
+    import os
+
+    return int(os.environ.get("RANK", "0"))
+
+
+@app.command("eval")
+def evaluate(
+    run: Annotated[Path, typer.Argument(help="Run folder, or a .safetensors file of a run.")],
+    overrides: Overrides = None,
+    data: Annotated[Path | None, typer.Option(help="Data set in COCO layout.")] = None,
+    split: Annotated[str | None, typer.Option(help="Split; by default the run's own.")] = None,
+    weights: Weights = "best",
+    device: Device = "auto",
+    out: Annotated[
+        Path | None, typer.Option(help="Folder for results; by default RUN/results.")
+    ] = None,
+    as_json: Json = False,
+) -> None:
+    """Evaluate a run on a split with pycocotools; writes the detections as COCO results."""
+    from student_train.commands import evaluate_run
+    from student_train.overrides import parse_assignments
+    from student_train.tables import class_table, metrics_table
+
+    console = _console(to_stderr=as_json)
+    done = evaluate_run(run, data, split, weights, device, out, parse_assignments(overrides or []))
+    for problem in done.evaluation.problems:
+        console.print(f"skipped: {problem}", markup=False, highlight=False, soft_wrap=True)
+    metrics = done.evaluation.metrics
+    if as_json:
+        _print_json(metrics.to_json() | {"run": str(run), "split": done.split})
+        return
+    console.print(class_table(metrics))
+    title = f"{done.split}, {metrics.n_images} images, {done.weights}, in percent"
+    console.print(metrics_table(title, metrics))
+    console.print(f"results   {done.path}", soft_wrap=True)
+
+
+@app.command()
+def predict(
+    run: Annotated[Path, typer.Argument(help="Run folder, or a .safetensors file of a run.")],
+    images: Annotated[list[Path], typer.Argument(help="Images, or folders of images.")],
+    out: Annotated[
+        Path | None, typer.Option(help="Folder for pictures; by default RUN/predictions.")
+    ] = None,
+    threshold: Annotated[float, typer.Option(help="Lowest score that is kept.")] = 0.3,
+    weights: Weights = "best",
+    device: Device = "auto",
+    as_json: Json = False,
+) -> None:
+    """Detect in images; draws the boxes and writes them as JSON."""
+    from student_train.commands import predict_images
+
+    console = _console(to_stderr=as_json)
+    done = predict_images(run, images, out, threshold, weights, device)
+    for row in done.rows:
+        if "error" in row:
+            console.print(f"skipped: {row['error']}", markup=False, highlight=False, soft_wrap=True)
+            continue
+        best = ", ".join(f"{d['category']} {d['score']:.2f}" for d in row["detections"][:6])
+        console.print(f"{row['file']}: {best or 'nothing'}", markup=False, soft_wrap=True)
+    if as_json:
+        _print_json(done.rows)
+    console.print(f"pictures  {done.folder}", soft_wrap=True)
+    if done.n_read == 0:
+        raise TeachDetrError("none of the images could be read")
+
+
+@app.command()
+def presets(
+    name: Annotated[str | None, typer.Argument(help="Show every setting of this preset.")] = None,
+    as_json: Json = False,
+) -> None:
+    """List what can be trained, or all settings of one preset."""
+    from student_train.commands import preset_rows, preset_settings
+    from student_train.tables import presets_table
+
+    console = _console()
+    if name is None:
+        rows = preset_rows()
+        if as_json:
+            _print_json([row.to_json() for row in rows])
+            return
+        console.print(presets_table([(row.preset, row.config, row.n_parameters) for row in rows]))
+        for row in rows:
+            console.print(f"{row.preset.name}: {row.preset.use}", highlight=False)
+        console.print(PUBLISHED, highlight=False)
+        for row in rows:
+            if row.preset.published:
+                console.print(
+                    f"  {row.preset.name}: {row.preset.published.source}", highlight=False
+                )
+        return
+    found = preset_settings(name)
+    if as_json:
+        _print_json(found)
+        return
+    for key, row in found["settings"].items():
+        origin = f"  ({row['origin']})" if row["origin"] != "default" else ""
+        console.print(f"{key} = {row['text']}{origin}", markup=False, soft_wrap=True)
+        if row["help"]:
+            console.print(f"    {row['help']}", markup=False, highlight=False, style="dim")
+
+
+@app.command()
+def parity(
+    folder: Annotated[Path, typer.Argument(help="Folder of golden numbers.")],
+    as_json: Json = False,
+) -> None:
+    """Compare the students with the official implementations' numbers."""
+    from student_train.commands import parity_table
+    from student_train.parity import run_parity
+
+    console = _console(to_stderr=as_json)
+    rows = run_parity(folder)
+    if as_json:
+        _print_json([row.to_json() for row in rows])
+    else:
+        console.print(parity_table(rows))
+    wrong = [row for row in rows if not row.passed]
+    if wrong:
+        raise TeachDetrError(f"{len(wrong)} of {len(rows)} outputs are beyond their tolerance")
+
+
+@app.command()
+def bench(
+    overrides: Overrides = None,
+    preset: Annotated[str, typer.Option(help="What to measure.")] = "dino-r50-4scale",
+    size: Annotated[
+        str, typer.Option(help="Height x width of the images, in pixels.")
+    ] = "800x1333",
+    batch: Annotated[int, typer.Option(help="Images a step.")] = 2,
+    steps: Annotated[int, typer.Option(help="Measured steps of each kind.")] = 10,
+    teachers: Annotated[int, typer.Option(help="Teachers in the paired measurement.")] = 3,
+    boxes: Annotated[int, typer.Option(help="Boxes a teacher and image.")] = 50,
+    as_json: Json = False,
+) -> None:
+    """Seconds a step by part on synthetic images, with and without teachers, taken in turns."""
+    from student_train.bench import BenchSpec, run_bench
+    from student_train.config import resolve
+    from student_train.overrides import Layer, parse_assignments
+    from student_train.presets import load_preset
+
+    console = _console(to_stderr=as_json)
+    layer = Layer("argument", parse_assignments(overrides or []))
+    resolved = resolve(load_preset(preset), arguments=[layer])
+    result = run_bench(resolved.config, BenchSpec.parse(size, batch, steps, teachers, boxes))
+    if as_json:
+        _print_json(result.to_json())
+    else:
+        console.print(result.table())
+
+
+def main() -> None:
+    """Run the command line; a mistake of the user ends in one sentence and an exit code."""
+    try:
+        app()
+    except TeachDetrError as error:
+        Console(stderr=True).print(f"error: {error}", markup=False, highlight=False, soft_wrap=True)
+        sys.exit(error.exit_code)
+
+
+if __name__ == "__main__":
+    main()

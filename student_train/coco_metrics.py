@@ -1,0 +1,198 @@
+"""COCO box metrics by pycocotools: the published number, and the same per class."""
+
+import contextlib
+import copy
+import io
+import json
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from box_store.errors import DataError
+
+METRIC_NAMES = ("AP", "AP50", "AP75", "APs", "APm", "APl", "AR100")
+
+# where pycocotools keeps each of METRIC_NAMES in COCOeval.stats
+_STATS = (0, 1, 2, 3, 4, 5, 8)
+
+
+@dataclass(frozen=True)
+class ClassMetrics:
+    """Metrics of one category, in 0..1; None where the images hold no object of it."""
+
+    category_id: int
+    name: str
+    n_truth: int
+    AP: float | None
+    AP50: float | None
+
+
+@dataclass(frozen=True)
+class Metrics:
+    """COCO metrics of one set of detections.
+
+    `values` has METRIC_NAMES as keys, in 0..1; None where it is undefined (no object of that size,
+    no object at all).
+    """
+
+    values: dict[str, float | None]
+    per_class: tuple[ClassMetrics, ...]
+    n_images: int
+    n_detections: int
+
+    @property
+    def AP(self) -> float | None:
+        return self.values["AP"]
+
+    def to_json(self) -> dict[str, Any]:
+        """Metrics at the top level, then counts, then `per_class` as a list of tables."""
+        return {
+            **self.values,
+            "n_images": self.n_images,
+            "n_detections": self.n_detections,
+            "per_class": [dict(vars(row)) for row in self.per_class],
+        }
+
+
+def coco_metrics(
+    annotations: Path | Mapping[str, Any],
+    results: Sequence[Mapping[str, Any]],
+    image_ids: Iterable[int] | None = None,
+) -> Metrics:
+    """pycocotools' box metrics of COCO results (image_id, category_id, bbox xywh in px, score).
+
+    Args:
+        annotations: a COCO instances JSON, or its content.
+        image_ids: evaluate these images only; by default all that the annotations list.
+
+    Raises:
+        DataError: the annotations cannot be read, or a result names an image or category that they
+            lack.
+    """
+    from pycocotools.coco import COCO
+    from pycocotools.cocoeval import COCOeval
+
+    table = _read_annotations(annotations)
+    known_images = {int(image["id"]) for image in table["images"]}
+    chosen = known_images if image_ids is None else {int(i) for i in image_ids} & known_images
+    _check_ids(results, known_images, {int(c["id"]): str(c["name"]) for c in table["categories"]})
+
+    with contextlib.redirect_stdout(io.StringIO()):
+        truth = COCO()
+        truth.dataset = table
+        truth.createIndex()
+        detections = COCO()
+        detections.dataset = {
+            "images": table["images"],
+            "categories": table["categories"],
+            "annotations": [_detection(i, row) for i, row in enumerate(results, start=1)],
+        }
+        detections.createIndex()
+        evaluation = COCOeval(truth, detections, iouType="bbox")
+        evaluation.params.imgIds = sorted(chosen)
+        evaluation.params.catIds = sorted(int(c["id"]) for c in table["categories"])
+        evaluation.evaluate()
+        evaluation.accumulate()
+        evaluation.summarize()
+
+    values = {
+        name: _defined(evaluation.stats[at]) for name, at in zip(METRIC_NAMES, _STATS, strict=True)
+    }
+    counts = _truth_counts(table, chosen)
+    return Metrics(
+        values=values,
+        per_class=tuple(_per_class(evaluation, table["categories"], counts)),
+        n_images=len(chosen),
+        n_detections=sum(int(row["image_id"]) in chosen for row in results),
+    )
+
+
+def _read_annotations(annotations: Path | Mapping[str, Any]) -> dict[str, Any]:
+    """A private copy with the fields that pycocotools needs and many exporters leave out."""
+    if isinstance(annotations, Path):
+        try:
+            table = json.loads(annotations.read_text(encoding="utf-8"))
+        except FileNotFoundError:
+            raise DataError(f"no annotations at {annotations}") from None
+        except (OSError, UnicodeDecodeError, json.JSONDecodeError) as error:
+            raise DataError(f"{annotations} is not a readable JSON file: {error}") from None
+    else:
+        table = copy.deepcopy(dict(annotations))
+    for key in ("images", "categories"):
+        if not isinstance(table, dict) or key not in table:
+            raise DataError(f"the annotations have no list {key!r}: expected COCO instances")
+    for at, row in enumerate(table.setdefault("annotations", []), start=1):
+        row.setdefault("id", at)
+        row.setdefault("iscrowd", 0)
+        # pycocotools sorts objects into sizes by this field
+        if "area" not in row:
+            row["area"] = float(row["bbox"][2]) * float(row["bbox"][3])
+    return table
+
+
+def _check_ids(
+    results: Sequence[Mapping[str, Any]], images: set[int], categories: Mapping[int, str]
+) -> None:
+    wrong = sorted({int(row["image_id"]) for row in results} - images)
+    if wrong:
+        raise DataError(
+            f"{len(wrong)} image ids of the results are not in the annotations "
+            f"(first: {wrong[:5]}); were they made on another split?"
+        )
+    wrong = sorted({int(row["category_id"]) for row in results} - set(categories))
+    if wrong:
+        raise DataError(
+            f"{len(wrong)} category ids of the results are not in the annotations "
+            f"(first: {wrong[:5]}); theirs lie in "
+            f"{min(categories, default=None)}..{max(categories, default=None)}"
+        )
+
+
+def _detection(number: int, row: Mapping[str, Any]) -> dict[str, Any]:
+    x, y, w, h = (float(v) for v in row["bbox"])
+    return {
+        "id": number,
+        "image_id": int(row["image_id"]),
+        "category_id": int(row["category_id"]),
+        "bbox": [x, y, w, h],
+        "score": float(row["score"]),
+        "area": w * h,
+        "iscrowd": 0,
+    }
+
+
+def _truth_counts(table: Mapping[str, Any], images: set[int]) -> dict[int, int]:
+    counts: dict[int, int] = {}
+    for row in table["annotations"]:
+        if int(row["image_id"]) in images and not row["iscrowd"]:
+            counts[int(row["category_id"])] = counts.get(int(row["category_id"]), 0) + 1
+    return counts
+
+
+def _defined(value: float) -> float | None:
+    # pycocotools writes -1 where there is nothing to average
+    return None if value < 0 else float(value)
+
+
+def _per_class(
+    evaluation: Any, categories: Sequence[Mapping[str, Any]], counts: Mapping[int, int]
+) -> Iterable[ClassMetrics]:
+    names = {int(row["id"]): str(row["name"]) for row in categories}
+    precision = evaluation.eval["precision"]  # [IoU, recall, category, area, max detections]
+    for at, category_id in enumerate(evaluation.params.catIds):
+        curves = precision[:, :, at, 0, -1]
+        yield ClassMetrics(
+            category_id=int(category_id),
+            name=names[int(category_id)],
+            n_truth=counts.get(int(category_id), 0),
+            AP=_mean_defined(curves),
+            AP50=_mean_defined(curves[0]),
+        )
+
+
+def _mean_defined(values: np.ndarray) -> float | None:
+    values = values[values > -1]
+    return float(values.mean()) if values.size else None

@@ -1,0 +1,227 @@
+"""What the commands `eval`, `predict` and `presets` do, apart from printing."""
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from box_store.errors import DataError, UsageError
+from student_train.config import TrainConfig, problems_of, resolve
+from student_train.data import ImageError, read_image
+from student_train.drawing import draw_boxes, save_picture
+from student_train.errors import ConfigError
+from student_train.evaluate import Evaluation, evaluate_model
+from student_train.inputs import find_split, make_validation, open_split
+from student_train.overrides import Layer, as_text, merge, settings, to_plain
+from student_train.predictor import Predictor, as_rows, load_student
+from student_train.presets import PRESETS, Preset, count_parameters, load_preset
+from student_train.runtime import Runtime
+
+IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".webp", ".gif", ".tif", ".tiff")
+
+
+@dataclass(frozen=True)
+class EvaluatedRun:
+    """An evaluation, where it was written, and which weights and split it is of."""
+
+    evaluation: Evaluation
+    path: Path
+    weights: str
+    split: str
+
+
+def evaluate_run(
+    run: Path,
+    data: Path | None,
+    split: str | None,
+    weights: str,
+    device: str,
+    out: Path | None,
+    overrides: Mapping[str, str],
+) -> EvaluatedRun:
+    """Evaluate the weights of a run on a split; by default on the one it was trained with.
+
+    Raises:
+        TeachDetrError: the run, the weights or the data are missing or do not fit each other.
+    """
+    check_weights_name(weights)
+    student = load_student(run, weights)
+    config = merge(student.config, [Layer("argument", overrides)]).config
+    where = config.data
+    if data is not None or split is not None:
+        # the run's explicit paths belong to the split that it was trained with
+        where = replace(where, val_images=None, val_annotations=None)
+    if data is not None:
+        where = replace(where, root=data)
+    if split is not None:
+        where = replace(where, val_split=split)
+    config = replace(config, data=where)
+    problems = problems_of(config)
+    if problems:
+        raise ConfigError(problems)
+    source = find_split(where, where.val_split, where.val_images, where.val_annotations)
+    runtime = Runtime.start(device, config.amp, config.threads)
+    validation = make_validation(
+        config,
+        source,
+        open_split(source),
+        student.class_space,
+        runtime.world,
+        config.eval_batch_size or min(config.batch_size, 8),
+    )
+    evaluation = evaluate_model(student.model.to(runtime.device), validation, runtime)
+    folder = out or (run / "results" if run.is_dir() else run.parent / "results")
+    return EvaluatedRun(
+        evaluation, evaluation.write(folder, source.name), student.origin, source.name
+    )
+
+
+def check_weights_name(weights: str) -> None:
+    """Refuse anything but best and last."""
+    if weights not in ("best", "last"):
+        raise UsageError(f"--weights is best or last, got {weights!r}")
+
+
+@dataclass(frozen=True)
+class Predictions:
+    """One row an image: `file`, and either `error` or `width`, `height`, `detections`."""
+
+    rows: list[dict[str, Any]]
+    folder: Path
+
+    @property
+    def n_read(self) -> int:
+        """Images that could be read."""
+        return sum("error" not in row for row in self.rows)
+
+
+def predict_images(
+    run: Path,
+    images: Sequence[Path],
+    out: Path | None,
+    threshold: float,
+    weights: str,
+    device: str,
+) -> Predictions:
+    """Draw what a run sees in images into a folder, with `predictions.json` beside the pictures.
+
+    An image that cannot be read is a row with its error.
+
+    Raises:
+        TeachDetrError: the run or all images are missing.
+    """
+    check_weights_name(weights)
+    if not 0 <= threshold <= 1:
+        raise UsageError(f"--threshold lies in 0..1, got {threshold}")
+    files = list_images(images)
+    predictor = Predictor(load_student(run, weights), Runtime.start(device))
+    folder = out or (run / "predictions" if run.is_dir() else run.parent / "predictions")
+    rows = []
+    taken: set[str] = set()
+    for file in files:
+        name = _free_name(file, taken)
+        rows.append(_predict_one(predictor, file, folder / name, threshold))
+    folder.mkdir(parents=True, exist_ok=True)
+    text = json.dumps(rows, indent=2) + "\n"
+    (folder / "predictions.json").write_text(text, encoding="utf-8")
+    return Predictions(rows, folder)
+
+
+def _predict_one(
+    predictor: Predictor, file: Path, picture: Path, threshold: float
+) -> dict[str, Any]:
+    try:
+        image = read_image(file).permute(1, 2, 0).numpy()
+    except ImageError as error:
+        return {"file": str(file), "error": str(error)}
+    boxes = predictor.predict([image])[0].above(threshold)
+    save_picture(picture, draw_boxes(image, boxes, predictor.class_names))
+    return {
+        "file": str(file),
+        "width": boxes.width,
+        "height": boxes.height,
+        "picture": str(picture),
+        "detections": as_rows(boxes, predictor.categories),
+    }
+
+
+def list_images(paths: Sequence[Path]) -> list[Path]:
+    """Files as they are, folders as the images directly inside them, by name.
+
+    Raises:
+        DataError: a path is missing, or a folder has no images.
+    """
+    found: list[Path] = []
+    for path in paths:
+        if path.is_dir():
+            inside = sorted(p for p in path.iterdir() if p.suffix.lower() in IMAGE_SUFFIXES)
+            if not inside:
+                raise DataError(f"no images ({', '.join(IMAGE_SUFFIXES)}) in {path}")
+            found += inside
+        elif path.exists():
+            found.append(path)
+        else:
+            raise DataError(f"no image at {path}")
+    return found
+
+
+def _free_name(file: Path, taken: set[str]) -> str:
+    """A JPEG name that no other image of this call has."""
+    name, number = f"{file.stem}.jpg", 2
+    while name in taken:
+        name, number = f"{file.stem}-{number}.jpg", number + 1
+    taken.add(name)
+    return name
+
+
+@dataclass(frozen=True)
+class PresetRow:
+    """A preset with its size."""
+
+    preset: Preset
+    config: TrainConfig
+    n_parameters: int
+
+    def to_json(self) -> dict[str, Any]:
+        """Name, backbone, epochs, queries, parameters, published AP (percent) and its source."""
+        published = self.preset.published
+        return {
+            "name": self.preset.name,
+            "backbone": self.config.model.backbone,
+            "epochs": self.config.epochs,
+            "queries": self.config.model.n_queries,
+            "parameters": self.n_parameters,
+            "use": self.preset.use,
+            "published_AP": published and published.ap,
+            "published_AP_with_teachers": published and published.ap_with_teachers,
+            "published_source": published and published.source,
+        }
+
+
+def preset_rows() -> list[PresetRow]:
+    """All presets."""
+    rows = []
+    for name, preset in PRESETS.items():
+        config = load_preset(name)
+        rows.append(PresetRow(preset, config, count_parameters(config)))
+    return rows
+
+
+def preset_settings(name: str) -> dict[str, Any]:
+    """Every setting of a preset: value, text, origin, help.
+
+    Raises:
+        ConfigError: unknown preset.
+    """
+    resolved = resolve(load_preset(name))
+    rows = {
+        key: {
+            "value": to_plain(setting.value),
+            "text": as_text(setting.value),
+            "origin": resolved.origins.get(key, "default"),
+            "help": setting.help,
+        }
+        for key, setting in settings(resolved.config).items()
+    }
+    return {"preset": name, "settings": rows}

@@ -1,0 +1,40 @@
+"""Stopping between two steps when asked to by Ctrl-C, SIGTERM or a time limit of the cluster."""
+
+import os
+import signal
+from types import FrameType, TracebackType
+from typing import Self
+
+
+class StopRequest:
+    """While active, SIGINT and SIGTERM only leave a note; a second SIGINT interrupts at once.
+
+    `signal_number` is 0 until one came. Use as a context manager in the main thread.
+    """
+
+    def __init__(self) -> None:
+        self.signal_number = 0
+        self._owner = os.getpid()
+        self._former: dict[int, object] = {}
+
+    def __enter__(self) -> Self:
+        for number in (signal.SIGINT, signal.SIGTERM):
+            self._former[number] = signal.signal(number, self._note)
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        value: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        for number, handler in self._former.items():
+            signal.signal(number, handler)  # type: ignore[arg-type]
+
+    def _note(self, number: int, frame: FrameType | None) -> None:
+        # loader workers inherit this handler when they are forked: the parent decides for them
+        if os.getpid() != self._owner:
+            return
+        if self.signal_number and number == signal.SIGINT:
+            raise KeyboardInterrupt
+        self.signal_number = number

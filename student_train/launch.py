@@ -1,0 +1,226 @@
+"""From a resolved configuration to a finished run: the steps before and after the training loop."""
+
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+
+import torch
+from rich.console import Console
+from torch import nn
+
+from box_store.categories import ClassSpace
+from detr_kernels import explain
+from student_train.checkpoint import (
+    InitReport,
+    is_state,
+    load_matching,
+    load_weights,
+    read_state,
+    state_weights,
+)
+from student_train.config import TrainConfig, problems_of
+from student_train.engine import Trainer
+from student_train.errors import ConfigError, RunError
+from student_train.evaluate import Evaluation
+from student_train.inputs import Inputs, make_inputs, open_split, train_source
+from student_train.models import build_student
+from student_train.models.official import load_official, read_checkpoint
+from student_train.overrides import Layer, Resolved, as_text, merge, settings
+from student_train.predictor import load_student
+from student_train.progress import ProgressLine
+from student_train.run_folder import RunFolder, changed_settings
+from student_train.runtime import Runtime
+
+N_CLASSES = "model.n_classes"
+
+
+def train(
+    resolved: Resolved[TrainConfig],
+    out: Path,
+    console: Console,
+    *,
+    resume: bool = False,
+    overwrite: bool = False,
+    command: Sequence[str] = (),
+) -> Evaluation | None:
+    """Train into the folder `out`; the last evaluation, None without an evaluation split.
+
+    Raises:
+        RunError: `out` holds a run already, or the one to resume had other settings.
+        TeachDetrError: anything else a user can put right; see `Trainer.train`.
+    """
+    config = resolved.config
+    runtime = Runtime.start(config.device, config.amp, config.threads)
+    try:
+        return _train(resolved, RunFolder(out), console, runtime, resume, overwrite, command)
+    finally:
+        runtime.world.close()
+
+
+def _train(
+    resolved: Resolved[TrainConfig],
+    folder: RunFolder,
+    console: Console,
+    runtime: Runtime,
+    resume: bool,
+    overwrite: bool,
+    command: Sequence[str],
+) -> Evaluation | None:
+    world = runtime.world
+    if folder.is_used() and not (resume or overwrite):
+        raise RunError(
+            f"{folder.root} holds a run already: --resume goes on with it, --overwrite starts "
+            "anew, or choose another --out"
+        )
+    coco = open_split(train_source(resolved.config))
+    space = ClassSpace(resolved.config.data.class_space, coco.categories)
+    resolved = with_classes(resolved, space)
+    config = resolved.config
+    resuming = resume and folder.has_state()
+    if resume and folder.config_file.exists():
+        changed = changed_settings(folder.read().config, config)
+        if changed:
+            raise RunError(
+                f"{folder.root} was started with other settings, and a resumed run keeps them "
+                f"({'; '.join(changed)}): leave them out, or start a new run with "
+                f"--init {folder.root}"
+            )
+    inputs = make_inputs(config, coco, world)
+    torch.manual_seed(config.seed)
+    model = build_student(config.model)
+    report = None if resuming or config.init is None else initialise(model, config.init)
+
+    world.barrier()
+    if world.is_first:
+        if overwrite and not resume:
+            folder.clear()
+        if not resuming:
+            folder.write(resolved, space, command)
+    progress = ProgressLine(
+        console if world.is_first else None, config.epochs * inputs.steps_per_epoch
+    )
+    trainer = Trainer(config, model, inputs, folder, runtime, progress)
+    for line in describe(resolved, folder, runtime, inputs, trainer, report):
+        progress.say(line)
+    if resuming:
+        note = trainer.resume()
+        progress.say(f"{note} resuming after step {trainer.position.step}".strip())
+    elif resume:
+        progress.say("nothing to resume: starting")
+    try:
+        return trainer.train()
+    finally:
+        progress.close()
+        for problem in inputs.train_loader.problems.values():
+            progress.say(f"skipped: {problem.message}")
+
+
+def with_classes(resolved: Resolved[TrainConfig], space: ClassSpace) -> Resolved[TrainConfig]:
+    """The configuration with as many logits as the data needs, unless a user asked for more.
+
+    Raises:
+        ConfigError: a user asked for fewer.
+    """
+    asked = resolved.config.model.n_classes
+    origin = resolved.origins.get(N_CLASSES, "")
+    if origin.startswith(("argument", "file")):
+        if asked < space.n_classes:
+            raise ConfigError(
+                [
+                    f"{N_CLASSES}={asked} is too small: {len(space.categories)} categories in "
+                    f"{space.kind} class space need {space.n_classes} logits"
+                ]
+            )
+        return resolved
+    if asked == space.n_classes:
+        return resolved
+    config = replace(
+        resolved.config, model=replace(resolved.config.model, n_classes=space.n_classes)
+    )
+    return Resolved(config, {**resolved.origins, N_CLASSES: "data"})
+
+
+def initialise(model: nn.Module, source: Path) -> InitReport:
+    """Load weights to fine-tune: what fits is taken, the rest keeps its initial values.
+
+    `source` is a run folder, a `.safetensors` file of ours, or an official checkpoint.
+
+    Raises:
+        CheckpointError, RunError: there is no such thing, or nothing in it fits.
+    """
+    if source.is_dir():
+        weights = "best" if RunFolder(source).best.exists() else "last"
+        return load_matching(model, load_student(source, weights).model.state_dict())
+    if source.suffix == ".safetensors":
+        return load_matching(model, load_weights(source)[0])
+    if source.suffix == ".pt" and is_state(source):
+        return load_matching(model, state_weights(read_state(source)))
+    found = load_official(model, read_checkpoint(source), strict=False)
+    return InitReport(
+        found.loaded, tuple(found.missing), tuple(found.unexpected), tuple(found.misshapen)
+    )
+
+
+def resumed(out: Path, arguments: Sequence[Layer]) -> Resolved[TrainConfig]:
+    """The configuration of a run folder, with new values of operational settings on top.
+
+    Raises:
+        RunError: `out` is no run folder.
+        ConfigError: arguments that cannot be used.
+    """
+    record = RunFolder(out).read()
+    merged = merge(record.config, arguments)
+    problems = problems_of(merged.config)
+    if problems:
+        raise ConfigError(problems)
+    return Resolved(merged.config, record.origins | merged.origins)
+
+
+def describe(
+    resolved: Resolved[TrainConfig],
+    folder: RunFolder,
+    runtime: Runtime,
+    inputs: Inputs,
+    trainer: Trainer,
+    report: InitReport | None,
+) -> list[str]:
+    """What is about to run, a line each: where every setting came from included."""
+    config = resolved.config
+    parameters = list(trainer.model.parameters())
+    trained = sum(p.numel() for p in parameters if p.requires_grad)
+    lines = [
+        f"run       {folder.root}",
+        f"device    {runtime.describe()}",
+        f"attention {explain(runtime.device)}",
+        *describe_origins(resolved),
+        f"data      {len(inputs.train)} training images with {inputs.train.n_boxes} boxes, "
+        f"{len(inputs.class_space.categories)} categories ({inputs.class_space.kind}, "
+        f"{config.model.n_classes} logits)",
+    ]
+    if inputs.validation is not None:
+        lines.append(
+            f"evaluate  {len(inputs.validation.dataset)} images of {inputs.validation.source.name}"
+        )
+    lines += [f"note      {note}" for note in inputs.notes]
+    if not inputs.train.teachers:
+        lines.append("teachers  none: the baseline")
+    lines.append(
+        f"model     {sum(p.numel() for p in parameters):,} parameters, {trained:,} of them trained"
+    )
+    if report is not None:
+        lines.append(f"weights   {config.init}: {report.describe()}")
+    lines.append(
+        f"schedule  {trainer.total_steps} steps of {config.batch_size} images, "
+        f"{trainer.steps_per_epoch} an epoch"
+    )
+    return lines
+
+
+def describe_origins(resolved: Resolved[TrainConfig]) -> list[str]:
+    """Settings that are not at their default, grouped by where they came from."""
+    values = settings(resolved.config)
+    groups: dict[str, list[str]] = {}
+    for key, origin in resolved.origins.items():
+        if key in values and key != "preset":
+            groups.setdefault(origin, []).append(f"{key}={as_text(values[key].value)}")
+    return [f"settings  {origin}: {' '.join(items)}" for origin, items in groups.items()]

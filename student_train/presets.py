@@ -1,0 +1,224 @@
+"""Presets: each a function that returns a complete configuration.
+
+A preset for a published row trains as that row was trained. Its AP is what its authors published
+for a full run on COCO val2017; nothing here was measured by this project.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+
+from box_store.errors import nearest
+from student_train.config import AugmentConfig, DataConfig, OptimConfig, TrainConfig
+from student_train.errors import ConfigError
+from student_train.models import build_student
+from student_train.models.dino import DinoConfig
+
+
+@dataclass(frozen=True)
+class Published:
+    """AP on COCO val2017 in percent, as its authors published it for a full run."""
+
+    ap: float
+    ap_with_teachers: float | None
+    source: str
+
+
+@dataclass(frozen=True)
+class Preset:
+    """A named configuration. `use` says in a few words what it is for."""
+
+    name: str
+    make: Callable[[], TrainConfig]
+    use: str
+    published: Published | None = None
+
+
+def dino_r50_4scale() -> TrainConfig:
+    """DINO, ResNet-50, 4 scales, 12 epochs (official `DINO_4scale`; box noise 1.0 as its scripts
+    set).
+    """
+    return TrainConfig(
+        model=DinoConfig(),
+        optim=OptimConfig(drop_epochs=(11,)),
+        epochs=12,
+    )
+
+
+def dino_r50_5scale() -> TrainConfig:
+    """DINO, ResNet-50, 5 scales (official `DINO_5scale`)."""
+    return TrainConfig(
+        model=DinoConfig(strides=(4, 8, 16, 32), n_levels=5),
+        optim=OptimConfig(drop_epochs=(11,)),
+        epochs=12,
+    )
+
+
+def dino_swin_l_384() -> TrainConfig:
+    """DINO, Swin-L (ImageNet-22k, 384, window 12), 36 epochs, top 300: the row of the Teach-DETR
+    paper.
+    """
+    return TrainConfig(
+        model=DinoConfig(
+            backbone="swin_large_patch4_window12_384",
+            norm="batch",
+            drop_path=0.2,
+            checkpointing=True,
+        ),
+        optim=OptimConfig(drop_epochs=(30,)),
+        epochs=36,
+    )
+
+
+def dino_mobilenetv2() -> TrainConfig:
+    """A small DINO on MobileNetV2 at 256 px, for a CPU and a few hundred images."""
+    return TrainConfig(
+        model=DinoConfig(
+            backbone="mobilenetv2_100",
+            n_queries=100,
+            n_levels=3,
+            dim=128,
+            n_heads=4,
+            encoder_layers=1,
+            decoder_layers=3,
+            ffn_dim=512,
+            dn_number=50,
+            top_k=100,
+        ),
+        data=DataConfig(workers=0),
+        augment=_small_images(256, crop=0.0),
+        optim=OptimConfig(lr=4e-4, backbone_lr=1e-4, drop_epochs=(50,)),
+        epochs=60,
+        batch_size=8,
+        eval_every=20,
+        log_every=10,
+        save_every=200,
+    )
+
+
+def dino_demo() -> TrainConfig:
+    """A tiny DINO trained from nothing at 160 px: the student of `teach-detr demo`."""
+    return TrainConfig(
+        model=DinoConfig(
+            backbone="mobilenetv2_050",
+            norm="batch",
+            n_queries=60,
+            n_levels=3,
+            dim=128,
+            n_heads=4,
+            encoder_layers=2,
+            decoder_layers=3,
+            ffn_dim=384,
+            dn_number=30,
+            top_k=100,
+        ),
+        data=DataConfig(workers=0, class_space="contiguous"),
+        augment=_small_images(160, crop=0.0),
+        optim=OptimConfig(lr=4e-4, backbone_lr=4e-4, drop_epochs=(20,), warmup_steps=100),
+        epochs=24,
+        batch_size=16,
+        eval_every=4,
+        log_every=25,
+    )
+
+
+def dino_tiny() -> TrainConfig:
+    """As small as DINO gets, at 64 px: for tests."""
+    return TrainConfig(
+        model=DinoConfig(
+            backbone="test_efficientnet",
+            norm="batch",
+            n_queries=20,
+            n_levels=3,
+            dim=32,
+            n_heads=2,
+            encoder_layers=1,
+            decoder_layers=2,
+            ffn_dim=64,
+            dn_number=10,
+            top_k=20,
+        ),
+        data=DataConfig(workers=0, class_space="contiguous"),
+        augment=_small_images(64, crop=0.5),
+        optim=OptimConfig(lr=1e-3, backbone_lr=1e-3, drop_epochs=(3,)),
+        epochs=4,
+        batch_size=4,
+        log_every=2,
+        save_every=4,
+    )
+
+
+def _small_images(side: int, crop: float) -> AugmentConfig:
+    """DETR's augmentation, its lengths in proportion to an evaluation size of `side` instead of
+    800.
+    """
+
+    def scaled(length: int) -> int:
+        return max(16, round(length * side / 800 / 8) * 8)
+
+    official = AugmentConfig()
+    low, high = official.crop_sides
+    return AugmentConfig(
+        short_sides=tuple(dict.fromkeys(scaled(length) for length in official.short_sides)),
+        long_side=scaled(official.long_side),
+        crop=crop,
+        crop_resize=tuple(scaled(length) for length in official.crop_resize),
+        crop_sides=(scaled(low), scaled(high)),
+        eval_short_side=side,
+        eval_long_side=scaled(official.long_side),
+    )
+
+
+_DINO_README = "README of IDEA-Research/DINO, 12 epochs"
+
+PRESETS: dict[str, Preset] = {
+    preset.name: preset
+    for preset in (
+        Preset(
+            "dino-r50-4scale",
+            dino_r50_4scale,
+            "what most people can afford to train",
+            Published(49.0, None, _DINO_README),
+        ),
+        Preset(
+            "dino-r50-5scale",
+            dino_r50_5scale,
+            "finer maps, about twice the time",
+            Published(49.4, None, "arXiv 2203.03605, abstract, 12 epochs"),
+        ),
+        Preset(
+            "dino-swin-l-384",
+            dino_swin_l_384,
+            "the best published row",
+            Published(57.8, 58.9, "Teach-DETR, arXiv 2211.11953"),
+        ),
+        Preset("dino-mobilenetv2", dino_mobilenetv2, "a CPU and a few hundred photos"),
+        Preset("dino-demo", dino_demo, "the student of `teach-detr demo`"),
+        Preset("dino-tiny", dino_tiny, "tests"),
+    )
+}
+
+
+def load_preset(name: str) -> TrainConfig:
+    """The complete configuration of a preset, its name filled in.
+
+    Raises:
+        ConfigError: unknown name; the nearest is suggested.
+    """
+    if name not in PRESETS:
+        known = ", ".join(PRESETS)
+        raise ConfigError(
+            [f"unknown preset {name!r}.{nearest(name, PRESETS)} The presets are: {known}"]
+        )
+    config = PRESETS[name].make()
+    return type(config)(**{**vars(config), "preset": name})
+
+
+def count_parameters(config: TrainConfig) -> int:
+    """Parameters of the student, frozen ones included; built on the meta device, so nothing is
+    allocated.
+    """
+    with torch.device("meta"):
+        model = build_student(config.model)
+    return sum(parameter.numel() for parameter in model.parameters())

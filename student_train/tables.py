@@ -1,0 +1,57 @@
+"""Tables for people: metrics, classes, presets."""
+
+from collections.abc import Sequence
+
+from rich import box
+from rich.table import Table
+
+from student_train.coco_metrics import METRIC_NAMES, Metrics
+from student_train.config import TrainConfig
+from student_train.presets import Preset
+
+
+def percent(value: float | None) -> str:
+    """0..1 as percent with one decimal, a dash where undefined."""
+    return "-" if value is None else f"{100 * value:.1f}"
+
+
+def metrics_table(title: str, metrics: Metrics) -> Table:
+    """One row of COCO metrics, in percent."""
+    table = Table(title=title, title_justify="left")
+    for name in METRIC_NAMES:
+        table.add_column(name, justify="right")
+    table.add_row(*(percent(metrics.values[name]) for name in METRIC_NAMES))
+    return table
+
+
+def class_table(metrics: Metrics) -> Table:
+    """A row for every class that the images hold, best first, in percent."""
+    table = Table(title="by class", title_justify="left")
+    table.add_column("class")
+    for name in ("objects", "AP", "AP50"):
+        table.add_column(name, justify="right")
+    present = [row for row in metrics.per_class if row.n_truth]
+    for row in sorted(present, key=lambda row: -(row.AP or 0.0)):
+        table.add_row(row.name, str(row.n_truth), percent(row.AP), percent(row.AP50))
+    return table
+
+
+def presets_table(rows: Sequence[tuple[Preset, TrainConfig, int]]) -> Table:
+    """Every preset with its size and the AP that its authors published."""
+    table = Table(box=box.SIMPLE_HEAD, padding=(0, 1), show_edge=False)
+    table.add_column("preset", no_wrap=True, min_width=16)
+    table.add_column("backbone", no_wrap=True, max_width=20)
+    for name in ("epochs", "queries", "params", "AP", "+ Aux"):
+        table.add_column(name, justify="right", no_wrap=True)
+    for preset, config, n_parameters in rows:
+        published = preset.published
+        table.add_row(
+            preset.name,
+            config.model.backbone,
+            str(config.epochs),
+            str(config.model.n_queries),
+            f"{n_parameters / 1e6:.1f} M",
+            f"{published.ap}" if published else "",
+            f"{published.ap_with_teachers}" if published and published.ap_with_teachers else "",
+        )
+    return table
