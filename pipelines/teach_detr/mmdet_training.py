@@ -14,15 +14,13 @@ from typing import Any
 import numpy as np
 import torch
 from torch import Tensor
-from torchvision.io import ImageReadMode, decode_image
-from torchvision.transforms.v2.functional import resize
 
-from box_store.coco_annotations import CocoData, ImageInfo, load_coco
+from box_store.coco_annotations import load_coco
+from box_store.errors import DataError
+from teach_detr.crops import Crop, CropSampler
 
 CONFIG = Path(__file__).parent / "configs" / "rtmdet_toys.py"
 
-# a box that keeps less than this part of itself after the crop is not asked for
-_MIN_KEPT = 0.4
 _EMA_DECAY = 0.998
 
 
@@ -52,7 +50,9 @@ def build_detector(config: Path = CONFIG) -> tuple[Any, tuple[str, ...]]:
 
     register_all_modules()
     settings = Config.fromfile(config)
-    return MODELS.build(settings.model), tuple(settings.metainfo["classes"])
+    model = MODELS.build(settings.model)
+    model.init_weights()
+    return model, tuple(settings.metainfo["classes"])
 
 
 def train_mmdet(
@@ -65,7 +65,12 @@ def train_mmdet(
     torch.manual_seed(recipe.seed)
     model, class_names = build_detector()
     coco = load_coco(annotations)
-    label_of = {category.id: class_names.index(category.name) for category in coco.categories.items}
+    if coco.categories.names != class_names:
+        raise DataError(
+            f"{annotations}: expected the classes {', '.join(class_names)} of {CONFIG.name}, got "
+            f"{', '.join(coco.categories.names)}"
+        )
+    sampler = CropSampler(images, coco, recipe.crop_px, recipe.zoom)
     decayed = [p for p in model.parameters() if p.ndim > 1]
     plain = [p for p in model.parameters() if p.ndim <= 1]
     optimizer = torch.optim.AdamW(
@@ -81,11 +86,10 @@ def train_mmdet(
     model.train()
     while step < recipe.steps:
         rng = np.random.default_rng([recipe.seed, step])
-        chosen = rng.choice(len(coco.images), recipe.batch_size, replace=False)
-        samples = [_sample(images, coco, coco.images[i], label_of, recipe, rng) for i in chosen]
+        crops = sampler.batch(recipe.batch_size, rng)
         for group in optimizer.param_groups:
             group["lr"] = recipe.lr * _schedule(step, recipe)
-        data = model.data_preprocessor(_collate(samples), True)
+        data = model.data_preprocessor(_collate(crops), True)
         loss, parts = model.parse_losses(model.loss(data["inputs"], data["data_samples"]))
         optimizer.zero_grad()
         loss.backward()
@@ -135,55 +139,16 @@ def _save(
     part.replace(state)
 
 
-@dataclass(frozen=True)
-class _Sample:
-    pixels: Tensor  # uint8 [3, H, W], BGR
-    boxes_xyxy: Tensor  # [N, 4]
-    labels: Tensor  # [N]
-
-
-def _sample(
-    folder: Path,
-    coco: CocoData,
-    image: ImageInfo,
-    label_of: dict[int, int],
-    recipe: MMDetRecipe,
-    rng: np.random.Generator,
-) -> _Sample:
-    """One training image: zoomed, cropped, mirrored, its colours scaled channel by channel."""
-    truth = coco.annotations_of(image.id)
-    pixels = decode_image(str(folder / image.file_name), mode=ImageReadMode.RGB).flip(0)
-    boxes = truth.boxes_xyxy.astype(np.float64)
-    labels = np.asarray([label_of[int(c)] for c in truth.category_ids], np.int64)
-    zoom = rng.uniform(*recipe.zoom)
-    height, width = round(image.height * zoom), round(image.width * zoom)
-    pixels = resize(pixels, [height, width], antialias=True)
-    boxes *= np.tile([width / image.width, height / image.height], 2)
-    top = int(rng.integers(max(0, height - recipe.crop_px) + 1))
-    left = int(rng.integers(max(0, width - recipe.crop_px) + 1))
-    pixels = pixels[:, top : top + recipe.crop_px, left : left + recipe.crop_px]
-    full = (boxes[:, 2:] - boxes[:, :2]).prod(1)
-    boxes -= np.tile([left, top], 2)
-    boxes = boxes.clip(0, np.tile([pixels.shape[2], pixels.shape[1]], 2))
-    kept = (boxes[:, 2:] - boxes[:, :2]).prod(1) > _MIN_KEPT * full
-    boxes, labels = boxes[kept], labels[kept]
-    if rng.random() < 0.5:
-        pixels = pixels.flip(2)
-        boxes = boxes[:, [2, 1, 0, 3]] * [-1, 1, -1, 1] + [pixels.shape[2], 0, pixels.shape[2], 0]
-    gain = torch.from_numpy(rng.uniform(0.8, 1.2, (3, 1, 1)).astype(np.float32))
-    pixels = (pixels * gain).clamp(0, 255).byte()
-    return _Sample(pixels, torch.from_numpy(boxes).float(), torch.from_numpy(labels))
-
-
-def _collate(samples: list[_Sample]) -> dict[str, list[Any]]:
+def _collate(crops: list[Crop]) -> dict[str, list[Any]]:
     from mmdet.structures import DetDataSample
     from mmengine.structures import InstanceData
 
     data_samples: list[Any] = []
-    for sample in samples:
-        shape = tuple(sample.pixels.shape[1:])
+    for crop in crops:
+        shape = tuple(crop.pixels.shape[1:])
         meta = {"img_shape": shape, "ori_shape": shape, "scale_factor": (1.0, 1.0)}
         entry = DetDataSample(metainfo=meta)
-        entry.gt_instances = InstanceData(bboxes=sample.boxes_xyxy, labels=sample.labels)
+        entry.gt_instances = InstanceData(bboxes=crop.boxes_xyxy, labels=crop.labels)
         data_samples.append(entry)
-    return {"inputs": [sample.pixels for sample in samples], "data_samples": data_samples}
+    # mmdet's mean and deviation are in BGR order
+    return {"inputs": [crop.pixels.flip(0) for crop in crops], "data_samples": data_samples}
