@@ -5,16 +5,17 @@ chosen strides.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 import timm
 import torch
-from timm.layers import freeze_batch_norm_2d
+from timm.layers.norm_act import freeze_batch_norm_2d
 from torch import Tensor, nn
 
 from box_store.errors import nearest
 from student_train.errors import ConfigError
 from student_train.models.backbone_weights import load_backbone_weights
-from student_train.models.swin import Swin, SwinShape
+from student_train.models.swin import Swin, SwinShape, SwinStage
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -52,6 +53,8 @@ class BackboneConfig:
             problems.append(f"strides must rise, as 8 16 32, not {self.strides}")
         if self.output_stride not in (8, 16, 32):
             problems.append(f"output_stride must be 8, 16 or 32, not {self.output_stride}")
+        if self.frozen_stages is not None and not 0 <= self.frozen_stages <= 4:
+            problems.append(f"frozen_stages must lie in 0..4, not {self.frozen_stages}")
         if not 0 <= self.drop_path < 1:
             problems.append(f"drop_path must lie in 0..1, not {self.drop_path}")
         return problems
@@ -101,7 +104,7 @@ def _timm(config: BackboneConfig) -> tuple[nn.Module, tuple[int, ...]]:
         raise ConfigError(
             [f"timm has no backbone named {name!r}.{nearest(name, timm.list_models())}"]
         )
-    options: dict[str, object] = {"features_only": True, "pretrained": False}
+    options: dict[str, Any] = {"features_only": True, "pretrained": False}
     if config.output_stride != 32:
         options["output_stride"] = config.output_stride
     if config.drop_path:
@@ -109,7 +112,7 @@ def _timm(config: BackboneConfig) -> tuple[nn.Module, tuple[int, ...]]:
     try:
         # on the meta device nothing is computed: this only asks which map has which stride
         with torch.device("meta"):
-            info = timm.create_model(name, **options).feature_info
+            info = _feature_info(timm.create_model(name, **options))
     except (RuntimeError, TypeError, NotImplementedError, AssertionError) as error:
         raise ConfigError([f"timm's {name} cannot serve as a backbone: {error}"]) from error
     reductions = info.reduction()
@@ -118,7 +121,7 @@ def _timm(config: BackboneConfig) -> tuple[nn.Module, tuple[int, ...]]:
     last = {stride: i for i, stride in enumerate(reductions)}
     indices = tuple(last[stride] for stride in config.strides)
     body = timm.create_model(name, out_indices=indices, **options)
-    return body, tuple(body.feature_info.channels())
+    return body, tuple(_feature_info(body).channels())
 
 
 def _check_strides(config: BackboneConfig, known: tuple[int, ...] | list[int]) -> None:
@@ -141,20 +144,21 @@ def _first_stages(body: nn.Module, count: int) -> list[nn.Parameter]:
     if count <= 0:
         return []
     if isinstance(body, Swin):
-        stages = [*body.layers][:count]
-        return [*body.patch_embed.parameters(), *(p for s in stages for p in s.parameters())]
-    named = list(body.named_parameters())
-    reached = [
-        info["module"].replace(".", "_")
-        for info in body.feature_info.info  # type: ignore[union-attr]
-        if info["reduction"] <= 4 * 2 ** (count - 1)
-    ]
-    last = max(
-        (
-            i
-            for i, (name, _) in enumerate(named)
-            if any(name.replace(".", "_").startswith(stage + "_") for stage in reached)
-        ),
-        default=-1,
+        stages = [stage for stage in body.layers if isinstance(stage, SwinStage)][:count]
+        # the halving after the last frozen stage belongs to the next
+        parts = [body.patch_embed, *stages[:-1], stages[-1].blocks]
+        return [p for part in parts for p in part.parameters()]
+    ends = tuple(
+        f"{stage['module']}.".replace(".", "_")
+        for stage in _feature_info(body).info
+        if stage["reduction"] <= 4 * 2 ** (count - 1)
     )
+    # timm joins the names of flattened stages with an underscore
+    named = [(key.replace(".", "_"), parameter) for key, parameter in body.named_parameters()]
+    last = max((i for i, (key, _) in enumerate(named) if key.startswith(ends)), default=-1)
     return [parameter for _, parameter in named[: last + 1]]
+
+
+def _feature_info(body: nn.Module) -> Any:
+    """timm's description of the maps; not part of its types."""
+    return body.feature_info

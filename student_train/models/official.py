@@ -190,7 +190,8 @@ def export_official(student: nn.Module) -> dict[str, Tensor]:
     for key, value in student.state_dict().items():
         if key.endswith("num_batches_tracked"):
             continue
-        state.update(dict.fromkeys(official_names(student, key), value))
+        for name in official_names(student, key):
+            state[name] = value
     return state
 
 

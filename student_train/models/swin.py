@@ -12,10 +12,10 @@ import re
 from dataclasses import dataclass
 
 import torch
-from timm.layers import DropPath, Mlp
 from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.utils.checkpoint import checkpoint
+from torchvision.ops import StochasticDepth
 
 _SIZES = {
     "tiny": (96, (2, 2, 6, 2), (3, 6, 12, 24)),
@@ -110,6 +110,19 @@ class WindowAttention(nn.Module):
         return self.proj(out.transpose(1, 2).reshape(n_windows, area, dim))
 
 
+class FeedForward(nn.Module):
+    """Two linear layers, four times as wide between them."""
+
+    def __init__(self, dim: int) -> None:
+        super().__init__()
+        self.fc1 = nn.Linear(dim, 4 * dim)
+        self.fc2 = nn.Linear(4 * dim, dim)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """[..., C] to the same shape."""
+        return self.fc2(F.gelu(self.fc1(x)))
+
+
 class SwinBlock(nn.Module):
     """Window attention, shifted by half a window in every second block, then an MLP; norms come
     first.
@@ -121,9 +134,9 @@ class SwinBlock(nn.Module):
         self.shift = shift
         self.norm1 = nn.LayerNorm(dim)
         self.attn = WindowAttention(dim, window, n_heads)
-        self.drop_path = DropPath(drop_path)
+        self.drop_path = StochasticDepth(drop_path, "row")
         self.norm2 = nn.LayerNorm(dim)
-        self.mlp = Mlp(dim, 4 * dim)
+        self.mlp = FeedForward(dim)
 
     def forward(self, x: Tensor) -> Tensor:
         """[B, H, W, C] to the same shape."""

@@ -6,6 +6,7 @@ import argparse
 import pickle
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import torch
 from safetensors import SafetensorError
@@ -15,7 +16,7 @@ from torch import Tensor
 from student_train.errors import CheckpointError
 
 # official .pth files keep their settings beside the weights, as this one plain class
-_HARMLESS = [argparse.Namespace]
+_HARMLESS: list[Any] = [argparse.Namespace]
 
 
 def read_checkpoint(path: Path | str) -> dict[str, Tensor]:

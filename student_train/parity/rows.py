@@ -45,7 +45,7 @@ def skipped(set_name: str, why: str) -> Row:
 
 def largest_difference(got: Tensor | np.ndarray, want: np.ndarray) -> float:
     """Largest absolute difference; infinite if the shapes differ or something is not finite."""
-    mine = got.detach().numpy() if isinstance(got, Tensor) else got
+    mine = got if isinstance(got, np.ndarray) else got.detach().numpy()
     if mine.shape != want.shape:
         return float("inf")
     difference = np.abs(mine.astype(np.float64) - want.astype(np.float64))
