@@ -16,12 +16,13 @@ from student_train.losses.matcher import (
     split_by_image,
     start_matching,
 )
-from student_train.losses.set_loss import WeightedBoxes, set_loss
+from student_train.losses.set_loss import ClassTerm, WeightedBoxes, class_term, set_loss
 from student_train.losses.supervision import Supervision, supervise
 from student_train.models.output import Denoising, Prediction, StudentOutput, stack
 from student_train.models.targets import Targets
 
 TERMS = ("class", "box", "giou")
+PROPOSALS = "encoder proposals"
 
 
 @dataclass(frozen=True)
@@ -93,18 +94,21 @@ class Criterion:
             counts = mean_counts([each.n_boxes for each in supervisions], device)
             normalisers = dict(zip((s.name for s in supervisions), counts.unbind(), strict=True))
 
+            terms = {task.stack: class_term(task.prediction.logits, self.config) for task in tasks}
+
             # known pairs first: the device works on them while the costs travel to the host
-            losses = {
-                index: self._loss(task, known_pairs(task, output.denoising), normalisers)
+            found = {
+                index: self._loss(task, terms, known_pairs(task, output.denoising), normalisers)
                 for index, task in enumerate(tasks)
                 if output.denoising is not None and index not in matched
             }
             for index, match in zip(matched, pending.result(), strict=True):
-                losses[index] = self._loss(tasks[index], match, normalisers)
+                found[index] = self._loss(tasks[index], terms, match, normalisers)
 
-            parts = [part for index in sorted(losses) for part in losses[index]]
-            values = torch.stack([value for _, value in parts])
-            return Losses(values.sum(), tuple(name for name, _ in parts), values.detach())
+            losses = [found[index] for index in sorted(found)]
+            values = torch.cat([values for _, values in losses])
+            names = tuple(name for names, _ in losses for name in names)
+            return Losses(values.sum(), names, values.detach())
 
     def matches(
         self, output: StudentOutput, supervisions: Sequence[Supervision]
@@ -138,11 +142,15 @@ class Criterion:
         return start_matching(problems, self.config), matched
 
     def _loss(
-        self, task: "Task", match: Match, normalisers: dict[str, Tensor]
-    ) -> list[tuple[str, Tensor]]:
-        """The parts of one task with their names, all coefficients applied."""
-        supervision, whole = task.supervision, task.prediction
-        boxes = concatenate(task.targets, whole.boxes)
+        self,
+        task: "Task",
+        terms: dict[str, ClassTerm],
+        match: Match,
+        normalisers: dict[str, Tensor],
+    ) -> tuple[list[str], Tensor]:
+        """The parts of one task, all coefficients applied, with their names."""
+        supervision, config = task.supervision, self.config
+        boxes = concatenate(task.targets, task.prediction.boxes)
         weighted = WeightedBoxes(
             boxes.labels,
             boxes.boxes,
@@ -150,26 +158,27 @@ class Criterion:
             values=boxes.scores if supervision.soft else torch.ones_like(boxes.scores),
         )
         losses = set_loss(
-            Prediction(whole.logits[task.first :], whole.boxes[task.first :]),
+            terms[task.stack],
+            task.prediction.boxes,
             weighted,
             match,
             normalisers[supervision.name] * task.copies,
-            self.config,
+            first=task.first,
             background=supervision.background if task.weighted else 1.0,
-            covered=supervision.covered(whole.boxes.device),
+            covered=supervision.covered(task.prediction.boxes.device),
+            giou_eps=config.giou_eps,
             released_giou=supervision.released_giou,
         )
-        config = self.config
         weights = (config.class_loss, config.l1_loss, config.giou_loss)
-        layers = range(task.first, len(whole.boxes))
-        names = ["proposals"] if task.stack == "proposals" else [str(layer) for layer in layers]
-        return [
-            (f"{supervision.name}/{term}/{name}", value)
+        values = [
+            losses[term] * (weight * supervision.coefficient)
             for term, weight in zip(TERMS, weights, strict=True)
-            for name, value in zip(
-                names, (losses[term] * (weight * supervision.coefficient)).unbind(), strict=True
-            )
         ]
+        layers = [str(layer) for layer in range(task.first, len(task.prediction.boxes))]
+        names = ["proposals"] if task.stack == PROPOSALS else layers
+        return [f"{supervision.name}/{term}/{name}" for term in TERMS for name in names], torch.cat(
+            values
+        )
 
 
 @dataclass(frozen=True)
@@ -207,7 +216,7 @@ def plan(output: StudentOutput, supervisions: Sequence[Supervision]) -> list[Tas
                 if output.proposal_labels == "binary":
                     targets = [t and replace(t, labels=torch.zeros_like(t.labels)) for t in targets]
                 weighted = each.proposals == "weighted"
-                tasks.append(Task(each, "proposals", proposals, targets, weighted=weighted))
+                tasks.append(Task(each, PROPOSALS, proposals, targets, weighted=weighted))
         elif each.group == "one_to_many" and many:
             first = len(many.boxes) - 1 if each.layers == "last" else 0
             targets = [t and t.repeat(each.repeat) for t in each.targets]
@@ -226,7 +235,8 @@ def plan(output: StudentOutput, supervisions: Sequence[Supervision]) -> list[Tas
 def known_pairs(task: Task, denoising: Denoising) -> Match:
     """The pairs of the denoising queries, the same on every layer."""
     sizes = [0 if each is None else len(each) for each in task.targets]
-    before = torch.tensor([0, *sizes]).cumsum(0).to(denoising.image_index.device)
+    before = torch.tensor([0, *sizes]).cumsum(0)
+    before = before.to(denoising.image_index.device, non_blocking=True)
     target = before[denoising.image_index] + denoising.target_index
     layers = len(task.prediction.boxes)
     return Match(
@@ -249,7 +259,8 @@ def concatenate(targets: Sequence[Targets | None], like: Tensor) -> Targets:
 
 def mean_counts(counts: Sequence[int], device: torch.device) -> Tensor:
     """Box counts averaged over the ranks, at least 1 each: the normalisers, float [N]."""
-    mean = torch.tensor(counts, dtype=torch.float32, device=device)
+    # built on the host: a tensor made on the device from a list would wait for the device
+    mean = torch.tensor(counts, dtype=torch.float32).to(device, non_blocking=True)
     if dist.is_available() and dist.is_initialized():
         dist.all_reduce(mean)
         mean /= dist.get_world_size()

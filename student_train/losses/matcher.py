@@ -17,11 +17,10 @@ import numpy as np
 import torch
 from scipy.optimize import linear_sum_assignment
 from torch import Tensor
-from torch.nn.utils.rnn import pad_sequence
 
 from box_store.errors import TeachDetrError
 from student_train.losses.config import Form, LossConfig, MatchCost
-from student_train.losses.geometry import iou_and_giou, to_corners
+from student_train.losses.geometry import TINY
 from student_train.models.output import Prediction, stack
 from student_train.models.targets import Targets
 
@@ -142,50 +141,77 @@ def split_by_image(
     return layers
 
 
-def class_cost(logits: Tensor, form: Form, alpha: float, gamma: float) -> Tensor:
-    """Cost of a class by its logit: [..., C] -> [..., C]."""
-    if form == "softmax":
-        return -logits.softmax(-1)
-    p = logits.sigmoid()
-    # the official codes' 1e-8 inside the logarithms decides near-ties of very sure queries
-    absent = (1 - alpha) * p**gamma * -(1 - p + 1e-8).log()
-    present = alpha * (1 - p) ** gamma * -(p + 1e-8).log()
-    return present - absent
-
-
 def _costs(problem: Problem, config: LossConfig) -> Tensor:
     """[L, B, T, Q], T = most boxes that an image has in all sets together; padding is arbitrary."""
     logits, boxes = problem.prediction.logits.detach(), problem.prediction.boxes.detach()
     logits = logits.to(torch.promote_types(logits.dtype, torch.float32))
     boxes = boxes.to(logits.dtype)
-    layers, images, queries, _ = logits.shape
+    layers, images, queries, classes = logits.shape
     beside = [_beside(problem.box_sets, image) for image in range(images)]
-    counts = [sum(map(len, row)) for row in beside]
-    if not any(counts):
+    most = max((sum(map(len, row)) for row in beside), default=0)
+    if not most:
         return logits.new_zeros(layers, images, 0, queries)
-    empty = Targets(
-        torch.zeros(0, dtype=torch.long, device=boxes.device),
-        boxes.new_zeros(0, 4),
-        boxes.new_zeros(0),
-    )
-    rows = [row or [empty] for row in beside]
-    labels = pad_sequence([torch.cat([t.labels for t in row]) for row in rows], batch_first=True)
-    wanted = pad_sequence([torch.cat([t.boxes for t in row]) for row in rows], batch_first=True)
-    wanted = wanted.to(boxes.dtype)
+    labels = torch.zeros(images, most, dtype=torch.long, device=boxes.device)
+    wanted = boxes.new_zeros(images, most, 4)
+    for image, row in enumerate(beside):
+        if row:
+            found = torch.cat([each.labels for each in row])
+            labels[image, : len(found)] = found
+            wanted[image, : len(found)] = torch.cat([each.boxes for each in row]).to(boxes.dtype)
 
-    # only the columns of classes that occur are needed where there are fewer boxes than classes
-    index = labels[None, :, None, :].expand(layers, images, queries, -1)
     weights = config.match
-    if config.classification == "focal":
-        cost = class_cost(logits.gather(-1, index), "focal", config.focal_alpha, config.focal_gamma)
+    index = labels[None, :, :, None].expand(layers, -1, -1, queries)
+    if config.classification == "softmax":
+        cost = -logits.softmax(-1).mT.gather(2, index)
+    elif most < classes:
+        cost = _focal_cost(logits.mT.gather(2, index), config)
     else:
-        cost = class_cost(logits, "softmax", 0, 0).gather(-1, index)
-    cost = cost.transpose(-1, -2) * weights.class_cost
-    left, right = boxes[:, :, None], wanted[None, :, :, None]  # [L, B, 1, Q, 4], [1, B, T, 1, 4]
-    for axis in range(4):
-        cost = cost + weights.l1_cost * (left[..., axis] - right[..., axis]).abs()
-    _, giou = iou_and_giou(to_corners(left), to_corners(right), config.giou_eps)
-    return cost - weights.giou_cost * giou
+        cost = _focal_cost(logits, config).mT.gather(2, index)
+    cost *= weights.class_cost
+    return _add_box_cost(cost, boxes, wanted, weights, config.giou_eps)
+
+
+def _focal_cost(logits: Tensor, config: LossConfig) -> Tensor:
+    """What saying that a class is there costs, against saying that it is not."""
+    alpha, gamma = config.focal_alpha, config.focal_gamma
+    p = logits.sigmoid()
+    # the official codes' 1e-8 inside the logarithms decides between very sure queries
+    absent = (1 - alpha) * p**gamma * -(1 - p + 1e-8).log()
+    present = alpha * (1 - p) ** gamma * -(p + 1e-8).log()
+    return present - absent
+
+
+def _add_box_cost(
+    cost: Tensor, boxes: Tensor, wanted: Tensor, weights: MatchCost, eps: float
+) -> Tensor:
+    """Add L1 and minus GIoU to a cost [L, B, T, Q], in place; boxes [L, B, Q, 4], wanted [B, T, 4].
+
+    The GIoU is `geometry.iou_and_giou`'s. These are the largest tensors of the losses and have no
+    gradient, so they are reused instead of made anew.
+    """
+    left = boxes.movedim(-1, 0).contiguous().unsqueeze(-2)  # 4 x [L, B, 1, Q]
+    right = wanted.movedim(-1, 0).contiguous()[:, None, :, :, None]  # 4 x [1, B, T, 1]
+    work = torch.empty_like(cost)
+    for mine, other in zip(left, right, strict=True):
+        cost.add_(torch.sub(mine, other, out=work).abs_(), alpha=weights.l1_cost)
+
+    left_low, left_high = left[:2] - left[2:] / 2, left[:2] + left[2:] / 2
+    right_low, right_high = right[:2] - right[2:] / 2, right[:2] + right[2:] / 2
+    shared, hull = torch.ones_like(cost), torch.ones_like(cost)
+    side = torch.empty_like(cost)
+    for axis in range(2):
+        torch.minimum(left_high[axis], right_high[axis], out=side)
+        side -= torch.maximum(left_low[axis], right_low[axis], out=work)
+        shared *= side.clamp_(min=0)
+        torch.maximum(left_high[axis], right_high[axis], out=side)
+        side -= torch.minimum(left_low[axis], right_low[axis], out=work)
+        hull *= side.clamp_(min=0)
+    union = torch.add(left[2] * left[3], right[2] * right[3], out=work).sub_(shared)
+    cost.sub_(
+        shared.div_(torch.add(union, eps, out=side).clamp_(min=TINY)), alpha=weights.giou_cost
+    )
+    outside = torch.sub(hull, union, out=shared).div_(hull.add_(eps).clamp_(min=TINY))
+    return cost.add_(outside, alpha=weights.giou_cost)
 
 
 def _beside(box_sets: list[BoxSet], image: int) -> list[Targets]:
@@ -202,8 +228,9 @@ def _finite(prediction: Prediction) -> Tensor:
 def _check_finite(where: str, finite: np.ndarray) -> None:
     if not finite.all():
         layer, image = np.argwhere(finite == 0)[0]
+        where = f"{where} {layer}" if len(finite) > 1 else where
         raise NonFinitePrediction(
-            f"the student predicted NaN or infinity ({where} {layer}, image {image} of the batch); "
+            f"the student predicted NaN or infinity ({where}, image {image} of the batch); "
             "training has diverged: lower the learning rate, or resume from an earlier checkpoint"
         )
 

@@ -9,6 +9,7 @@ and its unmatched queries 0.5. With N the number of boxes:
 """
 
 from dataclasses import dataclass
+from typing import Protocol
 
 import torch
 import torch.nn.functional as F
@@ -17,92 +18,138 @@ from torch import Tensor
 from student_train.losses.config import LossConfig
 from student_train.losses.geometry import iou_and_giou, to_corners
 from student_train.losses.matcher import Match
-from student_train.models.output import Prediction
+
+# layer, image and query of matched pairs, broadcast to [L, M]
+Pairs = tuple[Tensor, Tensor, Tensor]
 
 
 @dataclass(frozen=True)
 class WeightedBoxes:
     """The boxes of all images of a batch in turn, N of them."""
 
-    labels: Tensor  # LongTensor [N]
-    boxes: Tensor  # [N, 4] (cx, cy, w, h)
-    weights: Tensor  # [N], of every term of the matched query
-    values: Tensor  # [N], class target of the matched query: 1, or a soft label
+    labels: Tensor
+    """LongTensor [N]"""
+    boxes: Tensor
+    """[N, 4], (cx, cy, w, h)"""
+    weights: Tensor
+    """[N], of every term of the matched query"""
+    values: Tensor
+    """[N], class target of the matched query: 1, or a soft label"""
+
+
+class ClassTerm(Protocol):
+    """Class losses of a stack's queries, summed over the classes.
+
+    Most queries have no box, whoever supervises; so what they cost is computed once for a stack and
+    every supervision only adds what its own pairs change.
+    """
+
+    absent: Tensor
+    """[L, B, Q], loss of a query that should say that there is nothing"""
+    absent_weight: float
+    """class weight of such a query; a matched one has 1"""
+    weighted_mean: bool
+    """whether the loss is divided by the sum of the weights (as PyTorch's) rather than by N"""
+
+    def present(self, at: Pairs, labels: Tensor, values: Tensor) -> Tensor:
+        """[L, M], loss of queries that should say `labels` with probability `values`."""
+        ...
+
+
+class FocalTerm:
+    """Sigmoid focal loss (Lin et al., ICCV 2017)."""
+
+    absent_weight = 1.0
+    weighted_mean = False
+
+    def __init__(self, logits: Tensor, alpha: float, gamma: float):
+        """logits: [L, B, Q, C]."""
+        self._logits, self._alpha, self._gamma = logits, alpha, gamma
+        self.absent = self._without(logits).sum(-1)
+
+    def present(self, at: Pairs, labels: Tensor, values: Tensor) -> Tensor:
+        own = self._logits[(*at, labels)]
+        return self.absent[at] - self._without(own) + self._with(own, values)
+
+    def _without(self, logits: Tensor) -> Tensor:
+        """Of a class that is not there."""
+        return (self._alpha - 1) * F.logsigmoid(-logits) * logits.sigmoid() ** self._gamma
+
+    def _with(self, logits: Tensor, values: Tensor) -> Tensor:
+        """Of a class that is there, or that a soft label gives a probability."""
+        p = logits.sigmoid()
+        cross_entropy = F.binary_cross_entropy_with_logits(logits, values, reduction="none")
+        miss = p * (1 - values) + (1 - p) * values
+        balance = self._alpha * values + (1 - self._alpha) * (1 - values)
+        return balance * cross_entropy * miss**self._gamma
+
+
+class SoftmaxTerm:
+    """Cross-entropy; the last class is no-object and takes what a soft label leaves over."""
+
+    weighted_mean = True
+
+    def __init__(self, logits: Tensor, no_object: float):
+        """logits: [L, B, Q, C + 1]."""
+        self._log_p = logits.log_softmax(-1)
+        self.absent = -self._log_p[..., -1]
+        self.absent_weight = no_object
+
+    def present(self, at: Pairs, labels: Tensor, values: Tensor) -> Tensor:
+        return (1 - values) * self.absent[at] - values * self._log_p[(*at, labels)]
+
+
+def class_term(logits: Tensor, config: LossConfig) -> ClassTerm:
+    """The class losses of a stack [L, B, Q, C], in float32 or wider."""
+    logits = logits.to(torch.promote_types(logits.dtype, torch.float32))
+    if config.classification == "softmax":
+        return SoftmaxTerm(logits, config.no_object)
+    return FocalTerm(logits, config.focal_alpha, config.focal_gamma)
 
 
 def set_loss(
-    prediction: Prediction,
+    classes: ClassTerm,
+    boxes: Tensor,
     targets: WeightedBoxes,
     match: Match,
     normaliser: Tensor,
-    config: LossConfig,
+    *,
+    first: int = 0,
     background: float = 1.0,
     covered: Tensor | None = None,
+    giou_eps: float = 0.0,
     released_giou: bool = False,
 ) -> dict[str, Tensor]:
-    """Unweighted `class`, `box` and `giou` losses of every layer of a stack.
+    """`class`, `box` and `giou` losses of the layers of a stack, without coefficients.
 
-    prediction: [L, B, Q, ...]. match: pairs for the L layers. normaliser: N, a 0-d tensor.
-    background: weight of the class row of an unmatched query. covered: bool [B], images that take
-    part (all, if None). released_giou: the form 1 - w GIoU. Returns three tensors [L].
+    classes, boxes: of the whole stack, boxes [L, B, Q, 4]. match: pairs for the layers from `first`
+    on. normaliser: N, a 0-d tensor. background: weight of the class row of an unmatched query.
+    covered: bool [B], images that take part (all, if None). released_giou: the form 1 - w GIoU.
+    Returns three tensors [L - first].
     """
-    logits, boxes = prediction.logits, prediction.boxes
-    logits = logits.to(torch.promote_types(logits.dtype, torch.float32))
-    boxes = boxes.to(logits.dtype)
-    layers = torch.arange(len(logits), device=logits.device)[:, None]  # [L, 1]
-    at = (layers, match.image, match.query)  # broadcast to [L, M]
+    boxes = boxes.to(classes.absent.dtype)
+    layers = torch.arange(first, len(boxes), device=boxes.device)[:, None]
+    at = (layers, match.image, match.query)  # broadcast to [L - first, M]
+    weights = targets.weights.to(boxes.dtype)[match.target]  # [L - first, M]
+    values = targets.values.to(boxes.dtype)[match.target]
 
-    weights = targets.weights.to(logits.dtype)[match.target]  # [L, M]
-    row_weight = logits.new_full(logits.shape[:3], background)
+    elsewhere = torch.full_like(classes.absent, background * classes.absent_weight)
     if covered is not None:
-        row_weight = row_weight * covered[:, None]
-    row_weight[at] = weights
+        elsewhere *= covered[:, None]
+    elsewhere[at] = 0.0
+    elsewhere = elsewhere[first:]
+    nothing = (elsewhere * classes.absent[first:]).sum((1, 2))
+    something = (weights * classes.present(at, targets.labels[match.target], values)).sum(-1)
+    divisor = normaliser
+    if classes.weighted_mean:
+        divisor = (elsewhere.sum((1, 2)) + weights.sum(-1)).clamp(min=1e-12)
 
-    labels, values = targets.labels[match.target], targets.values.to(logits.dtype)[match.target]
-    if config.classification == "focal":
-        wanted = torch.zeros_like(logits)
-        wanted[(*at, labels)] = values
-        rows = focal_loss(logits, wanted, config.focal_alpha, config.focal_gamma).sum(-1)
-        class_loss = (rows * row_weight).sum((1, 2)) / normaliser
-    else:
-        # as PyTorch's weighted mean: divided by the sum of the weights, not by N
-        rows = softmax_loss(logits, labels, values, at)
-        row_weight = row_weight * _class_weight(logits, at, config.no_object)
-        class_loss = (rows * row_weight).sum((1, 2)) / row_weight.sum((1, 2)).clamp(min=1e-12)
-
-    mine, wanted_boxes = boxes[at], targets.boxes.to(boxes.dtype)[match.target]  # [L, M, 4]
-    distance = (mine - wanted_boxes).abs().sum(-1)
-    _, giou = iou_and_giou(to_corners(mine), to_corners(wanted_boxes), config.giou_eps)
+    mine, wanted = boxes[at], targets.boxes.to(boxes.dtype)[match.target]  # [L - first, M, 4]
+    distance = (mine - wanted).abs().sum(-1)
+    _, giou = iou_and_giou(to_corners(mine), to_corners(wanted), giou_eps)
     apart = 1 - weights * giou if released_giou else weights * (1 - giou)
     return {
-        "class": class_loss,
+        "class": (nothing + something) / divisor,
         "box": (weights * distance).sum(-1) / normaliser,
         "giou": apart.sum(-1) / normaliser,
     }
-
-
-def focal_loss(logits: Tensor, wanted: Tensor, alpha: float, gamma: float) -> Tensor:
-    """Sigmoid focal loss (Lin et al., ICCV 2017) of every logit; targets may be soft."""
-    p = logits.sigmoid()
-    cross_entropy = F.binary_cross_entropy_with_logits(logits, wanted, reduction="none")
-    miss = p * (1 - wanted) + (1 - p) * wanted
-    balance = alpha * wanted + (1 - alpha) * (1 - wanted)
-    return balance * cross_entropy * miss**gamma
-
-
-def softmax_loss(logits: Tensor, labels: Tensor, values: Tensor, at: tuple[Tensor, ...]) -> Tensor:
-    """Cross-entropy of every query, [L, B, Q]; the last class is no-object.
-
-    A soft label gives its class `values` of the probability and no-object the rest.
-    """
-    wanted = torch.zeros_like(logits)
-    wanted[..., -1] = 1
-    wanted[(*at, torch.full_like(labels, logits.shape[-1] - 1))] = 1 - values
-    wanted[(*at, labels)] = values
-    return -(wanted * logits.log_softmax(-1)).sum(-1)
-
-
-def _class_weight(logits: Tensor, at: tuple[Tensor, ...], no_object: float) -> Tensor:
-    weight = logits.new_full(logits.shape[:3], no_object)
-    weight[at] = 1.0
-    return weight

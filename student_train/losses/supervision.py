@@ -51,7 +51,7 @@ class Supervision:
     def covered(self, device: torch.device) -> Tensor | None:
         """Bool [B], images whose boxes are known; None if all are."""
         known = [targets is not None for targets in self.targets]
-        return None if all(known) else torch.tensor(known, device=device)
+        return None if all(known) else torch.tensor(known).to(device, non_blocking=True)
 
     @property
     def n_boxes(self) -> int:

@@ -142,7 +142,7 @@ def test_dino(name: str) -> None:
     # the official matcher is called for the last layer first, then 0, 1, ..., then the proposals
     found = criterion.matches(output, supervisions)
     layers = found["truth/decoder layer"]
-    calls = [layers[-1], *layers[:-1], *found["truth/proposals"]]
+    calls = [layers[-1], *layers[:-1], *found["truth/encoder proposals"]]
     for call, images in enumerate(calls):
         for image, pairs in enumerate(images):
             assert pair_set(pairs) == golden_pairs(case.arrays[f"match/{call}/{image}"])
@@ -181,7 +181,7 @@ def test_teacher(name: str, giou_form: str) -> None:
         for image, pairs in enumerate(images):
             assert pair_set(pairs) == golden_pairs(case.arrays[f"match/layer{layer}/{image}"])
     if output.proposals is not None:
-        for image, pairs in enumerate(found["teacher:t/proposals"][0]):
+        for image, pairs in enumerate(found["teacher:t/encoder proposals"][0]):
             assert pair_set(pairs) == golden_pairs(case.arrays[f"match/enc/{image}"])
 
 
