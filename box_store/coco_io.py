@@ -1,7 +1,8 @@
 """COCO annotations and results JSON <-> store: the names that other packages use."""
 
 from box_store.coco_annotations import Annotations, CocoData, ImageInfo, load_coco
-from box_store.coco_results import ImportReport, export_results, import_results, iter_results
+from box_store.coco_import import ImportReport, import_results
+from box_store.coco_results import export_results, iter_results
 from box_store.image_files import image_path
 
 __all__ = [

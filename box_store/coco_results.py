@@ -1,52 +1,25 @@
-"""COCO results JSON (any detector, any lab) into a store, and out of it, without holding the file.
+"""COCO results JSON: read detection by detection, and written from a store."""
 
-Results come in any order while a unit needs all boxes of its images, so they are first sorted into
-one temporary file a unit, 32 bytes a box.
-"""
-
-import hashlib
 import json
 import math
 import tempfile
-from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, BinaryIO
 
 import numpy as np
-from numpy.typing import NDArray
 
 from box_store import files
 from box_store.boxes import Boxes
-from box_store.categories import Categories
-from box_store.coco_annotations import ImageInfo
-from box_store.errors import DataError, StoreError, UsageError
+from box_store.errors import DataError, StoreError
 from box_store.fuse import FusionConfig
 from box_store.json_stream import iter_array
-from box_store.reader import known_images
-from box_store.records import ImageRow, TeacherRecord, image_ids_sha256, split_units
 from box_store.schema import MAX_BOXES_PER_IMAGE
 from box_store.selection import FUSED, Selection, SelectionSpec, select
 from box_store.selection_file import TeacherBoxes
 from box_store.store import BoxStore
 
 _KEYS = ("image_id", "category_id", "bbox", "score")
-_ROW = np.dtype([("image", "<i8"), ("category", "<i4"), ("score", "<f4"), ("box", "<f4", (4,))])
-# boxes held in memory before they go to the temporary files
-_HELD = 100_000
-_NAMED = 5
-
-
-@dataclass(frozen=True, slots=True)
-class ImportReport:
-    """What an import did. `dropped` counts detections without area or outside their image."""
-
-    record: TeacherRecord
-    n_boxes: int
-    units_written: int
-    units_present: int
-    dropped: Mapping[str, int]
 
 
 def iter_results(path: Path) -> Iterator[dict[str, Any]]:
@@ -57,90 +30,19 @@ def iter_results(path: Path) -> Iterator[dict[str, Any]]:
     """
     for position, entry in enumerate(iter_array(path, "COCO results file")):
         if not isinstance(entry, dict):
-            raise DataError(f"{path}: entry {position} is no detection but {_short(entry)}")
+            raise DataError(f"{path}: entry {position} is no detection but {shortened(entry)}")
         lacking = [key for key in _KEYS if key not in entry]
         if lacking:
             raise DataError(f"{path}: entry {position} lacks {' and '.join(lacking)}")
         for key in ("image_id", "category_id"):
             value = entry[key]
             # some tools write ids as floats
-            if not _is_number(value) or value != int(value):
+            if not is_number(value) or value != int(value):
                 raise DataError(
-                    f"{path}: entry {position} has the {key} {_short(value)}, not a whole number"
+                    f"{path}: entry {position} has the {key} {shortened(value)}, not a whole number"
                 )
             entry[key] = int(value)
         yield entry
-
-
-def import_results(
-    store: BoxStore,
-    name: str,
-    results: Sequence[Path],
-    images: Sequence[ImageInfo] | None = None,
-    *,
-    model: str = "imported results",
-    licence: str = "unknown",
-    unit_size: int = 1000,
-    score_floor: float = 0.0,
-    only_listed: bool = False,
-) -> ImportReport:
-    """Enter COCO results as the boxes of teacher `name`, exactly once, resumable like any teacher.
-
-    results: files whose detections belong together. images: the data set's images, by default those
-    that the store's other teachers were shown. An image without detections counts as seen and
-    empty, unless `only_listed`, which covers only images that the results mention. Detections below
-    `score_floor` are left out.
-
-    Raises DataError (malformed results, wrong ids, named), UsageError, StoreError.
-    """
-    images = tuple(images) if images is not None else known_images(store)
-    if not images:
-        raise UsageError(
-            f"the box store {store.path} knows no images yet: import needs the data set's "
-            "annotation file for their sizes"
-        )
-    digest = _sha256(results)
-    known = {image.id: image for image in images}
-    if only_listed:
-        listed = {entry["image_id"] for path in results for entry in iter_results(path)}
-        images = tuple(image for image in images if image.id in listed)
-    record = TeacherRecord(
-        name=name,
-        adapter="import",
-        model=model,
-        weights_sha256=digest,
-        licence=licence,
-        class_map={item.name: item.id for item in store.categories.items},
-        options={"score_floor": score_floor, "only_listed": only_listed},
-        image_ids_sha256=image_ids_sha256(image.id for image in images),
-        unit_size=unit_size,
-        n_images=len(images),
-        n_units=-(-len(images) // unit_size),
-    )
-    units = split_units(images, unit_size)
-    stored = store.teachers.get(name)
-    if stored is not None:
-        store.register(record)  # refuses another configuration before hours of reading
-        done = store.units_done(name)
-        if len(done) == len(units):
-            return ImportReport(stored, 0, 0, len(done), {})
-    try:
-        with tempfile.TemporaryDirectory(prefix=".import-", dir=store.path) as folder:
-            unit_of = {image.id: unit for unit, part in enumerate(units) for image in part}
-            buckets = _Buckets(Path(folder), unit_of)
-            dropped = _sort_into(buckets, results, known, store.categories, score_floor)
-            # only now, with all ids found right, does the store learn of the teacher
-            record = store.register(record)
-            done = store.units_done(name)
-            for unit, part in enumerate(units):
-                if unit not in done:
-                    store.write_unit(name, unit, _image_rows(part, buckets.read(unit)))
-    except OSError as error:
-        raise StoreError(
-            f"cannot import into {store.path}: {error.strerror or error}. Committed units are "
-            "intact; put that right and run the same import again"
-        ) from error
-    return ImportReport(record, buckets.n_rows, len(units) - len(done), len(done), dropped)
 
 
 def export_results(
@@ -199,160 +101,12 @@ def _detections(image_id: int, boxes: Boxes) -> Iterator[dict[str, Any]]:
         yield {"image_id": image_id, "category_id": category_id, "bbox": box, "score": score}
 
 
-@dataclass
-class _Buckets:
-    """Detections sorted by unit, in temporary files."""
-
-    folder: Path
-    unit_of: Mapping[int, int]
-    n_rows: int = 0
-    _held: dict[int, list[tuple[int, int, float, list[float]]]] = field(default_factory=dict)
-    _n_held: int = 0
-
-    def add(self, image_id: int, category_id: int, score: float, box: list[float]) -> None:
-        unit = self.unit_of[image_id]
-        self._held.setdefault(unit, []).append((image_id, category_id, score, box))
-        self.n_rows += 1
-        self._n_held += 1
-        if self._n_held >= _HELD:
-            self.flush()
-
-    def flush(self) -> None:
-        for unit, rows in self._held.items():
-            with self._path(unit).open("ab") as file:
-                file.write(np.array(rows, _ROW).tobytes())
-        self._held, self._n_held = {}, 0
-
-    def read(self, unit: int) -> NDArray[Any]:
-        self.flush()
-        path = self._path(unit)
-        return np.fromfile(path, _ROW) if path.exists() else np.zeros(0, _ROW)
-
-    def _path(self, unit: int) -> Path:
-        return self.folder / f"{unit}.rows"
-
-
-def _sort_into(
-    buckets: _Buckets,
-    results: Sequence[Path],
-    images: Mapping[int, ImageInfo],
-    categories: Categories,
-    score_floor: float,
-) -> dict[str, int]:
-    unknown_images: Counter[int] = Counter()
-    unknown_categories: Counter[int] = Counter()
-    dropped: Counter[str] = Counter()
-    for path in results:
-        for position, entry in enumerate(iter_results(path)):
-            image_id, category_id = entry["image_id"], entry["category_id"]
-            image = images.get(image_id)
-            if image is None:
-                unknown_images[image_id] += 1
-            if category_id not in categories:
-                unknown_categories[category_id] += 1
-            elif image is not None:
-                score, box = _checked(path, position, entry)
-                corners = _clipped(box, image)
-                if score < score_floor:
-                    dropped["below the score floor"] += 1
-                elif isinstance(corners, str):
-                    dropped[corners] += 1
-                else:
-                    buckets.add(image.id, category_id, score, corners)
-    if unknown_images or unknown_categories:
-        raise DataError(_wrong_ids(results, unknown_images, unknown_categories, images, categories))
-    return dict(dropped)
-
-
-def _checked(path: Path, position: int, entry: dict[str, Any]) -> tuple[float, list[float]]:
-    score, box = entry["score"], entry["bbox"]
-    if not _is_number(score) or not -1e-6 <= score <= 1 + 1e-6:
-        raise DataError(f"{path}: entry {position} has the score {score!r}, expected 0..1")
-    if not isinstance(box, list) or len(box) != 4 or not all(_is_number(value) for value in box):
-        raise DataError(
-            f"{path}: entry {position} has the bbox {_short(box)}, expected [x, y, width, height]"
-        )
-    return min(max(float(score), 0.0), 1.0), box
-
-
-def _clipped(box: list[float], image: ImageInfo) -> list[float] | str:
-    """Corners cut to the image, or why the box is dropped."""
-    x, y, width, height = box
-    if width <= 0 or height <= 0:
-        return "no area"
-    corners = [
-        min(max(x, 0.0), image.width),
-        min(max(y, 0.0), image.height),
-        min(x + width, image.width),
-        min(y + height, image.height),
-    ]
-    return corners if corners[2] > corners[0] and corners[3] > corners[1] else "outside its image"
-
-
-def _image_rows(part: Sequence[ImageInfo], rows: NDArray[Any]) -> list[ImageRow]:
-    rows = rows[np.argsort(rows["image"], kind="stable")]
-    found: list[ImageRow] = []
-    for image in part:
-        start, stop = np.searchsorted(rows["image"], [image.id, image.id + 1])
-        own = rows[start:stop]
-        boxes = Boxes(own["box"], own["score"], own["category"], image.width, image.height)
-        found.append(ImageRow(image.id, image.file_name, image.width, image.height, boxes))
-    return found
-
-
-def _wrong_ids(
-    results: Sequence[Path],
-    unknown_images: Counter[int],
-    unknown_categories: Counter[int],
-    images: Mapping[int, ImageInfo],
-    categories: Categories,
-) -> str:
-    parts: list[str] = []
-    if unknown_images:
-        parts.append(
-            f"{unknown_images.total()} detections are of {len(unknown_images)} images that the "
-            f"data set does not have, such as {str(list(unknown_images)[:_NAMED])[1:-1]} (it has "
-            f"{len(images)} images): are these results of another split?"
-        )
-    if unknown_categories:
-        text = (
-            f"{unknown_categories.total()} detections have unknown category ids: "
-            f"{str(list(unknown_categories)[:_NAMED])[1:-1]}; {categories.describe_ids()}."
-        )
-        if 0 in unknown_categories:
-            text += " The ids look like positions from 0: map them to the data set's own ids first"
-        parts.append(text)
-    return f"nothing imported from {', '.join(str(path) for path in results)}. " + " ".join(parts)
-
-
-def _sha256(results: Sequence[Path]) -> str:
-    whole = hashlib.sha256()
-    digests: list[str] = []
-    for path in results:
-        try:
-            with Path(path).open("rb") as file:
-                digests.append(hashlib.file_digest(file, "sha256").hexdigest())
-        except FileNotFoundError as error:
-            raise DataError(f"no COCO results file at {path}") from error
-        except OSError as error:
-            raise DataError(f"cannot read {path}: {error.strerror}") from error
-    if not digests:
-        raise UsageError("no results file to import")
-    if len(set(digests)) < len(digests):
-        raise DataError(
-            "two of the results files are the same, every detection would count twice: "
-            + ", ".join(str(path) for path in results)
-        )
-    if len(digests) == 1:
-        return digests[0]
-    whole.update(",".join(digests).encode())
-    return whole.hexdigest()
-
-
-def _is_number(value: Any) -> bool:
+def is_number(value: Any) -> bool:
+    """A finite JSON number."""
     return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
 
 
-def _short(value: Any) -> str:
+def shortened(value: Any) -> str:
+    """Its representation, short enough for a message."""
     text = repr(value)
     return text if len(text) <= 60 else text[:57] + "..."

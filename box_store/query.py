@@ -1,0 +1,199 @@
+"""SQL over a store: DuckDB views and macros, and selections made by a query. Needs DuckDB.
+
+Views and tables: boxes, images, runs, teachers, categories and, with annotations, truth.
+Macros: iou, overlap_area and, with annotations, matched. `docs/store.md` lists their columns.
+A connection is not fork-safe: never hand it to a loader worker.
+"""
+
+import re
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import pyarrow as pa
+
+from box_store.coco_annotations import load_coco
+from box_store.errors import FormatError, StoreError, TeachDetrError, UsageError, nearest
+from box_store.selection_file import write_selection
+from box_store.selection_sql import REQUIRED, covered_images, grouped_by_teacher
+from box_store.sql_examples import (
+    ExampleQuery,
+    example_queries,
+    example_query,
+    parse_query,
+    without_comments,
+)
+from box_store.sql_views import make_views
+from box_store.store import BoxStore
+
+if TYPE_CHECKING:
+    from duckdb import DuckDBPyConnection
+
+__all__ = [
+    "ExampleQuery",
+    "example_queries",
+    "example_query",
+    "open_store",
+    "parse_query",
+    "run_sql",
+    "select_sql",
+]
+
+
+def open_store(
+    path: Path, annotations: Path | None = None, *, threads: int | None = None
+) -> "DuckDBPyConnection":
+    """A DuckDB connection, in memory, with views over the committed units of a store.
+
+    The views see the units committed at this moment. With `annotations`, a COCO file, there are
+    also the table `truth`, shaped as `boxes` plus truth_id and iscrowd, and the macro `matched`.
+    The connection only reads the store. Raises StoreError, FormatError (naming a truncated, foreign
+    or newer file), DataError, and UsageError where DuckDB is missing.
+    """
+    duckdb = _duckdb()
+    store = BoxStore.open(path)
+    coco = None if annotations is None else load_coco(annotations)
+    connection = duckdb.connect(config={} if threads is None else {"threads": threads})
+    try:
+        make_views(connection, store, coco)
+    except duckdb.Error as error:
+        connection.close()
+        raise _explained(error, "") from error
+    except BaseException:
+        connection.close()
+        raise
+    return connection
+
+
+def run_sql(
+    connection: "DuckDBPyConnection", sql: str, parameters: Mapping[str, Any] | None = None
+) -> pa.Table:
+    """Run one or more statements and return the rows of the last one.
+
+    `$name` in the text is bound, never pasted: to `parameters`, else to the default that a comment
+    at the head of the text declares (`-- $name = value`). Raises UsageError for faulty SQL, for a
+    parameter that is missing or not used, and where a query needs annotations that were not
+    attached; FormatError for a damaged file.
+    """
+    duckdb = _duckdb()
+    values = dict(parse_query("the query", sql).parameters) | dict(parameters or {})
+    try:
+        statements = connection.extract_statements(sql)
+        used = {name for statement in statements for name in statement.named_parameters}
+        _check_parameters(used, values, set(parameters or {}))
+        table = pa.table({})
+        for statement in statements:
+            bound = {name: values[name] for name in statement.named_parameters}
+            relation = connection.sql(statement, params=bound or None)
+            table = pa.table({}) if relation is None else relation.to_arrow_table()
+        return table
+    except duckdb.Error as error:
+        raise _explained(error, sql) from error
+
+
+def select_sql(
+    path: Path,
+    query: str,
+    out: Path,
+    *,
+    annotations: Path | None = None,
+    parameters: Mapping[str, Any] | None = None,
+    images: str | None = None,
+) -> Path:
+    """Write the selection that a query describes, for `Selection.open`; returns `out`.
+
+    query: must yield image_id, category_id, score, x1, y1, x2, y2, and may yield teacher (any name;
+    without it all boxes are one set called `selected`). images: a second query that yields the
+    image_id (and may yield the teacher) of every image the boxes speak for, including those without
+    any; by default all images that the teacher saw successfully (a name that is no teacher of the
+    store: that any teacher saw).
+
+    Raises UsageError (faulty SQL, missing columns), DataError (values that are no boxes) and
+    StoreError.
+    """
+    store = BoxStore.open(path)
+    connection = open_store(path, annotations)
+    try:
+        rows = run_sql(connection, query, parameters)
+        _need(rows, REQUIRED, "the selecting query")
+        sizes = run_sql(connection, "SELECT image_id, width, height FROM images WHERE width > 0")
+        if images is None:
+            seen = run_sql(connection, "SELECT teacher, image_id FROM runs WHERE status = 'ok'")
+        else:
+            seen = run_sql(connection, images)
+            _need(seen, ("image_id",), "the query for images")
+    finally:
+        connection.close()
+    covered = covered_images(seen, rows, exact=images is not None)
+    by_teacher = grouped_by_teacher(rows, covered, sizes, store.categories)
+    records = store.teachers
+    metadata = {
+        "teachers": list(by_teacher),
+        "sources": {
+            name: {"fingerprint": records[name].fingerprint, "licence": records[name].licence}
+            for name in by_teacher
+            if name in records
+        },
+        "asked": {"sql": query, "images": images, "parameters": dict(parameters or {})},
+    }
+    write_selection(Path(out), metadata, by_teacher.items())
+    return Path(out)
+
+
+def _duckdb() -> Any:
+    try:
+        import duckdb
+    except ImportError as error:
+        raise UsageError(
+            "SQL needs DuckDB, which is not installed: pip install 'teach-detr[sql]'"
+        ) from error
+    return duckdb
+
+
+def _check_parameters(used: set[str], values: Mapping[str, Any], given: set[str]) -> None:
+    for name in sorted(given - used):
+        known = (
+            f"it has {', '.join('$' + other for other in sorted(used))}" if used else "it has none"
+        )
+        raise UsageError(f"the query has no parameter ${name}; {known}.{nearest(name, used)}")
+    missing = sorted(used - values.keys())
+    if missing:
+        raise UsageError(
+            f"the query needs a value for {', '.join('$' + name for name in missing)}: give one, "
+            f"or declare a default in a comment at its head: -- ${missing[0]} = 0.5"
+        )
+
+
+def _need(table: pa.Table, columns: tuple[str, ...], what: str) -> None:
+    missing = [name for name in columns if name not in table.column_names]
+    if missing:
+        raise UsageError(
+            f"{what} must yield the columns {', '.join(columns)}; {', '.join(missing)} missing, it "
+            f"yields {', '.join(table.column_names) or 'none'}"
+        )
+
+
+def _explained(error: Exception, sql: str) -> TeachDetrError:
+    """An error of DuckDB as one of ours, in one sentence where we know the cause."""
+    duckdb = _duckdb()
+    text = str(error).strip()
+    if isinstance(error, duckdb.CatalogException) and re.search(
+        r"\b(truth|matched)\b", without_comments(sql)
+    ):
+        return UsageError(
+            "`truth` and `matched` need ground truth: attach a COCO annotation file "
+            "(--annotations FILE)"
+        )
+    if isinstance(error, duckdb.IOException) or ".parquet" in text:
+        return FormatError(
+            f"{text}. Run `teach-detr check`; a damaged file may be deleted: its unit is redone by "
+            "the next run"
+        )
+    kinds = (
+        duckdb.ParserException,
+        duckdb.BinderException,
+        duckdb.CatalogException,
+        duckdb.InvalidInputException,
+        duckdb.ConversionException,
+    )
+    return UsageError(text) if isinstance(error, kinds) else StoreError(f"the query failed: {text}")

@@ -1,0 +1,181 @@
+"""The views and tables of a store's SQL surface, made in a fresh DuckDB connection."""
+
+import json
+from collections.abc import Iterable
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pyarrow as pa
+
+from box_store import schema
+from box_store.coco_annotations import CocoData
+from box_store.reader import check_footer, read_footer
+from box_store.sql_examples import setup_sql
+from box_store.store import BoxStore
+from box_store.writer import part_path
+
+if TYPE_CHECKING:
+    from duckdb import DuckDBPyConnection
+
+# what the columns are called in SQL where there is no file yet to tell
+_SQL_TYPES = {
+    pa.int16(): "SMALLINT",
+    pa.int32(): "INTEGER",
+    pa.int64(): "BIGINT",
+    pa.float32(): "FLOAT",
+    pa.string(): "VARCHAR",
+}
+_BOXES = """
+CREATE VIEW boxes AS
+SELECT
+    p.teacher, p.image_id, p.category_id, c.name AS category, p.score, p.x1, p.y1, p.x2, p.y2,
+    p.x2 - p.x1 AS width, p.y2 - p.y1 AS height, (p.x2 - p.x1) * (p.y2 - p.y1) AS area, p.rank
+FROM boxes_parts p LEFT JOIN categories c USING (category_id)
+"""
+_RUNS = """
+CREATE VIEW runs AS
+SELECT teacher, image_id, status, n_boxes, error, seconds FROM images_parts
+"""
+_IMAGES = """
+CREATE VIEW images AS
+FROM dataset_images
+UNION ALL
+SELECT image_id, arg_max(file_name, width), max(width), arg_max(height, width)
+FROM images_parts
+WHERE image_id NOT IN (SELECT image_id FROM dataset_images)
+GROUP BY image_id
+"""
+_TRUTH = """
+CREATE TABLE truth AS
+SELECT
+    'truth' AS teacher, t.image_id, t.category_id, c.name AS category, 1::FLOAT AS score,
+    t.x1, t.y1, t.x2, t.y2, t.x2 - t.x1 AS width, t.y2 - t.y1 AS height,
+    (t.x2 - t.x1) * (t.y2 - t.y1) AS area,
+    (row_number() OVER (PARTITION BY t.image_id ORDER BY t.truth_id) - 1)::SMALLINT AS rank,
+    t.truth_id, t.iscrowd
+FROM annotation_rows t LEFT JOIN categories c USING (category_id)
+"""
+
+
+def make_views(connection: "DuckDBPyConnection", store: BoxStore, coco: CocoData | None) -> None:
+    """Enter everything that `box_store.query` documents. Raises FormatError for a damaged file."""
+    connection.execute("CREATE TABLE categories (category_id INTEGER, name VARCHAR)")
+    _insert(connection, "categories", ((c.id, c.name) for c in store.categories.items))
+    _make_teachers(connection, store)
+    for kind in ("boxes", "images"):
+        connection.execute(_parts_view(store, kind))
+    _make_dataset_images(connection, coco)
+    for statement in (_BOXES, _RUNS, _IMAGES, setup_sql("macros.sql")):
+        connection.execute(statement)
+    if coco is not None:
+        _make_truth(connection, coco)
+        connection.execute(setup_sql("truth_macros.sql"))
+
+
+def _parts_view(store: BoxStore, kind: str) -> str:
+    """All committed files of a kind, each teacher's with its name as a column."""
+    branches = [f"SELECT NULL::VARCHAR AS teacher, {_typed_nulls(kind)} WHERE false"]
+    for name, record in store.teachers.items():
+        paths = [part_path(store.path, kind, name, unit) for unit in sorted(store.units_done(name))]
+        for path in paths:
+            check_footer(read_footer(path), path, kind, record)
+        if paths:
+            listed = ", ".join(_quoted(str(path)) for path in paths)
+            # a store below a folder called a=b must not gain a column a
+            branches.append(
+                f"SELECT {_quoted(name)} AS teacher, * "
+                f"FROM read_parquet([{listed}], hive_partitioning = false)"
+            )
+    return f"CREATE VIEW {kind}_parts AS " + " UNION ALL BY NAME ".join(branches)
+
+
+def _typed_nulls(kind: str) -> str:
+    return ", ".join(
+        f"NULL::{_SQL_TYPES[field.type]} AS {field.name}" for field in schema.SCHEMAS[kind]
+    )
+
+
+def _make_teachers(connection: "DuckDBPyConnection", store: BoxStore) -> None:
+    connection.execute(
+        "CREATE TABLE teachers (name VARCHAR, adapter VARCHAR, model VARCHAR, licence VARCHAR, "
+        "weights_sha256 VARCHAR, fingerprint VARCHAR, n_images BIGINT, n_units BIGINT, "
+        "units_done BIGINT, class_map JSON, options JSON, versions JSON)"
+    )
+    _insert(
+        connection,
+        "teachers",
+        (
+            (
+                record.name,
+                record.adapter,
+                record.model,
+                record.licence,
+                record.weights_sha256,
+                record.fingerprint,
+                record.n_images,
+                record.n_units,
+                len(store.units_done(record.name)),
+                json.dumps(dict(record.class_map)),
+                json.dumps(dict(record.options)),
+                json.dumps(dict(record.versions)),
+            )
+            for record in store.teachers.values()
+        ),
+    )
+
+
+def _insert(connection: "DuckDBPyConnection", table: str, rows: Iterable[tuple[Any, ...]]) -> None:
+    for row in rows:
+        marks = ", ".join("?" for _ in row)
+        connection.execute(f"INSERT INTO {table} VALUES ({marks})", row)
+
+
+def _make_dataset_images(connection: "DuckDBPyConnection", coco: CocoData | None) -> None:
+    images = () if coco is None else coco.images
+    rows = pa.table(
+        {
+            "image_id": pa.array([image.id for image in images], pa.int64()),
+            "file_name": pa.array([image.file_name for image in images], pa.string()),
+            "width": pa.array([image.width for image in images], pa.int32()),
+            "height": pa.array([image.height for image in images], pa.int32()),
+        }
+    )
+    _from_arrow(
+        connection, rows, "rows_of_images", "CREATE TABLE dataset_images AS FROM rows_of_images"
+    )
+
+
+def _make_truth(connection: "DuckDBPyConnection", coco: CocoData) -> None:
+    found = list(coco.annotations.items())
+    corners = np.concatenate(
+        [np.zeros((0, 4), np.float32), *(annotations.boxes_xyxy for _, annotations in found)]
+    )
+    ids = np.concatenate([np.zeros(0, np.int32), *(a.category_ids for _, a in found)])
+    rows = pa.table(
+        {
+            "truth_id": np.arange(len(corners), dtype=np.int64),
+            "image_id": np.repeat(
+                np.array([image_id for image_id, _ in found], np.int64), [len(a) for _, a in found]
+            ),
+            "category_id": ids,
+            "x1": corners[:, 0],
+            "y1": corners[:, 1],
+            "x2": corners[:, 2],
+            "y2": corners[:, 3],
+            "iscrowd": np.concatenate([np.zeros(0, bool), *(a.iscrowd for _, a in found)]),
+        }
+    )
+    _from_arrow(connection, rows, "annotation_rows", _TRUTH)
+
+
+def _from_arrow(
+    connection: "DuckDBPyConnection", rows: pa.Table, name: str, statement: str
+) -> None:
+    connection.register(name, rows)
+    connection.execute(statement)
+    connection.unregister(name)
+
+
+def _quoted(text: str) -> str:
+    """A text literal: paths and names may hold quotes."""
+    return "'" + text.replace("'", "''") + "'"
