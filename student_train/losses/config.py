@@ -60,6 +60,10 @@ class TeacherLossConfig:
         check_choice("giou_form", self.giou_form, ("weighted", "released"))
         for group in self.groups:
             check_choice("groups", group, ("matching", "one_to_many"))
+        check_weight("coefficient", self.coefficient)
+        check_weight("background", self.background)
+        for name, value in self.coefficients.items():
+            check_weight(f"coefficients.{name}", value)
         matched_power(self.matched_weight)
         schedule_factor(self.schedule, 0.0)
 
@@ -107,6 +111,8 @@ class LossConfig:
 
     def __post_init__(self) -> None:
         check_choice("classification", self.classification, ("focal", "softmax"))
+        for name in ("class_loss", "l1_loss", "giou_loss", "truth", "one_to_many", "denoising"):
+            check_weight(name, getattr(self, name))
         if self.repeat < 1:
             raise UsageError(f"repeat: expected at least 1, got {self.repeat}")
 
@@ -150,3 +156,9 @@ def check_choice(option: str, value: str, choices: tuple[str, ...]) -> None:
     if value not in choices:
         expected = ", ".join(choices)
         raise UsageError(f"{option}: expected {expected}, got {value!r}.{nearest(value, choices)}")
+
+
+def check_weight(option: str, value: float) -> None:
+    """Raise UsageError unless the value is a finite number from 0."""
+    if not 0 <= value < float("inf"):
+        raise UsageError(f"{option}: expected at least 0, got {value}")
