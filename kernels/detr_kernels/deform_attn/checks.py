@@ -52,7 +52,7 @@ def check_arguments(
             raise ArgumentError(
                 f"{name}: expected on {value.device} as value is, got {tensor.device}"
             )
-    _check_levels(spatial_shapes, levels, pixels)
+    check_levels(spatial_shapes, levels, pixels)
 
 
 def _check_float(name: str, tensor: Tensor, ndim: int, shape: str) -> None:
@@ -66,9 +66,13 @@ def _check_float(name: str, tensor: Tensor, ndim: int, shape: str) -> None:
         )
 
 
-def _check_levels(
+def check_levels(
     spatial_shapes: Tensor | Sequence[Sequence[int]], levels: int, pixels: int
 ) -> None:
+    """Raise ArgumentError unless there are `levels` positive sizes that add up to `pixels`.
+
+    Of a tensor on a GPU, or under torch.compile, only dtype and shape are looked at.
+    """
     if isinstance(spatial_shapes, Tensor):
         if list(spatial_shapes.shape) != [levels, 2] or spatial_shapes.dtype.is_floating_point:
             raise ArgumentError(

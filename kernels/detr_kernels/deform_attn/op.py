@@ -8,7 +8,7 @@ from torch import Tensor
 
 from detr_kernels.deform_attn import cpu
 from detr_kernels.deform_attn.backend import resolve
-from detr_kernels.deform_attn.checks import check_arguments, shape_pairs, shape_tensor
+from detr_kernels.deform_attn.checks import check_arguments, check_levels, shape_pairs, shape_tensor
 from detr_kernels.deform_attn.reference import deform_attn_reference
 
 
@@ -61,6 +61,8 @@ def _deform_attn(
         from detr_kernels.deform_attn.triton_forward import forward
 
         return forward(value, shapes, locations, weights)
+    # once more: under torch.compile the sizes were not known when the arguments were checked
+    check_levels(shapes, locations.shape[3], value.shape[1])
     value, dtype = value.to(locations.dtype), value.dtype
     return cpu.forward(value, shape_pairs(shapes), locations, weights).to(dtype)
 
