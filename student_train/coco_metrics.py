@@ -82,10 +82,10 @@ def coco_metrics(
 
     with contextlib.redirect_stdout(io.StringIO()):
         truth = COCO()
-        truth.dataset = table
+        truth.dataset = table  # type: ignore[assignment]
         truth.createIndex()
         detections = COCO()
-        detections.dataset = {
+        detections.dataset = {  # type: ignore[assignment]
             "images": table["images"],
             "categories": table["categories"],
             "annotations": [_detection(i, row) for i, row in enumerate(results, start=1)],

@@ -10,7 +10,6 @@ from box_store.errors import DataError, UsageError
 from student_train.config import TrainConfig, problems_of, resolve
 from student_train.data import ImageError, read_image
 from student_train.drawing import draw_boxes, save_picture
-from student_train.errors import ConfigError
 from student_train.evaluate import Evaluation, evaluate_model
 from student_train.inputs import find_split, make_validation, open_split
 from student_train.overrides import Layer, as_text, merge, settings, to_plain
@@ -47,7 +46,7 @@ def evaluate_run(
     """
     check_weights_name(weights)
     student = load_student(run, weights)
-    config = merge(student.config, [Layer("argument", overrides)]).config
+    config = merge(student.config, [Layer("argument", overrides)], problems_of).config
     where = config.data
     if data is not None or split is not None:
         # the run's explicit paths belong to the split that it was trained with
@@ -57,9 +56,6 @@ def evaluate_run(
     if split is not None:
         where = replace(where, val_split=split)
     config = replace(config, data=where)
-    problems = problems_of(config)
-    if problems:
-        raise ConfigError(problems)
     source = find_split(where, where.val_split, where.val_images, where.val_annotations)
     runtime = Runtime.start(device, config.amp, config.threads)
     validation = make_validation(

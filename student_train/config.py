@@ -11,7 +11,6 @@ from pathlib import Path
 from typing import Any, Literal
 
 from box_store.fuse import FusionConfig
-from student_train.errors import ConfigError
 from student_train.losses.config import LossConfig
 from student_train.models.dino import DinoConfig
 from student_train.overrides import Layer, Resolved, flatten, merge, settings
@@ -276,11 +275,7 @@ def resolve(
     layers = [Layer(f"preset {preset.preset}", _differences(preset))]
     if file:
         layers.append(Layer(f"file {file_name}", flatten(preset, file)))
-    resolved = merge(TrainConfig(model=type(preset.model)()), [*layers, *arguments])
-    problems = problems_of(resolved.config)
-    if problems:
-        raise ConfigError(problems)
-    return resolved
+    return merge(TrainConfig(model=type(preset.model)()), [*layers, *arguments], problems_of)
 
 
 def _differences(config: TrainConfig) -> dict[str, Any]:

@@ -169,10 +169,7 @@ def resumed(out: Path, arguments: Sequence[Layer]) -> Resolved[TrainConfig]:
         ConfigError: arguments that cannot be used.
     """
     record = RunFolder(out).read()
-    merged = merge(record.config, arguments)
-    problems = problems_of(merged.config)
-    if problems:
-        raise ConfigError(problems)
+    merged = merge(record.config, arguments, problems_of)
     return Resolved(merged.config, record.origins | merged.origins)
 
 

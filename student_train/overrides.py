@@ -15,7 +15,7 @@ import textwrap
 import tomllib
 import types
 import typing
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -255,13 +255,17 @@ def flatten(config: Any, table: Mapping[str, Any]) -> dict[str, Any]:
     return walk("", table)
 
 
-def merge(config: T, layers: Sequence[Layer]) -> Resolved[T]:
+def merge(
+    config: T, layers: Sequence[Layer], check: Callable[[T], list[str]] | None = None
+) -> Resolved[T]:
     """`config` with the values of `layers`, weakest first, and the origin of each.
 
-    A key below a table leaf sets one entry of it: `loss.coefficients.yolox=0.5`.
+    A key below a table leaf sets one entry of it: `loss.teacher.coefficients.yolox=0.5`. `check`
+    names what is wrong with a configuration as a whole.
 
     Raises:
-        ConfigError: all unknown keys (with the nearest known one) and values that do not fit.
+        ConfigError: all unknown keys (with the nearest known one), all values that do not fit, and
+            what `check` found.
     """
     known = settings(config)
     values: dict[str, Any] = {}
@@ -283,7 +287,9 @@ def merge(config: T, layers: Sequence[Layer]) -> Resolved[T]:
                 origins[leaf] = layer.origin
             except ValueError as error:
                 problems.append(f"{key} ({layer.origin}): {error}")
-    merged = config if problems else _replace(config, values, problems)
+    merged = _replace(config, values, problems)
+    if check is not None:
+        problems += check(merged)
     if problems:
         raise ConfigError(problems)
     return Resolved(merged, origins)
@@ -324,7 +330,8 @@ def _replace(config: T, values: Mapping[str, Any], problems: list[str], prefix: 
         return dataclasses.replace(config, **changes)  # type: ignore[type-var]
     except TeachDetrError as error:
         # a dataclass that checks itself in __post_init__
-        problems.append(f"{prefix}{error}")
+        sentences = error.problems if isinstance(error, ConfigError) else (str(error),)
+        problems += [prefix + sentence for sentence in sentences]
         return config
 
 

@@ -7,8 +7,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from torch import Tensor, nn
-from torchvision import tv_tensors
+from torch import nn
 
 from box_store.boxes import Boxes
 from box_store.categories import Categories, ClassSpace
@@ -124,10 +123,9 @@ class Predictor:
         samples = []
         for index, image in enumerate(images):
             pixels = torch.from_numpy(np.ascontiguousarray(image)).permute(2, 0, 1)
-            scene = self._transform(Scene(tv_tensors.Image(pixels), {}), generator)
-            plain = scene.image.as_subclass(Tensor)
+            scene = self._transform(Scene.start(pixels, torch.zeros(0, 4)), generator)
             height, width = image.shape[:2]
-            samples.append(Sample(plain, nothing, {}, index, (height, width)))
+            samples.append(Sample(scene.image, nothing, {}, index, (height, width)))
         return collate(samples)
 
 

@@ -1,4 +1,4 @@
-"""Tables for people: metrics, classes, presets."""
+"""Tables for people: metrics, classes, presets, parity."""
 
 from collections.abc import Sequence
 
@@ -7,6 +7,7 @@ from rich.table import Table
 
 from student_train.coco_metrics import METRIC_NAMES, Metrics
 from student_train.config import TrainConfig
+from student_train.parity import Row
 from student_train.presets import Preset
 
 
@@ -54,4 +55,28 @@ def presets_table(rows: Sequence[tuple[Preset, TrainConfig, int]]) -> Table:
             f"{published.ap}" if published else "",
             f"{published.ap_with_teachers}" if published and published.ap_with_teachers else "",
         )
+    return table
+
+
+def parity_row(row: Row) -> str:
+    """One compared output as a line."""
+    if row.error is None or row.tolerance is None:
+        return f"{row.status:5}{row.set}  {row.note}"
+    note = f"  {row.note}" if row.note else ""
+    return f"{row.status:5}{row.set}  {row.output}  {row.error:.1e} of {row.tolerance:.0e}{note}"
+
+
+def parity_table(rows: Sequence[Row]) -> Table:
+    """Every compared output with its largest error and the error allowed."""
+    table = Table(box=box.SIMPLE_HEAD, padding=(0, 1), show_edge=False)
+    table.add_column("", no_wrap=True)
+    table.add_column("set", no_wrap=True)
+    table.add_column("output")
+    table.add_column("error", justify="right", no_wrap=True)
+    table.add_column("allowed", justify="right", no_wrap=True)
+    table.add_column("note")
+    for row in rows:
+        error = "" if row.error is None else f"{row.error:.1e}"
+        allowed = "" if row.tolerance is None else f"{row.tolerance:.0e}"
+        table.add_row(row.status, row.set, row.output, error, allowed, row.note)
     return table
