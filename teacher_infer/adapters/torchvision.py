@@ -1,0 +1,130 @@
+"""Teachers from torchvision's detection builders, which bring their preprocessing and NMS along."""
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+import torchvision
+from torchvision.models import get_model, get_model_weights, list_models
+
+from box_store.errors import UsageError, nearest
+from teacher_infer.adapter import AdapterError, AdapterSpec, Detections
+from teacher_infer.adapters.batching import detect_by_size
+from teacher_infer.adapters.class_names import class_names
+from teacher_infer.adapters.loading import (
+    RANDOM,
+    existing_file,
+    image_size,
+    load_state_dict,
+    read_state_dict,
+    seeded,
+    torch_device,
+    weights_option,
+)
+
+_DEFAULT = "DEFAULT"
+_BACKGROUND = "__background__"
+_HINT = " or weights=DEFAULT (torchvision's own, downloaded)"
+
+
+def load(spec: AdapterSpec) -> "TorchvisionDetector":
+    """Build the model and load its weights."""
+    builder = _builder(spec)
+    weights = weights_option(spec, _HINT)
+    published = get_model_weights(builder).DEFAULT
+    names = _with_background(class_names(spec)) or tuple(published.meta["categories"])
+    if weights == _DEFAULT:
+        if class_names(spec):
+            raise UsageError("weights=DEFAULT comes with its own class names: leave classes= out")
+        try:
+            model = get_model(builder, weights=published)
+        except OSError as error:
+            raise AdapterError(
+                f"torchvision's weights for {builder} couldn't be downloaded from "
+                f"{published.url} ({error}): fetch the file and pass weights=FILE"
+            ) from error
+    else:
+        with seeded():
+            model = get_model(builder, weights=None, weights_backbone=None, num_classes=len(names))
+        if weights != RANDOM:
+            path = existing_file(weights, "weights")
+            load_state_dict(model, read_state_dict(path)[0], path)
+    return TorchvisionDetector(model, names, spec)
+
+
+def weights_files(spec: AdapterSpec) -> list[Path]:
+    """The checkpoint: the file given, or torchvision's own where it is downloaded already."""
+    builder = _builder(spec)
+    weights = weights_option(spec, _HINT)
+    if weights == RANDOM:
+        return []
+    if weights == _DEFAULT:
+        url = get_model_weights(builder).DEFAULT.url
+        path = Path(torch.hub.get_dir()) / "checkpoints" / Path(url).name
+        return [path] if path.is_file() else []
+    return [existing_file(weights, "weights")]
+
+
+class TorchvisionDetector:
+    """A `Detector` over a torchvision detection model."""
+
+    licence = "BSD-3-Clause"
+    # the models have done it
+    nms_iou = None
+
+    def __init__(self, model: Any, names: tuple[str, ...], spec: AdapterSpec) -> None:
+        self.class_names = names
+        self.versions = {"torchvision": torchvision.__version__, "torch": torch.__version__}
+        self._device = torch_device(spec.device)
+        # two-stage models keep the limits on the heads of the second stage, the others on top
+        head = getattr(model, "roi_heads", model)
+        head.score_thresh = spec.score_floor
+        head.detections_per_img = max(spec.top_k, head.detections_per_img)
+        if spec.nms_iou is not None:
+            head.nms_thresh = spec.nms_iou
+        if (size := image_size(spec)) is not None:
+            if getattr(model.transform, "fixed_size", None) is not None:
+                model.transform.fixed_size = size
+            model.transform.min_size = (min(size),)
+            model.transform.max_size = max(size)
+        self._model = model.to(self._device).eval()
+
+    def detect(self, images: list[np.ndarray]) -> list[Detections]:
+        """As `Detector.detect`."""
+        return detect_by_size(images, self._detect_equal)
+
+    @torch.inference_mode()
+    def _detect_equal(self, images: list[np.ndarray]) -> list[Detections]:
+        tensors = [
+            torch.from_numpy(np.ascontiguousarray(image.transpose(2, 0, 1)))
+            .to(self._device)
+            .float()
+            .div(255)
+            for image in images
+        ]
+        return [
+            Detections(
+                found["boxes"].cpu().numpy(),
+                found["scores"].cpu().numpy(),
+                found["labels"].cpu().numpy(),
+            )
+            for found in self._model(tensors)
+        ]
+
+
+def _builder(spec: AdapterSpec) -> str:
+    known = list_models(module=torchvision.models.detection)
+    if spec.model not in known:
+        raise UsageError(
+            f"torchvision has no detection model {spec.model!r}: expected one of "
+            f"{', '.join(known)}.{nearest(spec.model, known)}"
+        )
+    return spec.model
+
+
+def _with_background(names: tuple[str, ...] | None) -> tuple[str, ...] | None:
+    """torchvision's label 0 is the background; a list of names needn't say so."""
+    if names is None or names[0] == _BACKGROUND:
+        return names
+    return (_BACKGROUND, *names)
