@@ -27,7 +27,8 @@ EXCEPTIONS = {
     ("teacher_infer/adapters/student.py", "student_train"),
     ("teacher_infer/adapters/mmcv_ops.py", "detr_kernels"),
 }
-# libraries that only one place may name, and only when it is used
+# modules that are themselves imported only when their library is wanted
+ENTERED_LATE = {"teacher_infer/ray_pool.py"}
 FRAMEWORKS = {"mmdet", "mmengine", "mmcv", "ultralytics", "transformers", "onnxruntime"}
 OPTIONAL = FRAMEWORKS | {"duckdb", "ray", "matplotlib"}
 
@@ -72,8 +73,9 @@ def test_a_package_imports_only_the_packages_below_it(package: str, path: Path) 
     ("package", "path"), files(), ids=lambda value: value if isinstance(value, str) else value.name
 )
 def test_optional_libraries_are_imported_when_used_not_at_import(package: str, path: Path) -> None:
+    relative = path.relative_to(ROOT).as_posix()
     early = imported(path, only_at_import=True) & OPTIONAL
-    assert not early, f"{path.relative_to(ROOT)} imports {sorted(early)} when it is imported"
+    assert not early or relative in ENTERED_LATE, f"{relative} imports {sorted(early)} at import"
 
 
 @pytest.mark.parametrize("package", ["box_store", "student_train", "detr_kernels"])
@@ -87,18 +89,13 @@ def test_the_trainer_and_what_it_stands_on_name_no_teacher_framework(package: st
 
 
 BARE_NODE = """
-import importlib, importlib.abc, pkgutil, sys, warnings
-class Absent(importlib.abc.MetaPathFinder):
-    def find_spec(self, name, path=None, target=None):
-        if name.split(".")[0] in {absent!r}:
-            raise ModuleNotFoundError(f"No module named {{name!r}}", name=name)
-sys.meta_path.insert(0, Absent())
+import importlib, pkgutil, sys
+sys.modules.update(dict.fromkeys({absent!r}))  # None: not installed, for import and find_spec
 for name in ("student_train", "detr_kernels", "box_store"):
     package = importlib.import_module(name)
     for module in pkgutil.walk_packages(package.__path__, name + "."):
         if not module.name.endswith("__main__"):
             importlib.import_module(module.name)
-print("imported", len([m for m in sys.modules if m.startswith(("student_train", "detr_kernels"))]))
 """
 
 
@@ -107,3 +104,18 @@ def test_a_bare_gpu_node_can_import_the_trainer() -> None:
     code = BARE_NODE.format(absent=OPTIONAL)
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
+
+
+COMMANDS = """
+import sys
+import box_store, detr_kernels, student_train.cli, teach_detr.cli, teacher_infer.cli
+print(sorted({optional!r} & {{name.split(".")[0] for name in sys.modules}}))
+"""
+
+
+def test_starting_a_command_loads_no_optional_library() -> None:
+    """What a command line can say without Ray or a framework, it says without loading one."""
+    code = COMMANDS.format(optional=OPTIONAL)
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.strip() == "[]"
