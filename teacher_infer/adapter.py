@@ -186,7 +186,7 @@ class LoadedTeacher:
         found: list[Boxes] = []
         for start in range(0, len(images), self._spec.batch_size):
             batch = images[start : start + self._spec.batch_size]
-            for image, raw in zip(batch, self._detector.detect(batch), strict=True):
+            for image, raw in zip(batch, self._detect(batch), strict=True):
                 self._check_classes(raw)
                 height, width = image.shape[:2]
                 found.append(
@@ -200,6 +200,18 @@ class LoadedTeacher:
                     )
                 )
         return found
+
+    def _detect(self, batch: list[np.ndarray]) -> list[Detections]:
+        try:
+            return self._detector.detect(batch)
+        except TeachDetrError:
+            raise
+        except Exception as error:  # a framework's own, which may be anything
+            sizes = sorted({f"{image.shape[1]}x{image.shape[0]}" for image in batch})
+            raise AdapterError(
+                f"{self._spec.adapter}:{self._spec.model} failed on {len(batch)} images of "
+                f"{', '.join(sizes)} pixels: {type(error).__name__}: {error}"
+            ) from error
 
     def _check_classes(self, raw: Detections) -> None:
         if not len(raw.class_ids):

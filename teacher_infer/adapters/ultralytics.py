@@ -111,6 +111,8 @@ class UltralyticsDetector:
 def _import_library() -> Any:
     """Import it without look-ups in the network, reports of use, or files in the home folder."""
     os.environ.setdefault("YOLO_OFFLINE", "True")
+    # it logs to stdout, which may be carrying somebody's JSON
+    os.environ.setdefault("YOLO_VERBOSE", "False")
     if "YOLO_CONFIG_DIR" not in os.environ:
         folder = tempfile.mkdtemp(prefix="teach-detr-ultralytics-")
         atexit.register(shutil.rmtree, folder, ignore_errors=True)
