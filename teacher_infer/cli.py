@@ -12,8 +12,7 @@ from typing import Annotated, Any
 import typer
 from rich.console import Console
 
-from box_store.coco_io import load_coco
-from box_store.coco_results import export_results, import_results
+from box_store.coco_io import export_results, import_results, load_coco
 from box_store.errors import TeachDetrError, UsageError
 from box_store.records import DatasetInfo
 from box_store.store import BoxStore

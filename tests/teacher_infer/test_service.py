@@ -1,0 +1,429 @@
+"""The run: what becomes of units when workers die, teachers fail, disks fill and users stop."""
+
+import errno
+import hashlib
+from collections import deque
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import pytest
+from rich.console import Console
+
+from box_store import files
+from box_store.boxes import Boxes
+from box_store.errors import FingerprintMismatch, StoreError
+from box_store.reader import boxes_of, read_images
+from box_store.records import ImageRow
+from box_store.store import BoxStore
+from teacher_infer.actor import Labelled, Loaded, failed_row
+from teacher_infer.class_map import ClassMap
+from teacher_infer.dataset import Dataset, load_dataset
+from teacher_infer.images import ImageError, ImageTask
+from teacher_infer.job import Job
+from teacher_infer.pool import Batch, Died, Event, Finished, Ready, Refused
+from teacher_infer.prepare import prepare, probe
+from teacher_infer.progress import PlainReporter
+from teacher_infer.service import Interrupted, Service
+from teacher_infer.spec import TeacherSpec, parse_teacher
+
+WEIGHTS = b"weights"
+LOADED = Loaded(
+    ("person", "unicorn", "car"),
+    "MIT",
+    {"fake": "1"},
+    hashlib.sha256(WEIGHTS).hexdigest(),
+    "cpu",
+)
+
+
+@dataclass
+class FakePool:
+    """Workers that label two images a step, and do what a test tells them on the way.
+
+    deadly: images that kill their worker. on_batch: called before each; may raise. loads: what the
+    n-th worker answers to being started.
+    """
+
+    deadly: set[int] = field(default_factory=set)
+    on_batch: Callable[[int, list[ImageTask]], None] = lambda worker, tasks: None
+    loads: Callable[[int, TeacherSpec], Loaded | str | None] = lambda n, spec: LOADED
+    capacity: int = 2
+    description: str = "fake"
+    started: list[str] = field(default_factory=list)
+    handed: list[tuple[int, tuple[int, ...], bool]] = field(default_factory=list)
+    closed: bool = False
+    _alive: dict[int, TeacherSpec] = field(default_factory=dict)
+    _steps: dict[int, deque[list[ImageTask]] | None] = field(default_factory=dict)
+    _new: list[int] = field(default_factory=list)
+
+    def start(self, spec: TeacherSpec) -> int | None:
+        if len(self._alive) >= self.capacity:
+            return None
+        worker = len(self.started)
+        self.started.append(spec.name)
+        self._alive[worker] = spec
+        self._new.append(worker)
+        return worker
+
+    def submit(
+        self, worker: int, tasks: Sequence[ImageTask], class_map: ClassMap, careful: bool
+    ) -> None:
+        assert class_map.mapping == {"person": 1, "unicorn": None, "car": 3}
+        self.handed.append((worker, tuple(task.image_id for task in tasks), careful))
+        step = 1 if careful else 2
+        self._steps[worker] = deque(
+            list(tasks[start : start + step]) for start in range(0, len(tasks), step)
+        )
+
+    def poll(self, timeout: float) -> list[Event]:
+        events: list[Event] = []
+        for worker in list(self._alive):
+            if worker in self._new:
+                self._new.remove(worker)
+                events.append(self._load(worker))
+            elif (steps := self._steps.get(worker)) is not None:
+                events.append(self._step(worker, steps))
+        return events
+
+    def _load(self, worker: int) -> Event:
+        answer = self.loads(worker, self._alive[worker])
+        if isinstance(answer, Loaded):
+            return Ready(worker, answer)
+        self.stop(worker)
+        return Died(worker, "out of luck") if answer is None else Refused(worker, answer, 1)
+
+    def _step(self, worker: int, steps: deque[list[ImageTask]]) -> Event:
+        if not steps:
+            self._steps[worker] = None
+            return Finished(worker)
+        tasks = steps.popleft()
+        self.on_batch(worker, tasks)
+        if any(task.image_id in self.deadly for task in tasks):
+            self.stop(worker)
+            return Died(worker, "exit code 139")
+        return Batch(worker, Labelled(tuple(map(row_of, tasks)), {"unicorn": len(tasks)}))
+
+    def stop(self, worker: int) -> None:
+        self._alive.pop(worker, None)
+        self._steps.pop(worker, None)
+
+    def close(self) -> None:
+        self.closed = True
+
+
+def row_of(task: ImageTask) -> ImageRow:
+    boxes = Boxes(
+        np.array([[1, 2, 30, 40]]), np.array([0.5]), np.array([1]), task.width, task.height
+    )
+    return ImageRow(task.image_id, task.file_name, task.width, task.height, boxes, seconds=0.5)
+
+
+@dataclass
+class Bench:
+    """A data set of 20 images in units of 5, its store, and what was said."""
+
+    dataset: Dataset
+    store: BoxStore
+    model: str
+    console: Console
+
+    def job(self, name: str = "tiny", keys: str = "", **options: Any) -> Job:
+        spec = parse_teacher(f"{name}=onnx:{self.model},format=boxes{keys}")
+        return prepare(self.store, self.dataset, spec, options.pop("unit_size", 5), **options)
+
+    def run(self, pool: FakePool, *jobs: Job) -> str:
+        reporter = PlainReporter(self.console)
+        try:
+            with self.console.capture() as capture, reporter:
+                Service(self.store, self.dataset, pool, reporter).run(jobs)
+        finally:
+            assert pool.closed
+        return capture.get()
+
+    def statuses(self, name: str = "tiny") -> dict[int, str]:
+        rows = read_images(self.store, name).to_pylist()
+        found = {row["image_id"]: row["status"] for row in rows}
+        assert len(found) == len(rows)
+        return found
+
+
+@pytest.fixture
+def bench(make_folder, tmp_path) -> Bench:
+    dataset = load_dataset(make_folder(20), ["train"], None, None)
+    store = BoxStore.create(tmp_path / "store", dataset.categories, dataset.info)
+    model = tmp_path / "tiny.onnx"
+    model.write_bytes(WEIGHTS)
+    return Bench(dataset, store, str(model), Console(width=200))
+
+
+def test_every_image_is_stored_once(bench):
+    pool, job = FakePool(), bench.job(keys=",workers=2")
+    said = bench.run(pool, job)
+    assert bench.statuses() == dict.fromkeys(range(1, 21), "ok")
+    assert bench.store.units_done("tiny") == {0, 1, 2, 3}
+    assert pool.started == ["tiny", "tiny"]
+    assert (job.n_labelled, job.n_boxes, job.error) == (20, 20, "")
+    assert job.unmapped == {"unicorn": 20}
+    assert "2 of 3 teacher classes map to the data set; left out: unicorn" in said
+    assert "tiny: 20/20 images, done" in said
+    boxes = boxes_of(bench.store, "tiny", 7)
+    assert boxes is not None
+    assert boxes.boxes_xyxy.tolist() == [[1, 2, 30, 40]]
+
+
+def test_the_record_says_where_the_boxes_come_from(bench):
+    bench.run(FakePool(), bench.job(keys=",score_floor=0.2"))
+    record = bench.store.record("tiny")
+    assert (record.adapter, record.model, record.licence) == ("onnx", "tiny.onnx", "MIT")
+    assert record.weights_sha256 == LOADED.weights_sha256
+    assert record.class_map == {"person": 1, "unicorn": None, "car": 3}
+    assert record.options == {
+        "score_floor": 0.2,
+        "nms_iou": None,
+        "top_k": 100,
+        "format": "boxes",
+    }
+    assert (record.n_images, record.unit_size, record.n_units) == (20, 5, 4)
+    assert record.versions == {"fake": "1"}
+
+
+def test_no_more_workers_than_units_and_no_unit_twice_at_a_time(bench):
+    pool = FakePool(capacity=50)
+    bench.run(pool, bench.job(keys=",workers=30"))
+    assert len(pool.started) == 4
+    assert sorted(image for _, images, _ in pool.handed for image in images) == list(range(1, 21))
+
+
+def test_teachers_take_turns_where_there_is_room_for_one(bench):
+    pool = FakePool(capacity=1)
+    bench.run(pool, bench.job("one"), bench.job("two"))
+    assert pool.started == ["one", "two"]
+    assert bench.statuses("one") == bench.statuses("two")
+
+
+def test_a_dead_worker_is_replaced_and_its_unit_redone(bench):
+    deaths = iter([True])
+
+    def die_once(worker, tasks):
+        pool.deadly = {13} if 13 in {t.image_id for t in tasks} and next(deaths, False) else set()
+
+    pool = FakePool(on_batch=die_once)
+    job = bench.job()
+    said = bench.run(pool, job)
+    assert bench.statuses() == dict.fromkeys(range(1, 21), "ok")
+    assert len(pool.started) == 2
+    # the rows that had arrived are kept, the rest is done one by one
+    assert pool.handed[3:] == [
+        (1, (13, 14, 15), True),
+        (1, (16, 17, 18, 19, 20), False),
+    ]
+    assert "a worker died (exit code 139); another redoes unit 2" in said
+    assert job.exit_code == 0
+
+
+def test_an_image_that_kills_every_worker_is_found_and_recorded(bench):
+    pool = FakePool(deadly={8})
+    said = bench.run(pool, bench.job())
+    statuses = bench.statuses()
+    assert {image for image, status in statuses.items() if status != "ok"} == {8}
+    assert statuses[8] == "worker_died"
+    # once in a batch, twice alone
+    assert len(pool.started) == 4
+    assert "image 8 (000008.jpg): this image alone killed its worker twice" in said
+
+
+def test_a_unit_that_is_past_hope_is_given_up_and_the_rest_is_done(bench):
+    pool = FakePool(deadly=set(range(6, 11)))
+    job = bench.job()
+    said = bench.run(pool, job)
+    assert set(job.failed_units) == {1}
+    assert bench.store.units_done("tiny") == {0, 2, 3}
+    assert "unit 1 is given up" in said
+    assert "incomplete" in said
+    # and can be taken up again
+    bench.run(FakePool(), bench.job())
+    assert bench.statuses() == dict.fromkeys(range(1, 21), "ok")
+
+
+def test_a_unit_whose_last_image_is_deadly_needs_no_further_worker(bench):
+    pool = FakePool(deadly={20})
+    bench.run(pool, bench.job())
+    assert bench.statuses()[20] == "worker_died"
+    assert len(pool.started) == 3
+
+
+def test_a_worker_that_never_starts_fails_its_teacher_alone(bench):
+    pool = FakePool(loads=lambda n, spec: None if spec.name == "dead" else LOADED)
+    dead, alive = bench.job("dead"), bench.job("alive")
+    bench.run(pool, dead, alive)
+    assert "died 3 times while starting: out of luck" in dead.error
+    assert dead.exit_code == 1
+    assert pool.started.count("dead") == 3
+    assert len(bench.statuses("alive")) == 20
+
+
+def test_a_teacher_that_cannot_be_loaded_fails_alone_and_at_once(bench):
+    pool = FakePool(loads=lambda n, spec: "no such weights" if spec.name == "dead" else LOADED)
+    dead, alive = bench.job("dead", ",workers=2"), bench.job("alive")
+    bench.run(pool, dead, alive)
+    assert dead.error == "no such weights"
+    assert "dead" not in bench.store.teachers
+    assert len(bench.statuses("alive")) == 20
+
+
+def test_a_teacher_that_knows_nothing_of_the_data_set(bench):
+    stranger = Loaded(("unicorn", "yeti"), "MIT", {}, "", "cpu")
+    job = bench.job()
+    bench.run(FakePool(loads=lambda n, spec: stranger), job)
+    assert "none of its 2 classes (unicorn, yeti, ...)" in job.error
+    assert "map.CLASS=CATEGORY" in job.error
+    assert bench.store.teachers == {}
+
+
+def test_machines_that_hold_different_models(bench):
+    other = Loaded(LOADED.class_names, "MIT", {}, "cd" * 32, "cpu")
+    job = bench.job(keys=",workers=2")
+    bench.run(FakePool(loads=lambda n, spec: other if n else LOADED), job)
+    assert "two workers loaded different models" in job.error
+
+
+def test_a_teacher_that_fails_on_everything_stores_nothing(bench, monkeypatch):
+    def fail(task):
+        return failed_row(task, ImageError("predict_error", "wrong shape", (64, 48)))
+
+    monkeypatch.setitem(globals(), "row_of", fail)
+    job = bench.job()
+    bench.run(FakePool(), job)
+    assert "fails on every image of its first unit (5 images): wrong shape" in job.error
+    assert bench.store.units_done("tiny") == set()
+
+
+def test_what_is_done_is_not_done_again(bench):
+    bench.run(FakePool(), bench.job())
+    pool, job = FakePool(), bench.job(unit_size=None)
+    assert job.finished
+    said = bench.run(pool, job)
+    assert pool.started == []
+    assert "tiny: 20/20 images, done already" in said
+
+
+def test_a_stopped_run_goes_on_where_it_was(bench):
+    def stop(worker, tasks):
+        if tasks[0].image_id >= 13:
+            raise KeyboardInterrupt
+
+    with pytest.raises(Interrupted, match="tiny: 2 of 4 units are in the store") as caught:
+        bench.run(FakePool(on_batch=stop), bench.job())
+    assert caught.value.exit_code == 130
+    assert "Run the same command again" in str(caught.value)
+    # without being told the unit size again
+    pool, job = FakePool(), bench.job(unit_size=None)
+    assert job.n_before == 10
+    bench.run(pool, job)
+    assert sorted(image for _, images, _ in pool.handed for image in images) == [*range(11, 21)]
+    assert bench.statuses() == dict.fromkeys(range(1, 21), "ok")
+
+
+def test_another_configuration_under_the_same_name_is_refused_before_anything_is_loaded(bench):
+    bench.run(FakePool(), bench.job())
+    with pytest.raises(FingerprintMismatch, match=r"options\.score_floor") as caught:
+        bench.job(keys=",score_floor=0.3")
+    stored = bench.store.record("tiny").fingerprint[:12]
+    assert str(caught.value).count(stored) == 1
+    assert "asked for" in str(caught.value)
+    with pytest.raises(FingerprintMismatch, match="class_map"):
+        bench.job(keys=",map.car=kite")
+    with pytest.raises(FingerprintMismatch, match="unit_size"):
+        bench.job(unit_size=7)
+    with pytest.raises(FingerprintMismatch, match="licence"):
+        bench.job(keys=",licence=GPL-3.0")
+
+
+def test_another_image_list_under_the_same_name_is_refused(bench, make_folder):
+    bench.run(FakePool(), bench.job())
+    more = load_dataset(make_folder(21, name="more"), ["train"], None, None)
+    with pytest.raises(FingerprintMismatch, match="n_images: 20 in the store, 21 asked for"):
+        prepare(bench.store, more, bench.job().spec)
+
+
+def test_units_of_a_faster_run_are_skipped(bench):
+    other = bench.job()
+
+    def meanwhile(worker, tasks):
+        if tasks[0].image_id == 1:
+            # a second run commits units 0 and 2 while the first labels unit 0
+            service = Service(bench.store, bench.dataset, FakePool(), PlainReporter(bench.console))
+            other.todo = deque(a for a in other.todo if a.unit.index in (0, 2))
+            service.run([other])
+
+    pool = FakePool(on_batch=meanwhile)
+    with bench.console.capture():
+        bench.run(pool, bench.job())
+    assert (11, 12, 13, 14, 15) not in [images for _, images, _ in pool.handed]
+    assert bench.statuses() == dict.fromkeys(range(1, 21), "ok")
+
+
+def test_a_full_disk_ends_the_run_with_a_sentence_and_keeps_what_was_there(bench, monkeypatch):
+    write, calls = files.write_temporary, []
+
+    def full(target, data):
+        calls.append(target)
+        if len(calls) > 5:
+            raise OSError(errno.ENOSPC, "No space left on device")
+        return write(target, data)
+
+    monkeypatch.setattr(files, "write_temporary", full)
+    with pytest.raises(StoreError, match=r"disk is full: unit 2 .* 2 units committed before"):
+        bench.run(FakePool(), bench.job())
+    monkeypatch.setattr(files, "write_temporary", write)
+    assert bench.store.units_done("tiny") == {0, 1}
+    bench.run(FakePool(), bench.job())
+    assert bench.statuses() == dict.fromkeys(range(1, 21), "ok")
+
+
+def test_failed_images_can_be_tried_again(bench, monkeypatch):
+    original = row_of
+
+    def miss(task):
+        error = ImageError("missing_file", "no file")
+        return failed_row(task, error) if task.image_id == 7 else original(task)
+
+    monkeypatch.setitem(globals(), "row_of", miss)
+    bench.run(FakePool(), bench.job())
+    assert bench.statuses()[7] == "missing_file"
+    monkeypatch.setitem(globals(), "row_of", original)
+    assert bench.job().finished
+    pool = FakePool()
+    bench.run(pool, bench.job(redo_bad=True))
+    assert pool.handed == [(0, (6, 7, 8, 9, 10), False)]
+    assert bench.statuses() == dict.fromkeys(range(1, 21), "ok")
+
+
+def test_redoing_bad_images_loses_nothing_when_it_is_interrupted(bench, monkeypatch):
+    original = row_of
+
+    def miss(task):
+        error = ImageError("missing_file", "no file")
+        return failed_row(task, error) if task.image_id == 7 else original(task)
+
+    monkeypatch.setitem(globals(), "row_of", miss)
+    bench.run(FakePool(), bench.job())
+
+    def stop(worker, tasks):
+        raise KeyboardInterrupt
+
+    with pytest.raises(Interrupted):
+        bench.run(FakePool(on_batch=stop), bench.job(redo_bad=True))
+    assert len(bench.statuses()) == 20
+
+
+def test_a_probe_loads_a_teacher_and_lets_it_go(bench):
+    pool = FakePool()
+    assert probe(pool, bench.job().spec) == LOADED
+    assert pool.closed
+    with pytest.raises(Exception, match="tiny: no such weights"):
+        probe(FakePool(loads=lambda n, spec: "no such weights"), bench.job().spec)
+    with pytest.raises(Exception, match="tiny cannot be loaded: out of luck"):
+        probe(FakePool(loads=lambda n, spec: None), bench.job().spec)
