@@ -98,24 +98,27 @@ def dino_mobilenetv2() -> TrainConfig:
 
 
 def dino_demo() -> TrainConfig:
-    """A tiny DINO trained from nothing at 160 px: the student of `teach-detr demo`."""
+    """A tiny DINO at 144 px, 0.8 M parameters: the student of `teach-detr demo`.
+
+    Its backbone's batch norms are trained, for there are no ImageNet weights behind it.
+    """
     return TrainConfig(
         model=DinoConfig(
-            backbone="mobilenetv2_050",
+            backbone="lcnet_050",
             norm="batch",
-            n_queries=60,
+            n_queries=50,
             n_levels=3,
-            dim=128,
-            n_heads=4,
-            encoder_layers=2,
+            dim=96,
+            n_heads=3,
+            encoder_layers=1,
             decoder_layers=3,
-            ffn_dim=384,
-            dn_number=30,
-            top_k=100,
+            ffn_dim=256,
+            dn_number=20,
+            top_k=50,
         ),
         data=DataConfig(workers=0, class_space="contiguous"),
-        augment=_small_images(160, crop=0.0),
-        optim=OptimConfig(lr=4e-4, backbone_lr=4e-4, drop_epochs=(20,), warmup_steps=100),
+        augment=_small_images(144, crop=0.0),
+        optim=OptimConfig(lr=1e-3, backbone_lr=1e-3, clip=1.0, schedule="cosine", warmup_steps=100),
         epochs=24,
         batch_size=16,
         eval_every=4,
