@@ -87,7 +87,7 @@ class MmdetDetector:
         self.class_names = names
         self.versions = {name: version(name) for name in ("mmdet", "mmengine")}
         self.versions |= {"mmcv": import_module("mmcv").__version__, "torch": torch.__version__}
-        head = getattr(model, "roi_head", None)
+        head: Any = getattr(model, "roi_head", None)
         if type(head).__name__ in _HEADS_WITH_SPARE_MASKS and head.with_mask:
             head.mask_head = None
         self._model = model.to(torch_device(spec.device)).eval()

@@ -236,7 +236,7 @@ def _channels_first(image: np.ndarray) -> np.ndarray:
 
 
 def _standardised(image: np.ndarray, mean: Sequence[float], std: Sequence[float]) -> np.ndarray:
-    return (image.astype(np.float32) - np.float32(mean)) / np.float32(std)
+    return (image.astype(np.float32) - np.array(mean, np.float32)) / np.array(std, np.float32)
 
 
 def _softmax(logits: np.ndarray) -> np.ndarray:

@@ -32,7 +32,7 @@ def load(spec: AdapterSpec) -> "TorchvisionDetector":
     """Build the model and load its weights."""
     builder = _builder(spec)
     weights = weights_option(spec, _HINT)
-    published = get_model_weights(builder).DEFAULT
+    published = _published(builder)
     names = _with_background(class_names(spec)) or tuple(published.meta["categories"])
     if weights == _DEFAULT:
         if class_names(spec):
@@ -60,7 +60,7 @@ def weights_files(spec: AdapterSpec) -> list[Path]:
     if weights == RANDOM:
         return []
     if weights == _DEFAULT:
-        url = get_model_weights(builder).DEFAULT.url
+        url = _published(builder).url
         path = Path(torch.hub.get_dir()) / "checkpoints" / Path(url).name
         return [path] if path.is_file() else []
     return [existing_file(weights, "weights")]
@@ -121,6 +121,11 @@ def _builder(spec: AdapterSpec) -> str:
             f"{', '.join(known)}.{nearest(spec.model, known)}"
         )
     return spec.model
+
+
+def _published(builder: str) -> Any:
+    """torchvision's own weights for a builder: url, class names."""
+    return get_model_weights(builder)["DEFAULT"]
 
 
 def _with_background(names: tuple[str, ...] | None) -> tuple[str, ...] | None:

@@ -122,7 +122,7 @@ def _import_library() -> Any:
         library.settings.update({"sync": False})
     # its NMS gives up after about two seconds and leaves the rest of a batch empty; a busy
     # machine would then store "saw nothing" for images that hold something
-    suppression = import_module("ultralytics.utils.nms")
+    suppression: Any = import_module("ultralytics.utils.nms")
     if not isinstance(suppression.non_max_suppression, partial):
         suppression.non_max_suppression = partial(
             suppression.non_max_suppression, max_time_img=float("inf")
