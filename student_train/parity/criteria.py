@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from student_train.losses import Criterion, LossConfig, TeacherLossConfig
-from student_train.losses.criterion import Losses
+from student_train.losses.criterion import PROPOSALS, Losses
 from student_train.losses.supervision import Supervision
 from student_train.models.output import Denoising, Prediction, StudentOutput
 from student_train.models.targets import Targets
@@ -116,7 +116,7 @@ def dino(case: Case) -> Setup:
     last = len(layers) - 1
     order = [last, *range(last)]
     calls = {f"match/{i}": ("truth/decoder layer", layer) for i, layer in enumerate(order)}
-    calls[f"match/{last + 1}"] = ("truth/proposals", 0)
+    calls[f"match/{last + 1}"] = (f"truth/{PROPOSALS}", 0)
     denoising = {str(i): f"_dn_{i}" for i in range(last)} | {str(last): "_dn"}
     return Setup(
         criterion,
@@ -139,7 +139,7 @@ def teacher(case: Case) -> Setup:
     )
     calls = {f"match/layer{i}": ("teacher:t/decoder layer", i) for i in range(len(layers))}
     if output.proposals is not None:
-        calls["match/enc"] = ("teacher:t/proposals", 0)
+        calls["match/enc"] = (f"teacher:t/{PROPOSALS}", 0)
     tail = None if output.proposals is None else "_enc"
     return Setup(
         criterion,

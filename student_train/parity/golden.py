@@ -200,7 +200,8 @@ def read_json(path: Path) -> dict[str, Any]:
 def read_arrays(path: Path) -> Arrays:
     """All arrays of an .npz file. Raises CheckpointError."""
     try:
-        with np.load(path) as file:
-            return {key: file[key] for key in file.files}
+        # opened here: numpy leaves a damaged file open
+        with path.open("rb") as file, np.load(file) as arrays:
+            return {key: arrays[key] for key in arrays.files}
     except (OSError, ValueError, zipfile.BadZipFile, zlib.error, EOFError, KeyError) as error:
         raise CheckpointError(f"{path} is not a readable .npz file: {error}") from error

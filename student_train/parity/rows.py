@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import Literal
 
 import numpy as np
@@ -30,6 +30,11 @@ class Row:
     def passed(self) -> bool:
         """False for a failure alone: a skipped set is no failure."""
         return self.status != "fail"
+
+    def to_json(self) -> dict[str, object]:
+        """Fields by name; an infinite error (other shape, NaN) becomes null."""
+        finite = self.error is not None and np.isfinite(self.error)
+        return asdict(self) | {"error": self.error if finite else None}
 
 
 def row(set_name: str, output: str, error: float, tolerance: float, note: str = "") -> Row:

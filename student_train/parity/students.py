@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from student_train.losses import Criterion, LossConfig
+from student_train.losses.criterion import PROPOSALS
 from student_train.models.denoising import Noise
 from student_train.models.dino import Dino, DinoConfig
 from student_train.models.official import load_official, official_names
@@ -283,7 +284,7 @@ def _compare_losses(golden: GoldenStudent, output: StudentOutput) -> list[Row]:
     found = criterion.matches(output, supervisions)
     layers = found["truth/decoder layer"]
     # the official matcher is called for the last layer first
-    calls = [layers[-1], *layers[:-1], *found["truth/proposals"]]
+    calls = [layers[-1], *layers[:-1], *found[f"truth/{PROPOSALS}"]]
     for call, images in enumerate(calls):
         wrong = sum(
             wrong_pairs(zip(q.tolist(), t.tolist(), strict=True), want[f"match/{call}/{image}"])

@@ -1,0 +1,27 @@
+import torch
+
+from student_train.models.output import Prediction, StudentOutput
+from student_train.models.postprocess import top_k
+
+
+def output() -> StudentOutput:
+    logits = torch.tensor([[[0.0, 3.0], [2.0, -1.0]], [[-9.0, -9.0], [-8.0, 1.0]]])
+    boxes = torch.tensor([[[0.5, 0.5, 0.2, 0.4], [0.25, 0.75, 0.1, 0.1]]]).repeat(2, 1, 1)
+    return StudentOutput([Prediction(logits, boxes)])
+
+
+def test_pairs_of_query_and_class_in_order() -> None:
+    sizes = torch.tensor([[100, 200], [10, 10]])  # (height, width)
+    first, second = top_k(output(), sizes, 3)
+    torch.testing.assert_close(first.scores, torch.tensor([3.0, 2.0, 0.0]).sigmoid())
+    assert first.labels.tolist() == [1, 0, 0]
+    torch.testing.assert_close(
+        first.boxes_xyxy,
+        torch.tensor([[80.0, 30, 120, 70], [40, 70, 60, 80], [80, 30, 120, 70]]),
+    )
+    assert second.labels.tolist() == [1, 0, 0]
+    torch.testing.assert_close(second.boxes_xyxy[0], torch.tensor([2.0, 7, 3, 8]))
+
+
+def test_fewer_pairs_than_asked() -> None:
+    assert len(top_k(output(), torch.tensor([[1, 1], [1, 1]]), 300)[0].scores) == 4
