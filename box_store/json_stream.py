@@ -78,8 +78,8 @@ class _Reader:
                     wanted *= 2
                     continue
                 raise self._broken("expected a whole entry", error) from error
-            # a number at the very end of the window may go on behind it
-            if end == len(self._window) and self._extend(_CHUNK):
+            # a number cut by the window ("1", "1." or "1e-" of 1e-5) still parses, as another one
+            if end + 2 >= len(self._window) and self._extend(_CHUNK):
                 continue
             self._position = end
             return value
@@ -94,12 +94,13 @@ class _Reader:
                 return ""
 
     def _extend(self, wanted: int) -> bool:
-        """Drop what is behind, read more; False at the end of the file."""
+        """Drop what is behind and read more; False, changing nothing, at the end of the file."""
         rest = self._window[self._position :]
         if len(rest) > _LONGEST_ENTRY:
             raise self._broken(f"an entry has up to {_LONGEST_ENTRY} characters", "more")
         more = self._read(wanted)
-        self._window, self._position = rest + more, 0
+        if more:
+            self._window, self._position = rest + more, 0
         return bool(more)
 
     def _broken(self, expected: str, got: object) -> DataError:
