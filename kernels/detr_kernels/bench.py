@@ -32,6 +32,7 @@ from detr_kernels.errors import BackendError, KernelError
 from detr_kernels.shapes import (
     CPU_SHAPES,
     GPU_SHAPES,
+    LAWS,
     SHAPES,
     Inputs,
     Law,
@@ -39,7 +40,6 @@ from detr_kernels.shapes import (
     make_inputs,
 )
 
-LAWS: tuple[Law, ...] = ("uniform", "local")
 INPUT_SETS = 4
 # queries that the fp64 comparison covers: all of an encoder's would fill the GPU
 CHECKED_QUERIES = 2048
@@ -258,7 +258,8 @@ def table(rows: Sequence[Row]) -> str:
         gradients = max(row.error_grad_value, row.error_grad_locations, row.error_grad_weights)
         lines.append(
             f"  {row.contender:22} {row.dtype:9} {row.forward_ms:7.3f} ms "
-            f"{row.backward_ms:7.3f} ms {row.speedup:7.2f}x {peak:>8}  {row.error_output:.1e}, {gradients:.1e}"
+            f"{row.backward_ms:7.3f} ms {row.speedup:7.2f}x {peak:>8}  "
+            f"{row.error_output:.1e}, {gradients:.1e}"
         )
     return "\n".join(lines)
 

@@ -7,6 +7,7 @@ import torch
 from torch import Tensor
 
 Law = Literal["uniform", "local"]
+LAWS: tuple[Law, ...] = ("uniform", "local")
 
 # how far a trained head looks from its reference, in pixels of each level
 LOCAL_SPREAD_PX = 3.0

@@ -14,6 +14,8 @@ from torch import Tensor
 
 # bilinear samples handled at once: bounds the working memory (about 40 MB in fp32), hardly the time
 SAMPLES_AT_ONCE = 2**18
+# fp32 counts rows exactly up to here
+FLOAT32_INTEGERS = 2**24
 # up to this many pixels per sampled corner of a query, dense products beat picking and sorting
 DENSE_PIXELS_PER_CORNER = 24
 
@@ -167,8 +169,8 @@ def _corners(
     flat = locations.reshape(-1, samples, 2)
     x0, x1, left, right, left_inside, right_inside = _axis(flat[..., 0], levels.width)
     y0, y1, top, bottom, top_inside, bottom_inside = _axis(flat[..., 1], levels.height)
-    # rows are counted in floats, the fast type here: exact to 2^24 in fp32
-    exact = torch.float64 if n_rows > 2**24 else flat.dtype
+    # rows are counted in floats, the fast type here
+    exact = torch.float64 if n_rows > FLOAT32_INTEGERS else flat.dtype
     width, start = levels.width.to(exact), levels.start.to(exact)
     upper, lower = ((y.to(exact) * width).add_(start).mul_(stride) for y in (y0, y1))
     if base is not None:
@@ -186,7 +188,7 @@ def _table_corners(locations: Tensor, levels: Levels, pixels: int) -> Corners:
     """Corners whose rows are those of the [images * S * H, D] table, S being `pixels`."""
     images, queries, heads = locations.shape[:3]
     n_rows = images * pixels * heads
-    exact = torch.float64 if n_rows > 2**24 else locations.dtype
+    exact = torch.float64 if n_rows > FLOAT32_INTEGERS else locations.dtype
     first = torch.arange(images, dtype=exact)[:, None, None] * (pixels * heads)
     base = (first + torch.arange(heads, dtype=exact)).expand(images, queries, heads)
     # 32 bits sort in half the time

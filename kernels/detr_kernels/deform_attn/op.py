@@ -1,4 +1,8 @@
-"""The public operator, and what torch is told of it: a custom op with fake and autograd."""
+"""The public operator, and what torch is told of it: schema, fake tensors, autograd.
+
+Registered with `define` and `impl` rather than `custom_op`, whose first call imports torch's
+compiler: seconds, also in a process that only predicts.
+"""
 
 from collections.abc import Sequence
 from typing import Any
@@ -10,6 +14,7 @@ from detr_kernels.deform_attn import cpu
 from detr_kernels.deform_attn.backend import resolve
 from detr_kernels.deform_attn.checks import check_arguments, check_levels, shape_pairs, shape_tensor
 from detr_kernels.deform_attn.reference import deform_attn_reference
+from detr_kernels.errors import BackendError
 
 
 def deform_attn(
@@ -50,25 +55,39 @@ def deform_attn(
         with torch.autocast(kind, enabled=False):
             return deform_attn_reference(value, shape_pairs(spatial_shapes), locations, weights)
     shapes = shape_tensor(spatial_shapes, value.device)
-    return _deform_attn(value, shapes, locations, weights, chosen)
+    return torch.ops.detr_kernels.deform_attn(value, shapes, locations, weights, chosen)
 
 
-@torch.library.custom_op("detr_kernels::deform_attn", mutates_args=())
-def _deform_attn(
+TAGS = (torch.Tag.pt2_compliant_tag,)
+torch.library.define(
+    "detr_kernels::deform_attn",
+    "(Tensor value, Tensor shapes, Tensor locations, Tensor weights, str backend) -> Tensor",
+    tags=TAGS,
+)
+torch.library.define(
+    "detr_kernels::deform_attn_backward",
+    "(Tensor grad_output, Tensor value, Tensor shapes, Tensor locations, Tensor weights, "
+    "str backend) -> (Tensor, Tensor, Tensor)",
+    tags=TAGS,
+)
+
+
+@torch.library.impl("detr_kernels::deform_attn", "default")
+def _forward(
     value: Tensor, shapes: Tensor, locations: Tensor, weights: Tensor, backend: str
 ) -> Tensor:
     if backend == "triton":
-        from detr_kernels.deform_attn.triton_forward import forward
+        from detr_kernels.deform_attn import triton_forward
 
-        return forward(value, shapes, locations, weights)
+        return triton_forward.forward(value, shapes, locations, weights)
     # once more: under torch.compile the sizes were not known when the arguments were checked
     check_levels(shapes, locations.shape[3], value.shape[1])
     value, dtype = value.to(locations.dtype), value.dtype
     return cpu.forward(value, shape_pairs(shapes), locations, weights).to(dtype)
 
 
-@torch.library.custom_op("detr_kernels::deform_attn_backward", mutates_args=())
-def _deform_attn_backward(
+@torch.library.impl("detr_kernels::deform_attn_backward", "default")
+def _backward(
     grad_output: Tensor,
     value: Tensor,
     shapes: Tensor,
@@ -77,9 +96,9 @@ def _deform_attn_backward(
     backend: str,
 ) -> tuple[Tensor, Tensor, Tensor]:
     if backend == "triton":
-        from detr_kernels.deform_attn.triton_backward import backward
+        from detr_kernels.deform_attn import triton_backward
 
-        return backward(grad_output, value, shapes, locations, weights)
+        return triton_backward.backward(grad_output, value, shapes, locations, weights)
     exact = locations.dtype
     grad_value, grad_locations, grad_weights = cpu.backward(
         grad_output.to(exact), value.to(exact), shape_pairs(shapes), locations, weights
@@ -87,14 +106,16 @@ def _deform_attn_backward(
     return grad_value.to(value.dtype), grad_locations, grad_weights
 
 
-@_deform_attn.register_fake
-def _(value: Tensor, shapes: Tensor, locations: Tensor, weights: Tensor, backend: str) -> Tensor:
+@torch.library.register_fake("detr_kernels::deform_attn")
+def _fake_forward(
+    value: Tensor, shapes: Tensor, locations: Tensor, weights: Tensor, backend: str
+) -> Tensor:
     batch, _, heads, dim = value.shape
     return value.new_empty(batch, locations.shape[1], heads * dim)
 
 
-@_deform_attn_backward.register_fake
-def _(
+@torch.library.register_fake("detr_kernels::deform_attn_backward")
+def _fake_backward(
     grad_output: Tensor,
     value: Tensor,
     shapes: Tensor,
@@ -116,10 +137,23 @@ def _save(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
 
 def _differentiate(ctx: Any, grad_output: Tensor) -> tuple[Tensor, None, Tensor, Tensor, None]:
     value, shapes, locations, weights = ctx.saved_tensors
-    grad_value, grad_locations, grad_weights = _deform_attn_backward(
+    grad_value, grad_locations, grad_weights = torch.ops.detr_kernels.deform_attn_backward(
         grad_output, value, shapes, locations, weights, ctx.backend
     )
     return grad_value, None, grad_locations, grad_weights, None
 
 
-_deform_attn.register_autograd(_differentiate, setup_context=_save)
+def _save_nothing(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ...]) -> None:
+    pass
+
+
+def _refuse(ctx: Any, *grads: Tensor) -> None:
+    raise BackendError(
+        "deform_attn can be differentiated once, and a second derivative was asked for"
+    )
+
+
+torch.library.register_autograd("detr_kernels::deform_attn", _differentiate, setup_context=_save)
+torch.library.register_autograd(
+    "detr_kernels::deform_attn_backward", _refuse, setup_context=_save_nothing
+)

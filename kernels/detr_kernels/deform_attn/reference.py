@@ -29,8 +29,6 @@ def deform_attn_reference(
     """
     batch, _, heads, dim = value.shape
     queries, levels, points = (sampling_locations.shape[i] for i in (1, 3, 4))
-    if batch * heads * queries == 0:
-        return value.new_zeros(batch, queries, heads * dim)
     dtype = value.dtype
     grids = (2 * sampling_locations - 1).transpose(1, 2).flatten(0, 1).to(dtype)  # [B*H,Q,L,P,2]
     maps = value.split([h * w for h, w in spatial_shapes], dim=1)

@@ -1,0 +1,73 @@
+"""The choice of a backend, its reason, and refusals instead of quiet replacements."""
+
+import pytest
+import torch
+
+from detr_kernels import BackendError, choose_backend, deform_attn, explain
+from detr_kernels.deform_attn import backend
+
+
+def test_cpu_runs_torch():
+    name, reason = choose_backend("cpu")
+    assert name == "torch"
+    assert "CPU" in reason
+    assert explain("cpu") == f"deform_attn: torch ({reason})"
+
+
+def test_other_devices_run_grid_sample():
+    name, reason = choose_backend("mps")
+    assert name == "torch"
+    assert "mps" in reason
+
+
+def test_no_device_means_the_machine(monkeypatch):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    assert choose_backend() == choose_backend("cpu")
+
+
+@pytest.fixture
+def gpu(monkeypatch):
+    """A machine that claims an H100."""
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "get_device_name", lambda device: "NVIDIA H100")
+    monkeypatch.setattr(torch.cuda, "get_device_capability", lambda device: (9, 0))
+    backend._obstacle.cache_clear()
+    yield monkeypatch
+    backend._obstacle.cache_clear()
+
+
+def test_gpu_runs_triton(gpu):
+    assert choose_backend() == ("triton", "NVIDIA H100 with triton")
+
+
+def test_gpu_runs_float64_by_grid_sample(gpu):
+    name, reason = choose_backend("cuda", torch.float64)
+    assert name == "torch"
+    assert "fp64" in reason
+
+
+def test_gpu_without_triton(gpu):
+    gpu.setattr(backend.importlib.util, "find_spec", lambda name: None)
+    name, reason = choose_backend("cuda")
+    assert name == "torch"
+    assert "triton is not installed" in reason
+    with pytest.raises(BackendError, match="triton is not installed"):
+        backend.resolve("triton", torch.device("cuda"), torch.float32)
+
+
+def test_old_gpu(gpu):
+    gpu.setattr(torch.cuda, "get_device_capability", lambda device: (7, 5))
+    assert "7.5 is below 8.0" in choose_backend("cuda")[1]
+
+
+def test_triton_by_name_is_never_replaced(plain_case, monkeypatch):
+    monkeypatch.delenv("TRITON_INTERPRET", raising=False)
+    value, locations, weights = plain_case.tensors(torch.float32)
+    with pytest.raises(BackendError, match="needs CUDA tensors, got cpu"):
+        deform_attn(value, plain_case.levels, locations, weights, backend="triton")
+
+
+def test_triton_by_name_refuses_float64(plain_case):
+    value, locations, weights = plain_case.tensors(torch.float64)
+    with pytest.raises(BackendError, match="got fp64"):
+        deform_attn(value, plain_case.levels, locations, weights, backend="triton")

@@ -1,0 +1,137 @@
+"""The layer: official names and start, reference points and boxes, padding."""
+
+import math
+import sys
+
+import pytest
+import torch
+
+from detr_kernels import ArgumentError, MultiScaleDeformableAttention
+
+LEVELS = ((4, 6), (2, 3))
+TOKENS = 30
+
+
+def layer(**options):
+    torch.manual_seed(0)
+    return MultiScaleDeformableAttention(16, n_heads=4, n_levels=2, n_points=3, **options)
+
+
+def perturbed():
+    attention = layer()
+    with torch.no_grad():
+        for parameter in attention.parameters():
+            parameter.add_(torch.randn_like(parameter) * 0.1)
+    return attention
+
+
+def test_official_parameter_names_and_shapes():
+    shapes = {name: tuple(p.shape) for name, p in layer().state_dict().items()}
+    assert shapes == {
+        "sampling_offsets.weight": (48, 16),
+        "sampling_offsets.bias": (48,),
+        "attention_weights.weight": (24, 16),
+        "attention_weights.bias": (24,),
+        "value_proj.weight": (16, 16),
+        "value_proj.bias": (16,),
+        "output_proj.weight": (16, 16),
+        "output_proj.bias": (16,),
+    }
+
+
+def test_start_looks_along_the_heads_directions():
+    attention = MultiScaleDeformableAttention(256)
+    assert attention.sampling_offsets.weight.count_nonzero() == 0
+    assert attention.attention_weights.weight.count_nonzero() == 0
+    assert attention.value_proj.bias.count_nonzero() == 0
+    bias = attention.sampling_offsets.bias.detach().view(8, 4, 4, 2)
+    square = [(1, 0), (1, 1), (0, 1), (-1, 1), (-1, 0), (-1, -1), (0, -1), (1, -1)]
+    for head, (x, y) in enumerate(square):
+        for point in range(4):
+            expected = torch.tensor([x * (point + 1.0), y * (point + 1.0)])
+            for level in range(4):
+                torch.testing.assert_close(bias[head, level, point], expected, atol=1e-5, rtol=0)
+
+
+def test_points_and_boxes_sample_where_they_should(monkeypatch):
+    seen = {}
+
+    def record(value, shapes, locations, weights, *, backend):
+        seen["locations"] = locations
+        return torch.zeros(value.shape[0], locations.shape[1], 16)
+
+    monkeypatch.setattr(
+        sys.modules[MultiScaleDeformableAttention.__module__], "deform_attn", record
+    )
+    attention = layer()
+    query, tokens = torch.zeros(1, 1, 16), torch.zeros(1, TOKENS, 16)
+    # head 0 looks right: point k sits k + 1 pixels of the level to the right
+    attention(query, torch.full((1, 1, 2, 2), 0.5), tokens, LEVELS)
+    x = seen["locations"][0, 0, 0, :, :, 0]
+    torch.testing.assert_close(x[0], 0.5 + torch.tensor([1, 2, 3]) / 6)
+    torch.testing.assert_close(x[1], 0.5 + torch.tensor([1, 2, 3]) / 3)
+    # the last point of head 0 sits on the box's right edge, on every level
+    box = torch.tensor([0.5, 0.4, 0.2, 0.1]).expand(1, 1, 2, 4)
+    attention(query, box, tokens, torch.tensor(LEVELS))
+    torch.testing.assert_close(
+        seen["locations"][0, 0, 0, :, 2], torch.tensor([[0.6, 0.4], [0.6, 0.4]])
+    )
+
+
+def test_padding_tokens_count_as_zero():
+    attention = perturbed()
+    query, tokens = torch.randn(2, 5, 16), torch.randn(2, TOKENS, 16)
+    reference = torch.rand(2, 5, 2, 2)
+    mask = torch.zeros(2, TOKENS, dtype=torch.bool)
+    mask[1, 20:] = True
+    changed = tokens.clone()
+    changed[mask] = 100.0
+    expected = attention(query, reference, tokens, LEVELS, mask)
+    assert torch.equal(attention(query, reference, changed, LEVELS, mask), expected)
+    assert not torch.equal(attention(query, reference, tokens, LEVELS)[1], expected[1])
+
+
+def test_every_parameter_gets_a_gradient():
+    attention = perturbed()
+    output = attention(
+        torch.randn(2, 5, 16), torch.rand(2, 5, 2, 4), torch.randn(2, TOKENS, 16), LEVELS
+    )
+    assert output.shape == (2, 5, 16)
+    output.square().sum().backward()
+    for name, parameter in attention.named_parameters():
+        assert parameter.grad is not None, name
+        assert parameter.grad.abs().sum() > 0, name
+
+
+def test_autocast():
+    attention = perturbed()
+    inputs = torch.randn(2, 5, 16), torch.rand(2, 5, 2, 4), torch.randn(2, TOKENS, 16), LEVELS
+    expected = attention(*inputs)
+    with torch.autocast("cpu", torch.bfloat16):
+        output = attention(*inputs)
+    assert output.dtype == torch.bfloat16
+    assert (output - expected).norm() < 0.02 * expected.norm()
+
+
+@pytest.mark.slow
+def test_compiles_to_one_graph():
+    attention = perturbed()
+    inputs = torch.randn(2, 5, 16), torch.rand(2, 5, 2, 2), torch.randn(2, TOKENS, 16), LEVELS
+    torch._dynamo.reset()
+    compiled = torch.compile(attention, fullgraph=True, backend="aot_eager")
+    torch.testing.assert_close(compiled(*inputs), attention(*inputs))
+
+
+def test_refusals():
+    with pytest.raises(ArgumentError, match="dim: expected a multiple of n_heads=3, got 16"):
+        MultiScaleDeformableAttention(16, n_heads=3)
+    with pytest.raises(ArgumentError, match=r"reference: expected .*got \[1, 1, 2, 3\]"):
+        layer()(torch.zeros(1, 1, 16), torch.zeros(1, 1, 2, 3), torch.zeros(1, TOKENS, 16), LEVELS)
+
+
+def test_directions_lie_on_the_square_for_any_number_of_heads():
+    attention = MultiScaleDeformableAttention(60, n_heads=6, n_levels=1, n_points=1)
+    bias = attention.sampling_offsets.bias.detach().view(6, 2)
+    torch.testing.assert_close(bias.abs().amax(-1), torch.ones(6))
+    angle = torch.atan2(bias[1, 1], bias[1, 0]).item()
+    assert math.isclose(angle, math.pi / 3, rel_tol=1e-5)
