@@ -10,6 +10,8 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from pycocotools.coco import COCO
+from pycocotools.cocoeval import COCOeval
 
 from box_store.errors import DataError
 
@@ -72,25 +74,16 @@ def coco_metrics(
         DataError: the annotations cannot be read, or a result names an image or category that they
             lack.
     """
-    from pycocotools.coco import COCO
-    from pycocotools.cocoeval import COCOeval
-
     table = _read_annotations(annotations)
     known_images = {int(image["id"]) for image in table["images"]}
     chosen = known_images if image_ids is None else {int(i) for i in image_ids} & known_images
     _check_ids(results, known_images, {int(c["id"]): str(c["name"]) for c in table["categories"]})
 
+    # pycocotools prints a line at every turn
     with contextlib.redirect_stdout(io.StringIO()):
-        truth = COCO()
-        truth.dataset = table  # type: ignore[assignment]
-        truth.createIndex()
-        detections = COCO()
-        detections.dataset = {  # type: ignore[assignment]
-            "images": table["images"],
-            "categories": table["categories"],
-            "annotations": [_detection(i, row) for i, row in enumerate(results, start=1)],
-        }
-        detections.createIndex()
+        truth = _indexed(table)
+        found = [_detection(at, row) for at, row in enumerate(results, start=1)]
+        detections = _indexed({**table, "annotations": found})
         evaluation = COCOeval(truth, detections, iouType="bbox")
         evaluation.params.imgIds = sorted(chosen)
         evaluation.params.catIds = sorted(int(c["id"]) for c in table["categories"])
@@ -131,6 +124,13 @@ def _read_annotations(annotations: Path | Mapping[str, Any]) -> dict[str, Any]:
         if "area" not in row:
             row["area"] = float(row["bbox"][2]) * float(row["bbox"][3])
     return table
+
+
+def _indexed(table: Any) -> COCO:
+    coco = COCO()
+    coco.dataset = table
+    coco.createIndex()
+    return coco
 
 
 def _check_ids(
