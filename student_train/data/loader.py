@@ -58,7 +58,7 @@ class Batch:
             mask=mask,
             truth=[each.to(device, non_blocking=True) for each in self.truth],
             teachers={
-                name: [each and each.to(device, non_blocking=True) for each in boxes]
+                name: [None if t is None else t.to(device, non_blocking=True) for t in boxes]
                 for name, boxes in self.teachers.items()
             },
             original_sizes=self.original_sizes.to(device, non_blocking=True),
@@ -72,7 +72,7 @@ class Batch:
             mask=self.mask.pin_memory(),
             truth=[each.pin_memory() for each in self.truth],
             teachers={
-                name: [each and each.pin_memory() for each in boxes]
+                name: [None if t is None else t.pin_memory() for t in boxes]
                 for name, boxes in self.teachers.items()
             },
             original_sizes=self.original_sizes.pin_memory(),
@@ -109,7 +109,7 @@ def collate(samples: Sequence[Sample], problems: Sequence[ImageProblem] = ()) ->
 
 
 class _Guarded(Dataset[Loaded | TeachDetrError]):
-    """Hands errors on as values: raised in a loader process they would arrive wrapped in a trace."""
+    """Hands errors on as values: raised in a loader process, they arrive wrapped in a trace."""
 
     def __init__(self, dataset: CocoDetection):
         self.dataset = dataset

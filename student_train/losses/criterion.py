@@ -62,6 +62,25 @@ def fold(names: Sequence[str], values: Tensor) -> dict[str, float]:
     return numbers
 
 
+@dataclass(frozen=True)
+class Task:
+    """A supervision applied to one stack of layers."""
+
+    supervision: Supervision
+    stack: str
+    """what the stack is called, also in error messages"""
+    prediction: Prediction
+    """the whole stack, [L, B, Q, ...]"""
+    targets: list[Targets | None]
+    """per image, as this stack sees them: repeated, or stripped of their classes"""
+    first: int = 0
+    """the layer of the stack it starts at"""
+    weighted: bool = True
+    """False: weights and background are 1 whatever the supervision says"""
+    copies: int = 1
+    """noised copies of the targets that share the normaliser"""
+
+
 class Criterion:
     """Turns a student's output and a list of supervisions into a loss.
 
@@ -93,7 +112,6 @@ class Criterion:
             pending, matched = self._start_matching(tasks)
             counts = mean_counts([each.n_boxes for each in supervisions], device)
             normalisers = dict(zip((s.name for s in supervisions), counts.unbind(), strict=True))
-
             terms = {task.stack: class_term(task.prediction.logits, self.config) for task in tasks}
 
             # known pairs first: the device works on them while the costs travel to the host
@@ -125,7 +143,7 @@ class Criterion:
             for index, match in zip(matched, pending.result(), strict=True)
         }
 
-    def _start_matching(self, tasks: "list[Task]") -> tuple[PendingMatches, list[int]]:
+    def _start_matching(self, tasks: list[Task]) -> tuple[PendingMatches, list[int]]:
         """Begin all matchings of a step; also the indices of the tasks they are for, in order."""
         stacks: dict[str, list[int]] = {}
         for index, task in enumerate(tasks):
@@ -143,7 +161,7 @@ class Criterion:
 
     def _loss(
         self,
-        task: "Task",
+        task: Task,
         terms: dict[str, ClassTerm],
         match: Match,
         normalisers: dict[str, Tensor],
@@ -176,28 +194,8 @@ class Criterion:
         ]
         layers = [str(layer) for layer in range(task.first, len(task.prediction.boxes))]
         names = ["proposals"] if task.stack == PROPOSALS else layers
-        return [f"{supervision.name}/{term}/{name}" for term in TERMS for name in names], torch.cat(
-            values
-        )
-
-
-@dataclass(frozen=True)
-class Task:
-    """A supervision applied to one stack of layers."""
-
-    supervision: Supervision
-    stack: str
-    """what the stack is called, also in error messages"""
-    prediction: Prediction
-    """the whole stack, [L, B, Q, ...]"""
-    targets: list[Targets | None]
-    """per image, as this stack sees them: repeated, or stripped of their classes"""
-    first: int = 0
-    """the layer of the stack it starts at"""
-    weighted: bool = True
-    """False: weights and background are 1 whatever the supervision says"""
-    copies: int = 1
-    """noised copies of the targets that share the normaliser"""
+        parts = [f"{supervision.name}/{term}/{name}" for term in TERMS for name in names]
+        return parts, torch.cat(values)
 
 
 def plan(output: StudentOutput, supervisions: Sequence[Supervision]) -> list[Task]:
@@ -214,12 +212,12 @@ def plan(output: StudentOutput, supervisions: Sequence[Supervision]) -> list[Tas
             if proposals and each.proposals != "off":
                 targets = each.targets
                 if output.proposal_labels == "binary":
-                    targets = [t and replace(t, labels=torch.zeros_like(t.labels)) for t in targets]
+                    targets = [None if t is None else without_classes(t) for t in targets]
                 weighted = each.proposals == "weighted"
                 tasks.append(Task(each, PROPOSALS, proposals, targets, weighted=weighted))
         elif each.group == "one_to_many" and many:
             first = len(many.boxes) - 1 if each.layers == "last" else 0
-            targets = [t and t.repeat(each.repeat) for t in each.targets]
+            targets = [None if t is None else t.repeat(each.repeat) for t in each.targets]
             tasks.append(Task(each, "one-to-many layer", many, targets, first))
         elif each.group == "denoising" and denoising and output.denoising:
             copies = output.denoising.n_groups
@@ -230,6 +228,11 @@ def plan(output: StudentOutput, supervisions: Sequence[Supervision]) -> list[Tas
             "above 0, got none; raise loss.truth or loss.teacher.coefficient"
         )
     return tasks
+
+
+def without_classes(targets: Targets) -> Targets:
+    """For proposals whose logit 0 says that there is an object, of whatever class."""
+    return replace(targets, labels=torch.zeros_like(targets.labels))
 
 
 def known_pairs(task: Task, denoising: Denoising) -> Match:

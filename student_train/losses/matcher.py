@@ -60,7 +60,7 @@ class PendingMatches:
         self._problems = problems
         device = problems[0].prediction.boxes.device
         with torch.no_grad():
-            costs = [_costs(problem, config) for problem in problems]
+            costs = [pair_costs(problem, config) for problem in problems]
             self._shapes = [cost.shape for cost in costs]
             flags = [_finite(problem.prediction) for problem in problems]
             flat = torch.cat([part.flatten().float() for part in (*flags, *costs)])
@@ -141,7 +141,7 @@ def split_by_image(
     return layers
 
 
-def _costs(problem: Problem, config: LossConfig) -> Tensor:
+def pair_costs(problem: Problem, config: LossConfig) -> Tensor:
     """[L, B, T, Q], T = most boxes that an image has in all sets together; padding is arbitrary."""
     logits, boxes = problem.prediction.logits.detach(), problem.prediction.boxes.detach()
     logits = logits.to(torch.promote_types(logits.dtype, torch.float32))

@@ -111,7 +111,7 @@ def _teacher(
     targets = [_known(each, how) for each in boxes]
     if how.correct_above_iou < 1:
         targets = [
-            each and correct_labels(each, mine, how.correct_above_iou)
+            None if each is None else correct_labels(each, mine, how.correct_above_iou)
             for each, mine in zip(targets, truth, strict=True)
         ]
     matching = Supervision(

@@ -9,7 +9,7 @@ from torchvision.ops import box_convert, generalized_box_iou
 
 from student_train.losses.config import LossConfig, MatchCost
 from student_train.losses.geometry import iou_and_giou, to_corners
-from student_train.losses.matcher import Problem, match, start_matching
+from student_train.losses.matcher import Problem, match, pair_costs, start_matching
 from student_train.models.output import StudentOutput, stack
 from student_train.models.targets import Targets
 
@@ -36,7 +36,31 @@ def cost_by_formula(
 
 
 @pytest.mark.parametrize("form", ["focal", "softmax"])
-@pytest.mark.parametrize("count", [3, 9])  # fewer boxes than classes, and more
+@pytest.mark.parametrize("count", [2, 9])  # fewer boxes than classes, and more
+def test_cost_is_the_formula(
+    make_output: MakeOutput, make_targets: MakeTargets, form: str, count: int
+) -> None:
+    layers = stack(make_output().layers)
+    first, second = make_targets(count, 1), make_targets(1, 2, seed=5)
+    weights = MatchCost(class_cost=1.5, l1_cost=3, giou_cost=0.5)
+    config = LossConfig(match=weights, classification=form, giou_eps=0)  # type: ignore[arg-type]
+    sets = [list(first), list(second)]
+    costs = pair_costs(Problem("layer", layers, sets, [0, 0]), config)
+    assert costs.shape == (3, 2, count + 1, 12)
+    for layer, image in itertools.product(range(3), range(2)):
+        logits, boxes = layers.logits[layer, image], layers.boxes[layer, image]
+        expected = torch.cat(
+            [
+                cost_by_formula(logits, boxes, each[image], weights, form)
+                for each in (first, second)
+            ],
+            dim=1,
+        )
+        torch.testing.assert_close(costs[layer, image, : expected.shape[1]], expected.T.detach())
+
+
+@pytest.mark.parametrize("form", ["focal", "softmax"])
+@pytest.mark.parametrize("count", [3, 9])
 def test_matching_is_optimal(
     make_output: MakeOutput, make_targets: MakeTargets, form: str, count: int
 ) -> None:
