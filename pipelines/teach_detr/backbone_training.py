@@ -11,6 +11,7 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import timm
@@ -52,12 +53,13 @@ class DenseDetector(nn.Module):
 
     def __init__(self, backbone: str, n_classes: int) -> None:
         super().__init__()
-        self.body = timm.create_model(
+        body: Any = timm.create_model(
             backbone, features_only=True, pretrained=False, out_indices=(2, 3, 4)
         )
+        self.body = body
         self.heads = nn.ModuleList(
             nn.Sequential(nn.Conv2d(channels, 64, 1), nn.ReLU(), nn.Conv2d(64, n_classes + 4, 1))
-            for channels in self.body.feature_info.channels()
+            for channels in body.feature_info.channels()
         )
         for head in self.heads:
             # the prior of focal loss: at the start every cell says background

@@ -98,7 +98,9 @@ def sql(
     from teach_detr.sql_shell import as_table, as_text, prompt, write_rows
 
     if example == "list":
-        rows = [(q.name, q.title, "--annotations" * q.needs_truth) for q in example_queries()]
+        rows = [
+            (q.name, q.title, "--annotations" * q.needs_truth) for q in example_queries().values()
+        ]
         _out().print(_table(("example", "what it shows", "needs"), rows))
         return
     text = _query_text(query, file, example)
@@ -159,18 +161,18 @@ def check(store: Store, annotations: Annotations = None, as_json: AsJson = False
         _print_json(report.to_json())
     else:
         for problem in report.problems:
-            place = f" {problem.where}" if problem.where else ""
+            place = " ".join(part for part in (problem.file, problem.where) if part)
             _out().print(
-                f"{problem.kind}: {problem.file}{place}: {problem.message} {problem.remedy}",
+                f"{problem.severity}: {problem.kind}: {place}: {problem.message} {problem.remedy}",
                 markup=False,
                 highlight=False,
                 soft_wrap=True,
             )
         counted = ", ".join(f"{n} {what}" for what, n in report.counts.items())
         n = len(report.problems)
-        verdict = "no problems" if not n else "1 problem" if n == 1 else f"{n} problems"
+        verdict = "no problem" if not n else "1 finding" if n == 1 else f"{n} findings"
         _out().print(f"{store}: {verdict} ({counted})", markup=False, highlight=False)
-    if report.problems:
+    if not report.ok:
         raise typer.Exit(1)
 
 

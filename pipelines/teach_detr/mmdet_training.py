@@ -47,8 +47,11 @@ def build_detector(config: Path = CONFIG) -> tuple[Any, tuple[str, ...]]:
     from mmdet.registry import MODELS
     from mmdet.utils import register_all_modules
     from mmengine.config import Config
+    from mmengine.logging import MMLogger
 
     register_all_modules()
+    # it would log the initialisation of every single parameter
+    MMLogger.get_current_instance().setLevel("WARNING")
     settings = Config.fromfile(config)
     model = MODELS.build(settings.model)
     model.init_weights()

@@ -7,7 +7,7 @@ in what the toys are: a detector taught on one style meets another one as a shif
 """
 
 import json
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -192,6 +192,10 @@ def _extent(mask: np.ndarray) -> tuple[int, int, int, int]:
     return int(columns[0]), int(rows[0]), int(columns[-1]) + 1, int(rows[-1]) + 1
 
 
+# ids of the two splits must not meet, for one store may hold both
+VAL_FIRST_ID = 900_001
+VAL_SEED = 1_000_003
+
 CATEGORIES: list[dict[str, object]] = [
     {"id": i + 1, "name": toy.name, "supercategory": toy.supercategory}
     for i, toy in enumerate(TOYS)
@@ -199,13 +203,22 @@ CATEGORIES: list[dict[str, object]] = [
 
 
 def make_split(
-    out: Path, split: str, n_images: int, seed: int, styles: Sequence[str], thin: float = 0.0
+    out: Path,
+    split: str,
+    n_images: int,
+    seed: int,
+    styles: Sequence[str],
+    *,
+    thin: float = 0.0,
+    first_id: int = 1,
+    progress: Callable[[int], None] | None = None,
 ) -> Path:
     """Write `out/<split>/*.jpg` and `out/annotations/instances_<split>.json`; return that.
 
     `thin` is the share of objects that get no annotation (they are in the picture all the same).
     The same arguments give the same bytes: scene i depends on the seed and i alone, so a longer
     split begins with a shorter one.
+    `progress` is called with the number of images drawn so far.
 
     Raises:
         UsageError: an unknown style, or `thin` outside 0..1.
@@ -222,7 +235,7 @@ def make_split(
     for i in range(n_images):
         scene = painter.paint(np.random.default_rng([seed, 2, i]))
         kept = np.random.default_rng([seed, 3, i]).random(len(scene.toys)) >= thin
-        image_id = i + 1
+        image_id = first_id + i
         file_name = f"{image_id:06d}.jpg"
         Image.fromarray(scene.pixels).save(folder / file_name, quality=JPEG_QUALITY)
         height, width = scene.pixels.shape[:2]
@@ -240,6 +253,8 @@ def make_split(
                     "iscrowd": 0,
                 }
             )
+        if progress is not None:
+            progress(i + 1)
     path = out / "annotations" / f"instances_{split}.json"
     path.parent.mkdir(parents=True, exist_ok=True)
     document = {
@@ -269,6 +284,6 @@ def make_scenes(
     Raises:
         UsageError: an unknown style, or `thin` outside 0..1.
     """
-    make_split(out, "train2017", n_train, seed, styles, thin)
-    make_split(out, "val2017", n_val, seed + 1_000_003, styles)
+    make_split(out, "train2017", n_train, seed, styles, thin=thin)
+    make_split(out, "val2017", n_val, seed + VAL_SEED, styles, first_id=VAL_FIRST_ID)
     return out

@@ -13,7 +13,7 @@ from rich.console import Console
 from rich.table import Table
 
 from box_store.errors import TeachDetrError, UsageError
-from box_store.query import example_queries, run_sql
+from box_store.query import example_queries, example_query, run_sql
 
 if TYPE_CHECKING:
     from duckdb import DuckDBPyConnection
@@ -174,12 +174,10 @@ def _command(
         for name, names in columns.items():
             console.print(f"{name}({', '.join(names)})", markup=False, highlight=False)
     elif word == ".examples":
-        for query in example_queries():
+        for query in example_queries().values():
             console.print(f"{query.name}: {query.title}", markup=False, highlight=False)
     elif word == ".example":
-        found = next((query for query in example_queries() if query.name == rest.strip()), None)
-        if found is None:
-            raise UsageError(f"no example {rest.strip()!r}: .examples lists them")
+        found = example_query(rest.strip())
         console.print(found.sql, markup=False, highlight=False)
         console.print(as_table(run_sql(connection, found.sql)))
     else:

@@ -1,0 +1,410 @@
+"""`teach-detr demo`: the whole line, end to end, on scenes that it draws.
+
+Every stage is a public command run as a user would run it, in its own process: teachers and the
+trainer never compete for the cores, what one leaves behind is gone before the next begins, and
+the commands on the screen are the ones to try next. A stage whose result is there is passed over,
+so a stopped demo goes on.
+"""
+
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
+
+from box_store.errors import TeachDetrError, UsageError
+from teach_detr.scenes import VAL_FIRST_ID, VAL_SEED, make_split
+from teach_detr.weights import START_STUDENT, mmdet_checkpoint, weights_folder
+
+MMDET, YOLO, START = "rtmdet", "yolo", "start"
+BASELINE, TAUGHT = "baseline", "taught"
+
+
+class DemoError(TeachDetrError):
+    """A stage of the demo failed, or what it made has not the shape it should have."""
+
+
+class DemoStopped(TeachDetrError):
+    """Ctrl-C or SIGTERM; what was done stays."""
+
+    exit_code = 130
+
+
+@dataclass(frozen=True)
+class DemoSize:
+    """How large everything is; `images` counts files, `steps` are of 16 images each."""
+
+    train_images: int
+    val_images: int
+    other_images: int
+    yolo_seconds: int
+    steps: int
+    evaluate_every: int
+    lr: float = 6e-4
+    seed: int = 7
+    thin: float = 0.33
+    style: str = "dusk"
+
+
+FULL = DemoSize(1280, 250, 1600, 75, 240, 80)
+FAST = DemoSize(64, 24, 96, 4, 8, 4)
+
+
+@dataclass(frozen=True)
+class Places:
+    """Where the demo keeps what it makes."""
+
+    root: Path
+
+    @property
+    def scenes(self) -> Path:
+        """The data set: COCO's layout."""
+        return self.root / "scenes"
+
+    @property
+    def other(self) -> Path:
+        """Fully labelled scenes that the Ultralytics teacher is trained on: YOLO's layout."""
+        return self.root / "other"
+
+    @property
+    def teachers(self) -> Path:
+        """Weights of the teachers."""
+        return self.root / "teachers"
+
+    @property
+    def store(self) -> Path:
+        """The box store."""
+        return self.root / "store"
+
+    def run(self, name: str) -> Path:
+        """The run folder of a student."""
+        return self.root / "runs" / name
+
+    def annotations(self, split: str) -> Path:
+        """COCO annotations of the scenes."""
+        return self.scenes / "annotations" / f"instances_{split}.json"
+
+
+def run_demo(out: Path, *, fast: bool, fresh: bool, console: Console) -> None:
+    """Do what is left of the demo in the folder `out`, then show the comparison.
+
+    Raises:
+        UsageError: `out` holds a demo of the other size, or something else.
+        DemoError: a stage failed.
+        DemoStopped: Ctrl-C; the same command goes on.
+    """
+    from teach_detr.demo_screen import closing_screen
+
+    size = FAST if fast else FULL
+    places = Places(out)
+    _claim(places.root, size, fresh)
+    started = time.monotonic()
+    previous = signal.signal(signal.SIGTERM, _as_interrupt)
+    try:
+        demo = _Demo(places, size, console)
+        demo.draw_scenes()
+        demo.prepare_teachers()
+        demo.fill_store()
+        demo.train_students()
+        demo.mark_time(time.monotonic() - started)
+    except KeyboardInterrupt as error:
+        raise DemoStopped(
+            f"stopped. Run the same command again to go on; everything is in {out}"
+        ) from error
+    finally:
+        signal.signal(signal.SIGTERM, previous)
+    closing_screen(places, size, demo.skipped, demo.seconds, console)
+
+
+def _as_interrupt(signum: int, frame: object) -> None:
+    raise KeyboardInterrupt
+
+
+def _claim(root: Path, size: DemoSize, fresh: bool) -> None:
+    """Make the folder, or see that it belongs to a demo of this size."""
+    note = root / "demo.json"
+    if fresh and note.exists():
+        shutil.rmtree(root)
+    if note.exists():
+        try:
+            known = json.loads(note.read_text(encoding="utf-8"))["size"]
+        except (OSError, ValueError, KeyError, TypeError):
+            known = None
+        if known != asdict(size):
+            raise UsageError(
+                f"{root} holds a demo of another size or version: --fresh begins anew, "
+                "--out chooses another folder"
+            )
+    elif root.exists() and any(root.iterdir()):
+        raise UsageError(f"{root} is not empty and holds no demo: choose another folder with --out")
+    root.mkdir(parents=True, exist_ok=True)
+    if not note.exists():
+        _write_json(note, {"size": asdict(size), "seconds": 0.0})
+
+
+class _Demo:
+    """The stages, in order. Each is safe to run again."""
+
+    def __init__(self, places: Places, size: DemoSize, console: Console) -> None:
+        self.places = places
+        self.size = size
+        self.console = console
+        self.skipped: list[str] = []
+        self.seconds = 0.0
+        # more threads than cores slow everything down; more than four do not help nets this small
+        cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+        self.threads = max(1, min(4, cores or 1))
+
+    # --- scenes ---------------------------------------------------------------------------------
+
+    def draw_scenes(self) -> None:
+        """The data set: labels of the training split thinned, those of validation complete."""
+        size, places = self.size, self.places
+        self._title(f"drawing scenes, with {size.thin:.0%} of the training labels left out")
+        self._draw(
+            places.scenes, "train2017", size.train_images, size.seed, [size.style], size.thin
+        )
+        self._draw(
+            places.scenes,
+            "val2017",
+            size.val_images,
+            size.seed + VAL_SEED,
+            [size.style],
+            first_id=VAL_FIRST_ID,
+        )
+
+    def _draw(
+        self,
+        out: Path,
+        split: str,
+        n_images: int,
+        seed: int,
+        styles: Sequence[str],
+        thin: float = 0.0,
+        first_id: int = 1,
+    ) -> None:
+        # the annotations are written last
+        if (out / "annotations" / f"instances_{split}.json").exists():
+            return
+        with self._bar(f"  {out.name}/{split}", n_images) as advance:
+            make_split(
+                out, split, n_images, seed, styles, thin=thin, first_id=first_id, progress=advance
+            )
+
+    # --- teachers -------------------------------------------------------------------------------
+
+    def prepare_teachers(self) -> None:
+        """mmdet's weights come with the package; YOLO learns now; the start student predicts."""
+        places = self.places
+        mmdet_checkpoint(places.teachers / "rtmdet_toys.pth")
+        if find_spec("ultralytics") is None:
+            self.skipped.append(
+                "no Ultralytics teacher: that extra (AGPL-3.0) is not installed; "
+                "pip install 'teach-detr[ultralytics]' adds it"
+            )
+        elif not (places.teachers / "yolo.pt").exists():
+            self._title(
+                "training a YOLO teacher on other, fully labelled scenes (AGPL-3.0, so none ships)"
+            )
+            self._draw(
+                places.other / "images",
+                "train",
+                self.size.other_images,
+                self.size.seed + 2 * VAL_SEED,
+                ["day", "dusk", "reef"],
+            )
+            self._python(
+                "teach_detr.yolo_training",
+                places.other,
+                places.teachers / "yolo.pt",
+                "--seconds",
+                self.size.yolo_seconds,
+                "--threads",
+                self.threads,
+            )
+        for split in ("train2017", "val2017"):
+            if (places.teachers / "start" / f"{split}.json").exists():
+                continue
+            self._title(f"the start student's own detections on {split}, as COCO results JSON")
+            self._command(
+                "student-train",
+                "eval",
+                weights_folder() / START_STUDENT,
+                *("--data", places.scenes, "--split", split, "--out", places.teachers / "start"),
+                "--json",
+                quiet=True,
+            )
+
+    # --- store ----------------------------------------------------------------------------------
+
+    def fill_store(self) -> None:
+        """Live teachers by Ray, the JSON by import: the same commands as for COCO."""
+        places = self.places
+        if self._is_done("store"):
+            return
+        config = Path(__file__).parent / "configs" / "rtmdet_toys.py"
+        checkpoint = places.teachers / "rtmdet_toys.pth"
+        teachers = [f"{MMDET}=mmdet:{config},weights={checkpoint}"]
+        if (places.teachers / "yolo.pt").exists():
+            teachers.append(f"{YOLO}=ultralytics:{places.teachers / 'yolo.pt'},image_size=192")
+        self._title(f"running {len(teachers)} teachers over both splits into the box store")
+        self._command(
+            "teacher-infer",
+            "run",
+            *("--data", places.scenes, "--split", "train2017", "--split", "val2017"),
+            *("--store", places.store),
+            *(part for text in teachers for part in ("--teacher", text)),
+        )
+        self._command(
+            "teacher-infer",
+            "import",
+            *("--store", places.store, "--name", START, "--licence", "MIT"),
+            *("--score-floor", "0.05"),
+            *("--results", places.teachers / "start" / "train2017.json"),
+            *("--results", places.teachers / "start" / "val2017.json"),
+        )
+        self._mark("store")
+
+    # --- students -------------------------------------------------------------------------------
+
+    def train_students(self) -> None:
+        """The same student twice, same weights, steps, order and seed: without and with boxes."""
+        self._train(BASELINE, "none")
+        self._train(TAUGHT, "all")
+
+    def _train(self, name: str, teachers: str) -> None:
+        if self._is_done(name):
+            return
+        places, size = self.places, self.size
+        self._title(f"fine-tuning the small DINO, teachers: {teachers}")
+        steps_per_epoch = size.train_images // 16
+        self._command(
+            "student-train",
+            "train",
+            *("--preset", "dino-demo", "--init", weights_folder() / START_STUDENT),
+            *("--data", places.scenes, "--store", places.store, "--teachers", teachers),
+            *("--out", places.run(name), "--resume"),
+            f"epochs={-(-size.steps // steps_per_epoch)}",
+            f"steps={size.steps}",
+            f"optim.lr={size.lr}",
+            f"optim.backbone_lr={size.lr}",
+            "optim.warmup_steps=20",
+            f"eval_every={size.evaluate_every / steps_per_epoch}",
+            "save_every=40",
+            f"seed={size.seed}",
+            f"threads={self.threads}",
+        )
+        self._mark(name)
+
+    # --- small things ---------------------------------------------------------------------------
+
+    def mark_time(self, seconds: float) -> None:
+        """Add the seconds of this call to those of the calls that it went on from."""
+        note = self.places.root / "demo.json"
+        known = json.loads(note.read_text(encoding="utf-8"))
+        self.seconds = float(known["seconds"]) + seconds
+        _write_json(note, {**known, "seconds": self.seconds})
+
+    def _title(self, text: str) -> None:
+        self.console.print()
+        self.console.rule(text, align="left", characters="-")
+
+    def _bar(self, label: str, total: int) -> "_Bar":
+        return _Bar(self.console, label, total)
+
+    def _marker(self, stage: str) -> Path:
+        return self.places.root / "done" / stage
+
+    def _is_done(self, stage: str) -> bool:
+        return self._marker(stage).exists()
+
+    def _mark(self, stage: str) -> None:
+        self._marker(stage).parent.mkdir(exist_ok=True)
+        self._marker(stage).touch()
+
+    def _command(self, tool: str, *arguments: object, quiet: bool = False) -> None:
+        shown = " ".join(_short(str(argument)) for argument in arguments)
+        self.console.print(f"$ {tool} {shown}", style="dim", markup=False, soft_wrap=True)
+        module = {"teacher-infer": "teacher_infer.cli", "student-train": "student_train.cli"}[tool]
+        self._python(module, *arguments, quiet=quiet)
+
+    def _python(self, module: str, *arguments: object, quiet: bool = False) -> None:
+        """Run a module of ours in a new process.
+
+        Raises:
+            DemoError: it failed; what it said is on the screen already, or is in the message.
+            KeyboardInterrupt: it, or this process, was stopped.
+        """
+        environment = {
+            **os.environ,
+            "OMP_NUM_THREADS": str(self.threads),
+            "RAY_USAGE_STATS_ENABLED": "0",
+            "PYTHONUNBUFFERED": "1",
+        }
+        command = [sys.executable, "-W", "ignore", "-m", module, *map(str, arguments)]
+        process = subprocess.Popen(
+            command,
+            env=environment,
+            stdout=subprocess.DEVNULL if quiet else None,
+            stderr=subprocess.PIPE if quiet else None,
+            text=True,
+        )
+        try:
+            _, said = process.communicate()
+        except KeyboardInterrupt:
+            # Ctrl-C reached it as well; SIGTERM reached only us. Give it time to save its state
+            process.terminate()
+            try:
+                process.wait(30)
+            except subprocess.TimeoutExpired:
+                process.kill()
+            raise
+        if process.returncode in (130, -signal.SIGINT, -signal.SIGTERM):
+            raise KeyboardInterrupt
+        if process.returncode:
+            raise DemoError(
+                f"{module} ended with {process.returncode}. {(said or '').strip()[-600:]}".strip()
+            )
+
+
+class _Bar:
+    """A progress bar on a terminal, nothing elsewhere; yields what takes the count so far."""
+
+    def __init__(self, console: Console, label: str, total: int) -> None:
+        self._progress = Progress(
+            TextColumn("{task.description}"),
+            BarColumn(),
+            MofNCompleteColumn(),
+            console=console,
+            disable=not console.is_terminal,
+        )
+        self._task = self._progress.add_task(label, total=total)
+
+    def __enter__(self) -> Any:
+        self._progress.start()
+        return lambda done: self._progress.update(self._task, completed=done)
+
+    def __exit__(self, *exception: object) -> None:
+        self._progress.stop()
+
+
+def _short(text: str) -> str:
+    """Paths inside the package by their last parts: commands should fit a screen."""
+    package = str(Path(__file__).parent)
+    return text.replace(package, "teach_detr")
+
+
+def _write_json(path: Path, value: Any) -> None:
+    part = path.with_name(path.name + ".part")
+    part.write_text(json.dumps(value, indent=1), encoding="utf-8")
+    part.replace(path)

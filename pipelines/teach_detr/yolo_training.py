@@ -1,0 +1,106 @@
+"""Train the demo's Ultralytics teacher, in a process of its own.
+
+Ultralytics is AGPL-3.0 and an optional extra: nothing else of this package imports it, its
+weights are not shipped, and what leaves this process is a file of weights that the user made.
+
+    python -m teach_detr.yolo_training FOLDER OUT.pt --seconds 75 --threads 2
+
+FOLDER holds `images/train/*.jpg` and `images/annotations/instances_train.json`.
+"""
+
+import argparse
+import json
+import os
+import shutil
+import tempfile
+from pathlib import Path
+
+from box_store.coco_annotations import load_coco
+
+
+def write_labels(folder: Path) -> Path:
+    """Write YOLO's label files and `data.yaml` for the COCO annotations in `folder`.
+
+    A line is `class cx cy w h`, the class counted from 0 in the order of ids, lengths relative to
+    the image.
+    """
+    coco = load_coco(folder / "images" / "annotations" / "instances_train.json")
+    index = {category.id: i for i, category in enumerate(coco.categories.items)}
+    labels = folder / "labels" / "train"
+    labels.mkdir(parents=True, exist_ok=True)
+    for image in coco.images:
+        truth = coco.annotations_of(image.id)
+        lines = []
+        for (x, y, w, h), category in zip(
+            truth.boxes_xywh.tolist(), truth.category_ids.tolist(), strict=True
+        ):
+            values = (
+                (x + w / 2) / image.width,
+                (y + h / 2) / image.height,
+                w / image.width,
+                h / image.height,
+            )
+            lines.append(f"{index[category]} " + " ".join(f"{value:.6f}" for value in values))
+        (labels / image.file_name).with_suffix(".txt").write_text("\n".join(lines))
+    path = folder / "data.yaml"
+    names = json.dumps(list(coco.categories.names))
+    root = json.dumps(str(folder.resolve()))
+    path.write_text(f"path: {root}\ntrain: images/train\nval: images/train\nnames: {names}\n")
+    return path
+
+
+def train(folder: Path, out: Path, seconds: float, threads: int) -> None:
+    """Train YOLO11n from nothing for about `seconds` (the clock starts with the first batch)."""
+    data = write_labels(folder)
+    with tempfile.TemporaryDirectory(prefix="teach-detr-yolo-") as work:
+        os.environ["YOLO_OFFLINE"] = "True"
+        os.environ["YOLO_CONFIG_DIR"] = work
+        os.environ["YOLO_AUTOINSTALL"] = "False"
+        import torch
+        from ultralytics import YOLO, settings
+
+        settings.update({"sync": False})
+        torch.set_num_threads(threads)
+        model = YOLO("yolo11n.yaml")
+        model.train(
+            data=str(data),
+            time=seconds / 3600,
+            imgsz=192,
+            batch=16,
+            device="cpu",
+            workers=0,
+            cache="ram",
+            optimizer="AdamW",
+            lr0=2e-3,
+            lrf=0.05,
+            warmup_epochs=0.5,
+            mosaic=0.0,
+            scale=0.3,
+            degrees=0.0,
+            amp=False,
+            val=False,
+            plots=False,
+            seed=0,
+            verbose=False,
+            project=work,
+            name="run",
+        )
+        out.parent.mkdir(parents=True, exist_ok=True)
+        part = out.with_suffix(".part")
+        shutil.copyfile(Path(work) / "run" / "weights" / "last.pt", part)
+        part.replace(out)
+
+
+def main() -> None:
+    """Read the arguments and train."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else "")
+    parser.add_argument("folder", type=Path)
+    parser.add_argument("out", type=Path)
+    parser.add_argument("--seconds", type=float, default=75)
+    parser.add_argument("--threads", type=int, default=1)
+    given = parser.parse_args()
+    train(given.folder, given.out, given.seconds, given.threads)
+
+
+if __name__ == "__main__":
+    main()
