@@ -339,12 +339,11 @@ def _label(
     local: bool,
     address: str | None,
 ) -> None:
-    console = Console(stderr=True)
-    # `kill` stops a run as orderly as Ctrl-C does
+    pool, why = _pool(specs, local, address)
+    # `kill` stops a run as orderly as Ctrl-C does; only now, as Ray installs a handler of its own
     previous = signal.signal(signal.SIGTERM, _interrupt)
     try:
-        pool, why = _pool(specs, local, address)
-        with make_reporter(console) as reporter:
+        with make_reporter(Console(stderr=True)) as reporter:
             reporter.note(f"workers: {pool.description}{why}")
             Service(store, dataset, pool, reporter).run(jobs)
     finally:

@@ -52,7 +52,7 @@ class Pace:
     n_bad: int = 0
     state: str = "waiting"
     started: float | None = None
-    clock: Callable[[], float] = field(default=time.monotonic, repr=False)
+    clock: Callable[[], float] = field(default_factory=lambda: time.monotonic, repr=False)
 
     def begin(self) -> None:
         """The teacher is ready for its first image."""
