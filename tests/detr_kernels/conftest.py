@@ -36,7 +36,8 @@ class Case:
         pixels = sum(h * w for h, w in self.levels)
         low, high = self.reach
         # a multiple of 1/16 is the same number in every dtype
-        value = torch.randint(-32, 32, (self.batch, pixels, self.heads, self.dim)) / 16
+        sizes = (self.batch, pixels, self.heads, self.dim)
+        value = torch.randint(-32, 32, sizes, generator=generator) / 16
         grouping = (self.batch, self.queries, self.heads, len(self.levels), self.points)
         locations = torch.rand((*grouping, 2), generator=generator) * (high - low) + low
         weights = torch.randn(grouping, generator=generator)

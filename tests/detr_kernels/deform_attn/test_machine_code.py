@@ -55,7 +55,9 @@ def instructions(kernel: str, dtype: str, dim: int = 32, wide: bool = False) -> 
     compiled = triton.compile(
         source, target=GPUTarget("cuda", 90, 32), options={"num_warps": module.NUM_WARPS}
     )
-    opcodes = re.findall(r"\t(?:@!?U?P\w+ )?\s*([A-Z][A-Za-z0-9_.]*)", get_sass(compiled.asm["cubin"]))
+    opcodes = re.findall(
+        r"\t(?:@!?U?P\w+ )?\s*([A-Z][A-Za-z0-9_.]*)", get_sass(compiled.asm["cubin"])
+    )
     return Counter(opcodes), rows // module.NUM_WARPS * POINTS
 
 

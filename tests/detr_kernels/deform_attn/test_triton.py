@@ -13,7 +13,8 @@ from detr_kernels import BackendError, deform_attn, deform_attn_reference
 pytestmark = pytest.mark.interpreter
 
 # value's dtype -> relative RMS error: fp32 sums, one rounding of output and grad value
-TOLERANCE = {torch.float32: 2e-6, torch.float16: 4e-4, torch.bfloat16: 3e-3}
+# (to bf16 the interpreter cuts off, where a GPU rounds)
+TOLERANCE = {torch.float32: 2e-6, torch.float16: 4e-4, torch.bfloat16: 6e-3}
 
 
 def triton(levels):
