@@ -76,7 +76,8 @@ def test_training_order(n: int, world: int) -> None:
     assert all(len(batch) == 2 for batches in per_rank for batch in batches)
     flat = [key.index for step in zip(*per_rank, strict=True) for b in step for key in b]
     assert set(flat) == set(range(n))
-    assert sorted(flat[:n]) == list(range(n))  # only the fill of the last batch repeats
+    assert sorted(flat[:n]) == list(range(n))
+    assert flat[n:] == [flat[i % n] for i in range(len(flat) - n)]  # the fill of the last batch
     other = Order(n, 2, shuffle=True, seed=3, world=world)
     other.epoch = 1
     if n > 5:
