@@ -92,6 +92,7 @@ def test_names_in_any_script_and_in_subfolders(tmp_path, photo):
     assert load(tmp_path, encoded(photo, "JPEG"), "ordner/größe 写真 é.jpg").any()
 
 
+@pytest.mark.slow
 def test_the_pixels_are_those_of_torchvision(tmp_path, photo):
     torch = pytest.importorskip("torch")
     io_module = pytest.importorskip("torchvision.io")

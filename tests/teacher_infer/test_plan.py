@@ -3,7 +3,7 @@
 import hashlib
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from teacher_infer.class_map import ClassMap
@@ -13,6 +13,7 @@ from teacher_infer.plan import default_unit_size, make_record, make_units, weigh
 from teacher_infer.spec import parse_teacher
 
 
+@settings(deadline=None, max_examples=30)
 @given(st.integers(1, 3000), st.integers(1, 600))
 def test_units_hold_every_image_once_and_in_order(n_images, size):
     tasks = [ImageTask(image_id, "a.jpg", 1, 1, "/") for image_id in range(n_images)]
