@@ -1,0 +1,264 @@
+"""Training runs of a tiny DINO: exact resuming, clean stops, what is written."""
+
+import io
+import json
+import os
+import signal
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from rich.console import Console
+
+from box_store.categories import Categories
+from student_train import engine
+from student_train.checkpoint import load_state, load_weights
+from student_train.config import resolve
+from student_train.engine import Trainer
+from student_train.errors import CheckpointError, Interrupted, NonFiniteLoss, RunError
+from student_train.launch import train
+from student_train.metrics import read_metrics
+from student_train.overrides import Layer
+from student_train.presets import load_preset
+from student_train.run_folder import RunFolder
+
+FAST = {"model.dn_number": "4", "model.n_queries": "8", "model.top_k": "8", "eval_every": "0"}
+
+
+def run(data: Path, out: Path, *, resume: bool = False, overwrite: bool = False, **values: Any):
+    """Train the tiny preset; `a__b=c` sets `a.b`. What it printed."""
+    settings = FAST | {"data.root": str(data)}
+    settings |= {key.replace("__", "."): str(value) for key, value in values.items()}
+    resolved = resolve(load_preset("dino-tiny"), arguments=[Layer("argument", settings)])
+    printed = io.StringIO()
+    console = Console(file=printed, width=200)
+    train(resolved, out, console, resume=resume, overwrite=overwrite, command=["test"])
+    return printed.getvalue()
+
+
+def weights(out: Path) -> dict[str, torch.Tensor]:
+    return load_state(out / "checkpoints")[0]["model"]
+
+
+def assert_same(a: Path, b: Path, apart: Sequence[str] = ()) -> None:
+    """Bit-identical weights."""
+    first, second = weights(a), weights(b)
+    assert first.keys() == second.keys()
+    different = [key for key in first if not torch.equal(first[key], second[key])]
+    assert different == list(apart)
+
+
+def stop_at(monkeypatch: pytest.MonkeyPatch, step: int, action: Any) -> None:
+    """Do `action(trainer)` when the training loop is about to make step `step`."""
+    original = Trainer._step
+
+    def _step(self: Trainer, *args: Any) -> int:
+        if self.position.step == step:
+            action(self)
+        return original(self, *args)
+
+    monkeypatch.setattr(Trainer, "_step", _step)
+
+
+class Killed(BaseException):
+    """Stands for SIGKILL: nothing is caught, nothing is saved."""
+
+
+def kill(_: Trainer) -> None:
+    raise Killed
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("step", [5, 7])
+def test_a_killed_run_ends_bit_identical(
+    toy: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, step: int
+):
+    run(toy, tmp_path / "whole", steps=9, save_every=2, optim__ema=0.9)
+    with monkeypatch.context() as patch:
+        stop_at(patch, step, kill)
+        with pytest.raises(Killed):
+            run(toy, tmp_path / "cut", steps=9, save_every=2, optim__ema=0.9)
+    printed = run(toy, tmp_path / "cut", resume=True, steps=9, save_every=2, optim__ema=0.9)
+    assert f"resuming after step {step // 2 * 2}" in printed
+    assert_same(tmp_path / "whole", tmp_path / "cut")
+    best = [
+        load_weights(tmp_path / name / "checkpoints/best.safetensors")[0]
+        for name in ("whole", "cut")
+    ]
+    assert all(torch.equal(best[0][key], best[1][key]) for key in best[0])
+
+
+@pytest.mark.slow
+def test_resumed_metrics_have_every_record_once(
+    toy: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    values = {"steps": 6, "save_every": 2, "log_every": 1, "eval_every": 1}
+    with monkeypatch.context() as patch:
+        stop_at(patch, 5, kill)
+        with pytest.raises(Killed):
+            run(toy, tmp_path / "run", **values)
+    run(toy, tmp_path / "run", resume=True, **values)
+    records = list(read_metrics(tmp_path / "run/metrics.jsonl"))
+    assert [r["step"] for r in records if r["kind"] == "train"] == [1, 2, 3, 4, 5, 6]
+    assert [r["step"] for r in records if r["kind"] == "eval"] == [3, 6]
+
+
+@pytest.mark.slow
+def test_an_evaluation_that_was_cut_off_is_made_up_for(
+    toy: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    with monkeypatch.context() as patch:
+        patch.setattr(engine, "evaluate_model", lambda *_: kill(_))
+        with pytest.raises(Killed):
+            run(toy, tmp_path / "run", steps=3, eval_every=1)
+    printed = run(toy, tmp_path / "run", resume=True, steps=3, eval_every=1)
+    assert "4 images of val2017: AP" in printed
+    assert (tmp_path / "run/checkpoints/best.safetensors").exists()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_a_signal_saves_the_state_and_says_how_to_go_on(
+    toy: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, number: int
+):
+    with monkeypatch.context() as patch:
+        stop_at(patch, 1, lambda _: os.kill(os.getpid(), number))
+        with pytest.raises(Interrupted, match="--resume") as caught:
+            run(toy, tmp_path / "cut", steps=4)
+    assert caught.value.exit_code == 128 + number
+    assert "stopped after step 2 of 4" in str(caught.value)
+    run(toy, tmp_path / "cut", resume=True, steps=4)
+    run(toy, tmp_path / "whole", steps=4)
+    assert_same(tmp_path / "whole", tmp_path / "cut")
+
+
+@pytest.mark.slow
+def test_a_damaged_last_state_costs_a_few_steps_only(toy: Path, tmp_path: Path):
+    run(toy, tmp_path / "run", steps=4, save_every=2)
+    last = tmp_path / "run/checkpoints/last.pt"
+    expected = weights(tmp_path / "run")
+    last.write_bytes(last.read_bytes()[:1000])
+    printed = run(toy, tmp_path / "run", resume=True, steps=4, save_every=2)
+    assert "last.pt is damaged" in printed
+    found = weights(tmp_path / "run")
+    assert all(torch.equal(found[key], expected[key]) for key in expected)
+
+
+def break_the_class_head(trainer: Trainer) -> None:
+    for name, parameter in trainer.model.named_parameters():
+        if "classes" in name:
+            parameter.data.fill_(float("nan"))
+
+
+def test_a_loss_that_is_not_finite_stops_the_run(
+    toy: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    stop_at(monkeypatch, 2, break_the_class_head)
+    with pytest.raises(NonFiniteLoss, match=r"step 3.*last\.pt.*--init"):
+        run(toy, tmp_path / "run", steps=4)
+    assert load_state(tmp_path / "run/checkpoints")[0]["position"]["step"] == 2
+
+
+def test_a_gradient_that_is_not_finite_stops_the_run(
+    toy: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setattr(engine, "clip_gradients", lambda *_: torch.tensor(float("inf")))
+    with pytest.raises(NonFiniteLoss, match="step 1: the gradient, with finite losses"):
+        run(toy, tmp_path / "run", steps=2)
+
+
+@pytest.mark.slow
+def test_no_teachers_is_bit_identical_to_no_store(toy: Path, store: Path, tmp_path: Path):
+    run(toy, tmp_path / "plain", steps=3)
+    run(toy, tmp_path / "none", steps=3, teachers__store=store, teachers__names="none")
+    assert_same(tmp_path / "plain", tmp_path / "none")
+
+
+def test_teachers_change_the_result_and_have_their_own_loss(toy: Path, store: Path, tmp_path: Path):
+    run(toy, tmp_path / "plain", steps=2, log_every=1)
+    printed = run(toy, tmp_path / "taught", steps=2, log_every=1, teachers__store=store)
+    assert "teacher late: 12 boxes in 6 of 12 training images" in printed
+    assert "sharp" in printed
+    record = next(read_metrics(tmp_path / "taught/metrics.jsonl"))
+    assert record["loss"]["teacher:sharp"] > 0
+    assert sum(v for k, v in record["loss"].items() if k != "total") == pytest.approx(
+        record["loss"]["total"], rel=1e-4
+    )
+    assert "teacher:sharp/class/0" in record["parts"]
+    first, second = weights(tmp_path / "plain"), weights(tmp_path / "taught")
+    assert any(not torch.equal(first[key], second[key]) for key in first)
+
+
+def test_teachers_can_be_fused_into_one(toy: Path, store: Path, tmp_path: Path):
+    run(toy, tmp_path / "run", steps=1, teachers__store=store, teachers__combine="fused")
+    record = next(read_metrics(tmp_path / "run/metrics.jsonl"))
+    assert "teacher:fused" in record["loss"]
+    assert "teacher:sharp" not in record["loss"]
+
+
+def test_a_batch_can_be_split_to_save_memory(toy: Path, tmp_path: Path):
+    printed = run(toy, tmp_path / "run", steps=4, optim__accumulate=2, log_every=1)
+    assert "schedule  4 steps of 4 images, 3 an epoch" in printed
+    assert [
+        r["step"] for r in read_metrics(tmp_path / "run/metrics.jsonl") if r["kind"] == "train"
+    ] == [1, 2, 3, 4]
+
+
+def test_the_run_folder_tells_what_was_run(toy: Path, tmp_path: Path):
+    run(toy, tmp_path / "run", steps=2, eval_every=1)
+    content = json.loads((tmp_path / "run/config.json").read_text())
+    assert content["origins"]["steps"] == "argument"
+    assert content["origins"]["model.n_classes"] == "data"
+    assert content["config"]["model"]["n_classes"] == 3
+    assert content["versions"]["torch"]
+    assert Categories.from_coco(content["classes"]["categories"]).names == ("red", "green", "blue")
+    assert RunFolder(tmp_path / "run").read().config.steps == 2
+    results = json.loads((tmp_path / "run/results/val2017.json").read_text())
+    assert {row["category_id"] for row in results} <= {2, 5, 9}
+
+
+def test_a_former_run_is_not_overwritten_unasked(toy: Path, tmp_path: Path):
+    run(toy, tmp_path / "run", steps=1)
+    with pytest.raises(RunError, match="holds a run already"):
+        run(toy, tmp_path / "run", steps=1)
+    run(toy, tmp_path / "run", steps=2, overwrite=True)
+    assert load_state(tmp_path / "run/checkpoints")[0]["position"]["step"] == 2
+
+
+def test_a_resumed_run_keeps_its_settings(toy: Path, tmp_path: Path):
+    run(toy, tmp_path / "run", steps=1)
+    with pytest.raises(RunError, match=r"optim\.lr: 0\.001 -> 0\.1"):
+        run(toy, tmp_path / "run", resume=True, steps=2, optim__lr=0.1)
+    run(toy, tmp_path / "run", resume=True, steps=2)
+    assert load_state(tmp_path / "run/checkpoints")[0]["position"]["step"] == 2
+
+
+def test_resuming_nothing_starts(toy: Path, tmp_path: Path):
+    assert "nothing to resume: starting" in run(toy, tmp_path / "run", resume=True, steps=1)
+
+
+def test_a_state_of_another_model_does_not_fit(toy: Path, tmp_path: Path):
+    run(toy, tmp_path / "run", steps=1)
+    content = json.loads((tmp_path / "run/config.json").read_text())
+    content["config"]["model"]["n_queries"] = 9
+    (tmp_path / "run/config.json").write_text(json.dumps(content))
+    with pytest.raises(CheckpointError, match="does not fit"):
+        run(toy, tmp_path / "run", resume=True, steps=2, model__n_queries=9)
+
+
+@pytest.mark.slow
+def test_a_student_learns_what_it_is_shown(toy: Path, tmp_path: Path):
+    """Loss falls well below its start on 12 pictures of rectangles."""
+    run(
+        toy,
+        tmp_path / "run",
+        epochs=20,
+        log_every=10,
+        data__val_split="none",
+        optim__drop_epochs=19,
+        model__n_queries=20,
+    )
+    totals = [r["loss"]["total"] for r in read_metrics(tmp_path / "run/metrics.jsonl")]
+    assert totals[-1] < 0.8 * totals[0]

@@ -1,0 +1,111 @@
+"""Running means, `metrics.jsonl`, and the progress line."""
+
+import io
+import json
+import math
+from pathlib import Path
+
+import pytest
+import torch
+from rich.console import Console
+
+from student_train.metrics import Clock, MetricsLog, RunningMeans, read_metrics
+from student_train.progress import ProgressLine, Status, duration
+
+
+def test_a_part_that_is_absent_counts_as_zero():
+    means = RunningMeans()
+    means.add(("a", "b"), torch.tensor([1.0, 2.0]))
+    means.add(("a",), torch.tensor([3.0]))
+    assert means.take() == {"a": 2.0, "b": 1.0}
+    assert means.take() == {}
+
+
+def test_records_are_lines_of_json_without_nan(tmp_path: Path):
+    log = MetricsLog(tmp_path / "metrics.jsonl")
+    log.write("train", {"step": 1, "loss": {"total": math.nan}, "parts": [math.inf, 1.0]})
+    line = (tmp_path / "metrics.jsonl").read_text()
+    assert json.loads(line) == {
+        "kind": "train",
+        "step": 1,
+        "loss": {"total": None},
+        "parts": [None, 1.0],
+    }
+
+
+def test_a_line_cut_by_a_kill_is_skipped_and_later_records_go(tmp_path: Path):
+    path = tmp_path / "metrics.jsonl"
+    log = MetricsLog(path)
+    for step in (1, 2, 3):
+        log.write("train", {"step": step})
+    with path.open("a") as file:
+        file.write('{"kind": "tra')
+    assert [record["step"] for record in read_metrics(path)] == [1, 2, 3]
+    MetricsLog(path).keep(lambda record: record["step"] <= 2)
+    assert [json.loads(line)["step"] for line in path.read_text().splitlines()] == [1, 2]
+
+
+def test_evaluations_do_not_count_as_training_time(monkeypatch: pytest.MonkeyPatch):
+    now = iter([0.0, 10.0, 16.0, 18.0]).__next__
+    monkeypatch.setattr("student_train.metrics.time.perf_counter", now)
+    clock = Clock(total_steps=10, step=0)
+    with clock.excluded():
+        pass
+    speed, left = clock.read(4, batch_size=8)
+    # 18 s less the 6 s of the evaluation, for 4 steps of 8 images
+    assert speed == pytest.approx(32 / 12)
+    assert left == pytest.approx(6 * 3)
+
+
+def status() -> Status:
+    losses = {
+        "total": 12.3,
+        "class": 1.0,
+        "box": 2.0,
+        "giou": 3.0,
+        "denoising": 4.0,
+        "teacher:yolox": 2.3,
+    }
+    return Status(3, 36, 1200, 7330, 12.34, 3723.0, 1e-4, losses)
+
+
+def test_the_line_is_folded_and_names_every_teacher():
+    assert status().line() == (
+        "epoch 3/36  step 1200/7330  12.3 images/s  loss 12.30 "
+        "(class 1.00 box 2.00 giou 3.00 denoising 4.00 yolox 2.30)  lr 1e-04  1:02:03 left"
+    )
+
+
+def test_without_a_terminal_the_line_is_plain():
+    out = io.StringIO()
+    progress = ProgressLine(Console(file=out, width=40), total_steps=7330)
+    progress.advance(1)
+    progress.show(status())
+    progress.close()
+    assert out.getvalue() == status().line() + "\n"
+
+
+def test_on_a_terminal_the_line_stays_in_place():
+    out = io.StringIO()
+    console = Console(file=out, width=200, force_terminal=True)
+    progress = ProgressLine(console, total_steps=7330)
+    progress.show(status())
+    progress.say("a message")
+    progress.close()
+    assert "a message" in out.getvalue()
+    assert "\x1b[" in out.getvalue()
+
+
+def test_other_processes_say_nothing():
+    progress = ProgressLine(None, total_steps=1)
+    progress.show(status())
+    progress.say("x")
+    progress.close()
+
+
+@pytest.mark.parametrize(
+    ("seconds", "text"),
+    [(0, "0:00"), (59.6, "1:00"), (3599, "59:59"), (3600, "1:00:00"), (math.inf, "?")],
+)
+def test_durations(seconds: float, text: str):
+    assert duration(seconds) == text

@@ -1,0 +1,100 @@
+"""Parameter groups, the learning rate by step, the weight average."""
+
+import pytest
+import torch
+from torch import nn
+
+from student_train.config import OptimConfig
+from student_train.optim import (
+    WeightAverage,
+    clip_gradients,
+    lr_factor,
+    make_optimizer,
+    parameter_groups,
+    set_lr,
+)
+
+
+class Student(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.backbone = nn.Linear(2, 2)
+        self.backbone.bias.requires_grad_(False)
+        self.attention = nn.ModuleDict({"sampling_offsets": nn.Linear(2, 2)})
+        self.head = nn.Linear(2, 2)
+
+
+def sizes(config: OptimConfig) -> dict[str, tuple[int, float]]:
+    groups = parameter_groups(Student(), config)
+    return {g["name"]: (len(g["params"]), g["lr"]) for g in groups}  # type: ignore[arg-type]
+
+
+def test_the_backbone_learns_at_its_own_rate_and_frozen_parameters_do_not():
+    assert sizes(OptimConfig(lr=1e-4, backbone_lr=1e-5)) == {
+        "head": (4, 1e-4),
+        "backbone": (1, 1e-5),
+    }
+
+
+def test_offsets_can_learn_more_slowly():
+    groups = sizes(OptimConfig(lr=1e-4, backbone_lr=1e-5, offsets_lr_factor=0.1))
+    assert groups["head"] == (2, 1e-4)
+    assert groups["offsets"] == (2, pytest.approx(1e-5))
+
+
+def test_a_backbone_rate_of_zero_freezes_it():
+    model = Student()
+    names = [group["name"] for group in parameter_groups(model, OptimConfig(backbone_lr=0))]
+    assert names == ["head"]
+    assert not any(p.requires_grad for p in model.backbone.parameters())
+
+
+def test_steps_drop_after_whole_and_fractional_epochs():
+    config = OptimConfig(drop_epochs=(2, 3.5), drop_factor=0.1)
+    factors = [lr_factor(config, step, 10, 50) for step in (0, 19, 20, 34, 35, 49)]
+    assert factors == pytest.approx([1, 1, 0.1, 0.1, 0.01, 0.01])
+
+
+def test_warm_up_rises_to_the_full_rate():
+    config = OptimConfig(schedule="constant", warmup_steps=4)
+    factors = [lr_factor(config, step, 10, 50) for step in range(6)]
+    assert factors == pytest.approx([0.25, 0.5, 0.75, 1, 1, 1])
+
+
+def test_the_cosine_ends_at_the_lowest_rate():
+    config = OptimConfig(lr=1e-2, schedule="cosine", min_lr=1e-3)
+    assert lr_factor(config, 0, 10, 100) == pytest.approx(1)
+    assert lr_factor(config, 50, 10, 100) == pytest.approx(0.55)
+    assert lr_factor(config, 100, 10, 100) == pytest.approx(0.1)
+
+
+def test_rates_are_set_from_the_base():
+    optimizer = make_optimizer(
+        Student(), OptimConfig(lr=1e-4, backbone_lr=1e-5), torch.device("cpu")
+    )
+    set_lr(optimizer, 0.1)
+    assert set_lr(optimizer, 0.5) == pytest.approx({"head": 5e-5, "backbone": 5e-6})
+
+
+def test_clipping_returns_the_norm_before():
+    weight = nn.Parameter(torch.zeros(2))
+    weight.grad = torch.tensor([3.0, 4.0])
+    assert clip_gradients([weight], 0.0).item() == pytest.approx(5)
+    assert clip_gradients([weight], 0.1).item() == pytest.approx(5)
+    assert weight.grad.norm().item() == pytest.approx(0.1, rel=1e-4)
+
+
+def test_the_average_follows_the_weights_and_comes_back():
+    model = nn.Linear(1, 1, bias=False)
+    nn.init.zeros_(model.weight)
+    average = WeightAverage(model, decay=0.5)
+    nn.init.ones_(model.weight)
+    average.update(model)
+    # the first decay is min(0.5, 1 / 10)
+    assert average.model.weight.item() == pytest.approx(0.9)
+    restored = WeightAverage(model, decay=0.5)
+    restored.load_state_dict(average.state_dict())
+    average.update(model)
+    restored.update(model)
+    assert torch.equal(average.model.weight, restored.model.weight)
+    assert not average.model.weight.requires_grad
