@@ -147,10 +147,9 @@ def _session(runtime: Any, path: Path, spec: AdapterSpec) -> Any:
         options.intra_op_num_threads = spec.threads
         # idle threads of several workers would otherwise spin on each other's cores
         options.add_session_config_entry("session.intra_op.allow_spinning", "0")
+    providers = _providers(runtime, spec)
     try:
-        return runtime.InferenceSession(str(path), options, providers=_providers(runtime, spec))
-    except AdapterError:
-        raise
+        return runtime.InferenceSession(str(path), options, providers=providers)
     except Exception as error:  # onnxruntime's own exceptions share no narrower base
         raise AdapterError(f"{path}: onnxruntime can't open it as a model: {error}") from error
 

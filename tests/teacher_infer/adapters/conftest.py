@@ -1,0 +1,252 @@
+"""Small models of every framework, built here with random weights, and images to run them on."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from teacher_infer.adapter import AdapterSpec
+
+Pictures = dict[str, np.ndarray]
+
+
+@pytest.fixture(scope="session")
+def pictures() -> Pictures:
+    """uint8 RGB images: two of one size, odd sizes, a single pixel, and grey turned RGB."""
+    random = np.random.default_rng(7)
+
+    def scene(height: int, width: int) -> np.ndarray:
+        # blobs rather than noise: features that survive scaling
+        coarse = random.integers(0, 256, (5, 6, 3), dtype=np.uint8)
+        rows = np.arange(height) * 5 // height
+        columns = np.arange(width) * 6 // width
+        return coarse[rows][:, columns]
+
+    grey = scene(50, 70)[..., :1]
+    return {
+        "first": scene(48, 64),
+        "second": scene(48, 64),
+        "odd": scene(37, 101),
+        "pixel": scene(1, 1),
+        "grey": np.repeat(grey, 3, axis=2),
+    }
+
+
+@pytest.fixture(scope="session")
+def boxes_model(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Path]:
+    """boxes_model(batch="n", ...) -> an ONNX detector whose boxes follow the image it is shown.
+
+    Input [batch, 3, 32, 32] (RGB, 0..1); three boxes an image in pixels of the input. The first one
+    ends at column 32 * mean of red; the scores are mean of red, mean of green, and 0.5.
+    """
+    onnx = pytest.importorskip("onnx")
+    from onnx import TensorProto, helper, numpy_helper
+
+    def build(
+        batch: int | str = "n",
+        size: Sequence[int | str] = (32, 32),
+        tells_size: bool = False,
+        joined: bool = False,
+    ) -> Path:
+        def constant(name: str, values: Any, dtype: Any = np.float32) -> Any:
+            return numpy_helper.from_array(np.array(values, dtype), name)
+
+        def node(kind: str, inputs: list[str], output: str, **attributes: Any) -> Any:
+            return helper.make_node(kind, inputs, [output], **attributes)
+
+        nodes = [
+            node("ReduceMean", ["images"], "means", axes=[2, 3], keepdims=0),
+            node("Gather", ["means", "red"], "r", axis=1),
+            node("Gather", ["means", "green"], "g", axis=1),
+            node("Mul", ["r", "zero"], "none"),
+            node("Add", ["none", "half"], "h"),
+            node("Concat", ["r", "g", "h"], "scores", axis=1),
+            node("Mul", ["r", "side"], "right"),
+            # an epsilon keeps the first box alive on a black image
+            node("Add", ["right", "one"], "right1"),
+            node("Unsqueeze", ["right1", "axis1"], "right2"),
+            node("Mul", ["right2", "only_right"], "moved"),
+            node("Add", ["moved", "corners"], "boxes"),
+            node("Cast", ["none"], "none_int", to=TensorProto.INT64),
+            node("Add", ["none_int", "classes"], "labels"),
+        ]
+        outputs = [
+            helper.make_tensor_value_info("boxes", TensorProto.FLOAT, [batch, 3, 4]),
+            helper.make_tensor_value_info("scores", TensorProto.FLOAT, [batch, 3]),
+            helper.make_tensor_value_info("labels", TensorProto.INT64, [batch, 3]),
+        ]
+        if joined:
+            nodes += [
+                node("Unsqueeze", ["scores", "axis2"], "column"),
+                node("Concat", ["boxes", "column"], "dets", axis=2),
+            ]
+            dets = helper.make_tensor_value_info("dets", TensorProto.FLOAT, [batch, 3, 5])
+            outputs = [dets, outputs[2]]
+        inputs = [
+            helper.make_tensor_value_info("images", TensorProto.FLOAT, [batch, 3, *size]),
+        ]
+        if tells_size:
+            inputs.append(
+                helper.make_tensor_value_info("orig_target_sizes", TensorProto.INT64, [batch, 2])
+            )
+            nodes[10:11] = [
+                node("Cast", ["orig_target_sizes"], "wh", to=TensorProto.FLOAT),
+                node("Concat", ["wh", "wh"], "whwh", axis=1),
+                node("Unsqueeze", ["whwh", "axis1"], "whole"),
+                node("Mul", ["whole", "fractions"], "boxes"),
+            ]
+        graph = helper.make_graph(
+            nodes,
+            "detector",
+            inputs,
+            outputs,
+            [
+                constant("red", [0], np.int64),
+                constant("green", [1], np.int64),
+                constant("zero", 0.0),
+                constant("half", 0.5),
+                constant("one", 1.0),
+                constant("side", 31.0),
+                constant("axis1", [1], np.int64),
+                constant("axis2", [2], np.int64),
+                constant("only_right", [[[0, 0, 1, 0], [0, 0, 0, 0], [0, 0, 0, 0]]]),
+                constant("corners", [[[0, 0, 0, 16], [8, 8, 40, 24], [4, 12, 12, 28]]]),
+                constant("fractions", [[[0, 0, 0.5, 1], [0, 0, 1, 0.5], [0.5, 0.5, 1, 1]]]),
+                constant("classes", [[0, 1, 1]], np.int64),
+            ],
+        )
+        model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 13)], ir_version=8)
+        onnx.checker.check_model(model)
+        path = tmp_path_factory.mktemp("onnx") / "detector.onnx"
+        onnx.save(model, str(path))
+        return path
+
+    return build
+
+
+@pytest.fixture(scope="session")
+def yolo_weights(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A YOLO11n with random weights that finds something: the class biases are raised."""
+    from teacher_infer.adapters import ultralytics as adapter
+
+    library = adapter._import_library()
+    with adapter.quiet(), adapter.seeded():
+        model = library.YOLO("yolo11n.yaml")
+        for level in model.model.model[-1].cv3:
+            level[-1].bias.data.normal_(-2, 1.5)
+        path = tmp_path_factory.mktemp("yolo") / "random.pt"
+        model.save(str(path))
+    return path
+
+
+@pytest.fixture(scope="session")
+def detr_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A transformers folder: config, processor and weights of a DETR of a few thousand numbers."""
+    from transformers import (
+        AutoModelForObjectDetection,
+        DetrConfig,
+        DetrImageProcessor,
+        ResNetConfig,
+    )
+
+    from teacher_infer.adapters.loading import quiet, seeded
+
+    folder = tmp_path_factory.mktemp("detr")
+    with quiet(), seeded():
+        backbone = ResNetConfig(
+            embedding_size=8,
+            hidden_sizes=[8, 8, 8, 8],
+            depths=[1, 1, 1, 1],
+            out_features=["stage4"],
+        )
+        config = DetrConfig(
+            use_timm_backbone=False,
+            use_pretrained_backbone=False,
+            backbone=None,
+            backbone_config=backbone,
+            d_model=16,
+            encoder_layers=1,
+            decoder_layers=1,
+            encoder_attention_heads=2,
+            decoder_attention_heads=2,
+            encoder_ffn_dim=16,
+            decoder_ffn_dim=16,
+            num_queries=12,
+            id2label={0: "N/A", 1: "person", 2: "car", 3: "kite"},
+        )
+        AutoModelForObjectDetection.from_config(config).save_pretrained(folder)
+        DetrImageProcessor(size={"shortest_edge": 64, "longest_edge": 96}).save_pretrained(folder)
+    return folder
+
+
+@pytest.fixture(scope="session")
+def make_spec(request: pytest.FixtureRequest) -> Callable[..., AdapterSpec]:
+    """make_spec(case, **changes) -> the spec of one of the models of `CASES`."""
+
+    def make(case: str, **changes: Any) -> AdapterSpec:
+        settings: dict[str, Any] = {"threads": 1, "batch_size": 4}
+        model, options = "", {}
+        if case.startswith("onnx"):
+            batch = {"onnx-free": "n", "onnx-one": 1, "onnx-three": 3}[case]
+            model = str(request.getfixturevalue("boxes_model")(batch=batch))
+            options = {"format": "boxes"}
+            settings |= {"adapter": "onnx", "score_floor": 0.3, "nms_iou": 0.6}
+        elif case.startswith("mmdet"):
+            model = {
+                "mmdet-one-stage": "retinanet_r18_fpn_1x_coco",
+                "mmdet-two-stage": "faster-rcnn_r50_fpn_1x_coco",
+                "mmdet-detr": "detr_r50_8xb2-150e_coco",
+            }[case]
+            options = {"weights": "random", "image_size": "96"}
+            settings |= {"adapter": "mmdet", "score_floor": 0.01}
+        elif case == "ultralytics":
+            model = str(request.getfixturevalue("yolo_weights"))
+            options = {"image_size": "96"}
+            settings |= {"adapter": "ultralytics", "score_floor": 0.3}
+        elif case.startswith("torchvision"):
+            model = {
+                "torchvision-two-stage": "fasterrcnn_mobilenet_v3_large_320_fpn",
+                "torchvision-ssd": "ssdlite320_mobilenet_v3_large",
+            }[case]
+            options = {"weights": "random", "image_size": "96"}
+            settings |= {"adapter": "torchvision", "score_floor": 0.005}
+        elif case == "transformers":
+            model = str(request.getfixturevalue("detr_folder"))
+            settings |= {"adapter": "transformers", "score_floor": 0.1}
+        elif case == "student":
+            model = str(request.getfixturevalue("student_run"))
+            settings |= {"adapter": "student", "score_floor": 0.01}
+        options |= changes.pop("options", {})
+        return AdapterSpec(**(settings | {"model": model, "options": options} | changes))
+
+    return make
+
+
+@pytest.fixture(scope="session")
+def student_run(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A run folder of student-train whose tiny student has learnt nothing."""
+    from box_store.categories import Categories, Category, ClassSpace
+    from student_train.checkpoint import save_weights
+    from student_train.models import build_student
+    from student_train.overrides import Resolved
+    from student_train.presets import load_preset
+    from student_train.run_folder import RunFolder
+    from teacher_infer.adapters.loading import seeded
+
+    # ids with a gap: what the teacher returns has to be indices
+    categories = Categories((Category(1, "person"), Category(5, "kite"), Category(9, "car")))
+    space = ClassSpace("contiguous", categories)
+    config = load_preset("dino-tiny")
+    config = replace(
+        config, model=replace(config.model, n_classes=space.n_classes, backbone_weights=None)
+    )
+    folder = RunFolder(tmp_path_factory.mktemp("run"))
+    folder.write(Resolved(config, {}), space, ["student-train", "train"])
+    with seeded():
+        model = build_student(config.model)
+    folder.best.parent.mkdir()
+    save_weights(folder.best, model.state_dict(), {})
+    return folder.root

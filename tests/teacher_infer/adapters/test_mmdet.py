@@ -1,0 +1,163 @@
+"""MMDetection: every kind of detector runs without a compiler, as mmdet itself would run it."""
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from box_store.errors import UsageError
+from teacher_infer.adapter import AdapterError, AdapterSpec, load_teacher, weights_files
+from teacher_infer.adapters import mmdet as adapter
+from teacher_infer.adapters.loading import quiet, read_state_dict
+
+Pictures = dict[str, np.ndarray]
+
+
+def spec(model: str | Path, weights: str | Path = "random", **options: str) -> AdapterSpec:
+    return AdapterSpec(
+        "mmdet",
+        str(model),
+        score_floor=0.02,
+        threads=1,
+        options={"weights": str(weights)} | options,
+    )
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("config", "size"),
+    [
+        ("mask-rcnn_r50_fpn_1x_coco", 96),
+        ("rtmdet_tiny_8xb32-300e_coco", 96),
+        ("yolox_tiny_8xb8-300e_coco", 96),
+        ("fcos_r50-caffe_fpn_gn-head_1x_coco", 96),
+        ("atss_r50_fpn_1x_coco", 96),
+        # its 900 queries are chosen among the tokens, so there have to be as many
+        ("dino-4scale_r50_8xb2-12e_coco", 256),
+        ("deformable-detr_r50_16xb2-50e_coco", 96),
+    ],
+)
+def test_families(config: str, size: int, pictures: Pictures) -> None:
+    teacher = load_teacher(spec(config, image_size=str(size)))
+    assert len(teacher.class_names) == 80
+    found = teacher.predict([pictures["first"], pictures["second"]])
+    assert [(boxes.width, boxes.height) for boxes in found] == [(64, 48), (64, 48)]
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
+    """A config file and a checkpoint as mmengine's runner leaves it: three classes, and a log."""
+    from teacher_infer.adapters import mmcv_ops
+
+    mmcv_ops.install()
+    folder = tmp_path_factory.mktemp("mmdet")
+    with quiet():
+        from mmengine.config import Config
+        from mmengine.logging import MessageHub
+
+        named = adapter._config_path(spec("retinanet_r18_fpn_1x_coco"))
+        config = Config.fromfile(named)
+        config.model.bbox_head.num_classes = 3
+        config.test_dataloader.dataset.pipeline[1].scale = (120, 90)
+        config.dump(folder / "config.py")
+        from mmdet.apis import init_detector
+
+        torch.manual_seed(5)
+        model: Any = init_detector(config, None, device="cpu")
+        torch.nn.init.normal_(model.bbox_head.retina_cls.weight, std=0.2)
+        log = MessageHub.get_instance("trained")
+        log.update_scalar("train/loss", 0.5)
+        meta = {"dataset_meta": {"CLASSES": ("person", "car", "kite")}, "epoch": 3}
+        plain = {"state_dict": model.state_dict(), "meta": meta}
+        torch.save(plain, folder / "plain.pth")
+        torch.save(plain | {"message_hub": log.state_dict()}, folder / "epoch_3.pth")
+    return folder / "config.py", folder / "epoch_3.pth"
+
+
+@pytest.mark.slow
+def test_it_predicts_what_mmdets_own_inference_does(
+    trained: tuple[Path, Path], pictures: Pictures
+) -> None:
+    config, checkpoint = trained
+    teacher = load_teacher(spec(config, checkpoint))
+    assert teacher.class_names == ("person", "car", "kite")
+    assert weights_files(spec(config, checkpoint)) == [config, checkpoint]
+    with quiet():
+        from mmdet.apis import inference_detector, init_detector
+
+        model = init_detector(str(config), str(checkpoint.with_name("plain.pth")), device="cpu")
+        model.bbox_head.test_cfg.score_thr = 0.02
+        for name in ("first", "odd", "grey"):
+            bgr = np.ascontiguousarray(pictures[name][..., ::-1])
+            theirs: Any = inference_detector(model, bgr).pred_instances
+            ours = teacher.predict([pictures[name]])[0]
+            assert len(ours) == len(theirs) > 0
+            assert ours.scores == pytest.approx(theirs.scores.numpy(), abs=1e-6)
+            assert ours.class_ids.tolist() == theirs.labels.tolist()
+            assert ours.boxes_xyxy == pytest.approx(theirs.bboxes.numpy(), abs=1e-3)
+
+
+@pytest.mark.slow
+def test_a_checkpoint_with_a_log_is_read_without_running_anything(
+    trained: tuple[Path, Path],
+) -> None:
+    _, checkpoint = trained
+    with pytest.raises(AdapterError, match="can't be read as a checkpoint"):
+        read_state_dict(checkpoint)
+    tensors, meta = read_state_dict(checkpoint, adapter._TRAINING_LOG)
+    assert "backbone.conv1.weight" in tensors
+    assert meta["epoch"] == 3
+
+
+@pytest.mark.slow
+def test_a_checkpoint_of_another_model_is_refused(trained: tuple[Path, Path]) -> None:
+    _, checkpoint = trained
+    with pytest.raises(AdapterError, match=r"doesn't fit the model.*retina_cls.*Check the config"):
+        load_teacher(spec("retinanet_r18_fpn_1x_coco", checkpoint))
+
+
+@pytest.mark.slow
+def test_class_names_have_to_be_as_many_as_classes(
+    trained: tuple[Path, Path], tmp_path: Path
+) -> None:
+    config, checkpoint = trained
+    classes = tmp_path / "two.txt"
+    classes.write_text("person\ncar\n")
+    with pytest.raises(AdapterError, match="predicts 3 classes, but 2 class names"):
+        load_teacher(spec(config, checkpoint, classes=str(classes)))
+
+
+@pytest.mark.parametrize(
+    ("given", "error", "message"),
+    [
+        (AdapterSpec("mmdet", "retinanet_r18_fpn_1x_coco"), UsageError, "needs weights=FILE"),
+        (
+            spec("retinanet_r18_fpn_1x_cocoo"),
+            UsageError,
+            "Did you mean 'retinanet_r18_fpn_1x_coco'",
+        ),
+        (spec("folder/mine.py"), AdapterError, "config not found: expected a file at folder"),
+        (spec("retinanet_r18_fpn_1x_coco", "no.pth"), AdapterError, "weights not found"),
+    ],
+)
+def test_what_cant_be_found_is_said_before_anything_is_loaded(
+    given: AdapterSpec, error: type[Exception], message: str
+) -> None:
+    with pytest.raises(error, match=message):
+        weights_files(given)
+
+
+@pytest.mark.slow
+def test_configs_that_mmdet_cant_use_are_refused(tmp_path: Path) -> None:
+    broken = tmp_path / "broken.py"
+    broken.write_text("model = dict(type='RetinaNett')")
+    with pytest.raises(AdapterError, match=r"can't build this model.*RetinaNett"):
+        load_teacher(spec(broken))
+    broken.write_text("model = dict(")
+    with pytest.raises(AdapterError, match="can't read this config"):
+        load_teacher(spec(broken))
+    broken.write_text("optimizer = 1")
+    with pytest.raises(AdapterError, match="has no `model`"):
+        load_teacher(spec(broken))
