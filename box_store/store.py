@@ -172,13 +172,17 @@ class BoxStore:
         self.record(name)
         return self._parts(name, "images") & self._parts(name, "boxes")
 
-    def write_unit(self, name: str, unit: int, rows: Sequence[ImageRow]) -> bool:
+    def write_unit(
+        self, name: str, unit: int, rows: Sequence[ImageRow], *, replace: bool = False
+    ) -> bool:
         """Commit a unit, exactly once: False if it was committed already (nothing is written).
 
+        With `replace` (to redo failed images) it takes the committed unit's place.
         `rows` has one row for each image of the unit, in any order. Boxes are cut to the image,
         rounded (1/16 px, score 1/4096) and ranked. Raises StoreError; what was committed stays.
         """
-        return write_unit(self.path, self.record(name), self.categories, unit, rows)
+        record = self.record(name)
+        return write_unit(self.path, record, self.categories, unit, rows, replace=replace)
 
     def _record_path(self, name: str) -> Path:
         return self.path / "teachers" / f"{check_teacher_name(name)}.json"

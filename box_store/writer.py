@@ -51,9 +51,12 @@ def write_unit(
     categories: Categories,
     unit: int,
     rows: Sequence[ImageRow],
+    *,
+    replace: bool = False,
 ) -> bool:
     """Commit one unit; False if it was committed already, by whomever (then nothing is written).
 
+    With `replace` a committed unit gives way, but not before the new one is on the disk.
     Raises StoreError for rows that are not the unit's images, for unknown category ids, and when
     the disk cannot take the files; what was committed before stays as it is.
     """
@@ -72,9 +75,9 @@ def write_unit(
             temporaries.append(files.write_temporary(path, data))
         # another process may commit the same unit: whole pairs only, the first one stays
         with files.locked(images_path.parent):
-            if is_committed(root, record.name, unit):
+            if is_committed(root, record.name, unit) and not replace:
                 return False
-            # a record whose boxes were deleted must not vouch for the new ones
+            # an older record must not vouch for the new boxes, not for a moment
             images_path.unlink(missing_ok=True)
             files.move_into_place(temporaries[0], boxes_path)
             files.move_into_place(temporaries[1], images_path)

@@ -11,7 +11,6 @@ from contextlib import suppress
 from box_store.errors import StoreError, TeachDetrError
 from box_store.records import ImageRow
 from box_store.store import BoxStore
-from box_store.writer import part_path
 from teacher_infer.actor import PREDICT_ERROR, Loaded
 from teacher_infer.adapter import AdapterError
 from teacher_infer.class_map import ClassMap
@@ -162,9 +161,7 @@ class Service:
             return
         index = attempt.unit.index
         try:
-            if index in job.redo:
-                part_path(self._store.path, "images", job.name, index).unlink(missing_ok=True)
-            self._store.write_unit(job.name, index, rows)
+            self._store.write_unit(job.name, index, rows, replace=index in job.redo)
         except StoreError as error:
             if isinstance(error.__cause__, OSError):
                 raise

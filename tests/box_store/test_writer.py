@@ -132,6 +132,27 @@ def test_a_unit_is_written_exactly_once(maker: Any) -> None:
     assert read_boxes(store, "one").equals(before)
 
 
+def test_a_unit_gives_way_only_on_request_and_only_to_a_whole_one(
+    maker: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store, record = maker.store(), maker.record()
+    maker.fill(store, record)
+    before = read_boxes(store, "one")
+    rows = [maker.row(image, maker.boxes(99)) for image in maker.images(6)[:2]]
+
+    def full(handle: int) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(files.os, "fsync", full)
+        with pytest.raises(StoreError, match="the disk is full"):
+            store.write_unit("one", 0, rows, replace=True)
+    assert read_boxes(store, "one").equals(before)
+    assert store.write_unit("one", 0, rows, replace=True)
+    assert read_boxes(store, "one").num_rows == before.num_rows
+    assert not read_boxes(store, "one").equals(before)
+
+
 def test_leftovers_of_a_killed_writer_are_overwritten(maker: Any) -> None:
     store, record = maker.store(), maker.record()
     maker.fill(store, record, units=[1])
