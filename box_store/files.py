@@ -6,16 +6,32 @@ another version of this module and nothing else.
 """
 
 import os
+import re
 import secrets
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import BinaryIO
 
+from box_store.errors import UsageError
+
 try:
     import fcntl
 except ImportError:  # pragma: no cover - Windows: units are still atomic, only not serialised
     fcntl = None  # type: ignore[assignment]
+
+
+# Path turns s3://bucket into s3:/bucket; a single letter is a Windows drive
+_URL = re.compile(r"[A-Za-z][A-Za-z0-9+.-]+:/")
+
+
+def local_path(path: Path) -> Path:
+    """`path`, absolute: workers may run in other folders. Raises UsageError for a URL."""
+    if _URL.match(str(path)):
+        raise UsageError(
+            f"{path} is a URL: a box store lies on a local path. Mount or copy it there first"
+        )
+    return Path(path).absolute()
 
 
 def make_folder(path: Path) -> None:

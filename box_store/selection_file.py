@@ -72,7 +72,7 @@ class Selection:
     """
 
     def __init__(self, path: Path) -> None:
-        self.path = Path(path)
+        self.path = Path(path).absolute()
         try:
             with pa.memory_map(str(self.path)) as source:
                 reader = pa.ipc.open_file(source)

@@ -46,7 +46,7 @@ class BoxStore:
     @classmethod
     def create(cls, path: Path, categories: Categories, dataset: DatasetInfo) -> "BoxStore":
         """Make a store in a new or empty folder. Raises StoreError if one is there already."""
-        path = Path(path)
+        path = files.local_path(path)
         if path.exists() and not path.is_dir():
             raise StoreError(f"cannot make a box store at {path}: it is a file")
         document = {
@@ -70,7 +70,7 @@ class BoxStore:
     @classmethod
     def open(cls, path: Path) -> "BoxStore":
         """Open a store. Raises StoreError where there is none, FormatError for a newer one."""
-        path = Path(path)
+        path = files.local_path(path)
         if not (path / "store.json").exists():
             found = "the folder has no store.json" if path.is_dir() else "there is no such folder"
             raise StoreError(
@@ -92,12 +92,13 @@ class BoxStore:
         A store may hold several splits of one data set, so only the category table must agree.
         Raises StoreError where it does not.
         """
-        if not (Path(path) / "store.json").exists():
+        path = files.local_path(path)
+        if not (path / "store.json").exists():
             try:
                 return cls.create(path, categories, dataset)
             except StoreError:
                 # another process was faster, or it cannot be made at all
-                if not (Path(path) / "store.json").exists():
+                if not (path / "store.json").exists():
                     raise
         store = cls.open(path)
         ours = {item.id: item.name for item in store.categories.items}

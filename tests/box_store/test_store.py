@@ -7,7 +7,13 @@ from typing import Any
 import pytest
 
 from box_store.categories import Categories, Category
-from box_store.errors import FingerprintMismatch, FormatError, StoreError, UnknownTeacher
+from box_store.errors import (
+    FingerprintMismatch,
+    FormatError,
+    StoreError,
+    UnknownTeacher,
+    UsageError,
+)
 from box_store.records import DatasetInfo
 from box_store.store import BoxStore
 
@@ -26,6 +32,21 @@ def test_a_store_opens_as_it_was_made(maker: Any) -> None:
     assert opened.dataset == DATASET
     assert opened.teachers == {}
     assert pickle.loads(pickle.dumps(opened)) == made
+
+
+def test_a_path_does_not_depend_on_the_working_folder(
+    maker: Any, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    made = maker.store()
+    monkeypatch.chdir(maker.folder)
+    assert BoxStore.open(Path("store")).path == made.path
+
+
+@pytest.mark.parametrize("url", ["s3://bucket/store", "gs://b", "file:///tmp/store"])
+def test_a_url_is_refused_rather_than_made_a_folder(maker: Any, url: str) -> None:
+    for path in (Path(url), url):
+        with pytest.raises(UsageError, match="is a URL"):
+            BoxStore.open_or_create(path, maker.categories, DATASET)  # type: ignore[arg-type]
 
 
 def test_store_json_states_version_and_frame(maker: Any) -> None:
