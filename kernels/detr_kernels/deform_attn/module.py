@@ -80,6 +80,7 @@ class MultiScaleDeformableAttention(nn.Module):
 
         Returns [B, Q, C]. Raises ArgumentError for shapes that do not fit together.
         """
+        self._check(query, reference, tokens, padding_mask)
         batch, n_queries, _ = query.shape
         value = self.value_proj(tokens)
         if padding_mask is not None:
@@ -106,9 +107,28 @@ class MultiScaleDeformableAttention(nn.Module):
         if reference.shape[-1] == 2:
             sizes = shape_tensor(spatial_shapes, offsets.device)
             return centre + offsets / sizes.flip(-1)[:, None, :]
-        if reference.shape[-1] == 4:
-            extent = reference[:, :, None, :, None, 2:].to(offsets.dtype)
-            return centre + offsets * extent * (0.5 / self.n_points)
-        raise ArgumentError(
-            f"reference: expected [B, Q, L, 2] or [B, Q, L, 4], got {list(reference.shape)}"
-        )
+        extent = reference[:, :, None, :, None, 2:].to(offsets.dtype)
+        return centre + offsets * extent * (0.5 / self.n_points)
+
+    def _check(
+        self, query: Tensor, reference: Tensor, tokens: Tensor, padding_mask: Tensor | None
+    ) -> None:
+        for name, tensor, axes in (("query", query, "[B, Q, C]"), ("tokens", tokens, "[B, S, C]")):
+            if tensor.ndim != 3 or tensor.shape[-1] != self.dim:
+                raise ArgumentError(
+                    f"{name}: expected {axes} with C={self.dim}, got {list(tensor.shape)}"
+                )
+        batch, n_queries, _ = query.shape
+        places = (batch, n_queries, self.n_levels)
+        if tuple(reference.shape) not in ((*places, 2), (*places, 4)):
+            raise ArgumentError(
+                f"reference: expected [B, Q, L, 2] or [B, Q, L, 4] with B={batch}, Q={n_queries}, "
+                f"L={self.n_levels}, got {list(reference.shape)}"
+            )
+        if padding_mask is not None and (
+            padding_mask.shape != tokens.shape[:2] or padding_mask.dtype != torch.bool
+        ):
+            raise ArgumentError(
+                f"padding_mask: expected bool {list(tokens.shape[:2])}, True where a token is "
+                f"padding, got {padding_mask.dtype} {list(padding_mask.shape)}"
+            )

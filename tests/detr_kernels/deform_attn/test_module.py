@@ -122,11 +122,35 @@ def test_compiles_to_one_graph():
     torch.testing.assert_close(compiled(*inputs), attention(*inputs))
 
 
-def test_refusals():
+def test_number_of_heads_divides_channels():
     with pytest.raises(ArgumentError, match="dim: expected a multiple of n_heads=3, got 16"):
         MultiScaleDeformableAttention(16, n_heads=3)
-    with pytest.raises(ArgumentError, match=r"reference: expected .*got \[1, 1, 2, 3\]"):
-        layer()(torch.zeros(1, 1, 16), torch.zeros(1, 1, 2, 3), torch.zeros(1, TOKENS, 16), LEVELS)
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"query": torch.zeros(1, 5, 8)}, r"query: expected .* C=16, got \[1, 5, 8\]"),
+        ({"tokens": torch.zeros(TOKENS, 16)}, r"tokens: expected .* C=16, got \[30, 16\]"),
+        ({"reference": torch.zeros(1, 5, 2, 3)}, r"reference: .* L=2, got \[1, 5, 2, 3\]"),
+        ({"reference": torch.zeros(1, 5, 1, 4)}, r"reference: .* L=2, got \[1, 5, 1, 4\]"),
+        (
+            {"padding_mask": torch.zeros(1, TOKENS)},
+            r"padding_mask: expected bool \[1, 30\].*float32",
+        ),
+        ({"padding_mask": torch.zeros(1, 9).bool()}, r"padding_mask: .* got torch.bool \[1, 9\]"),
+        ({"spatial_shapes": ((4, 6),)}, r"spatial_shapes: expected 2 \(h, w\) pairs"),
+    ],
+)
+def test_refusals(changes, message):
+    given = {
+        "query": torch.zeros(1, 5, 16),
+        "reference": torch.zeros(1, 5, 2, 2),
+        "tokens": torch.zeros(1, TOKENS, 16),
+        "spatial_shapes": LEVELS,
+    }
+    with pytest.raises(ArgumentError, match=message):
+        layer()(**given | changes)
 
 
 def test_directions_lie_on_the_square_for_any_number_of_heads():
