@@ -15,7 +15,7 @@ def draw_boxes(image: np.ndarray, boxes: Boxes, names: tuple[str, ...]) -> np.nd
     """A copy of `image` ([H, W, 3], uint8) with boxes, names and scores; one colour a class."""
     if not len(boxes):
         return image.copy()
-    pixels = torch.from_numpy(np.ascontiguousarray(image)).permute(2, 0, 1)
+    pixels = torch.tensor(image).permute(2, 0, 1)
     # worst first, so that the best lie on top
     boxes = boxes.take(np.arange(len(boxes))[::-1])
     ids = boxes.class_ids.tolist()

@@ -122,7 +122,7 @@ class Predictor:
         nothing = Targets.truth(torch.zeros(0, dtype=torch.long), torch.zeros(0, 4))
         samples = []
         for index, image in enumerate(images):
-            pixels = torch.from_numpy(np.ascontiguousarray(image)).permute(2, 0, 1)
+            pixels = torch.tensor(image).permute(2, 0, 1)
             scene = self._transform(Scene.start(pixels, torch.zeros(0, 4)), generator)
             height, width = image.shape[:2]
             samples.append(Sample(scene.image, nothing, {}, index, (height, width)))

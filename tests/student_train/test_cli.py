@@ -1,0 +1,182 @@
+"""`student-train` as it is typed: exit codes, sentences, JSON."""
+
+import json
+import sys
+from pathlib import Path
+
+import pytest
+
+from student_train import cli
+
+FAST = ("steps=2", "model.n_queries=8", "model.top_k=8")
+
+
+@pytest.fixture
+def call(monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]):
+    """Run the command line in this process: (exit code, stdout, stderr)."""
+    monkeypatch.setenv("COLUMNS", "200")
+
+    def run(*arguments: object) -> tuple[int, str, str]:
+        monkeypatch.setattr(sys, "argv", ["student-train", *map(str, arguments)])
+        code = 0
+        try:
+            cli.main()
+        except SystemExit as stop:
+            code = stop.code if isinstance(stop.code, int) else int(stop.code is not None)
+        out, err = capfd.readouterr()
+        return code, out, err
+
+    return run
+
+
+def test_train_eval_predict_and_resume(call, toy: Path, store: Path, tmp_path: Path):
+    run = tmp_path / "run"
+    code, out, err = call(
+        "train", "--preset", "dino-tiny", "--data", toy, "--store", store, "--teachers", "sharp",
+        "--out", run, *FAST,
+    )  # fmt: skip
+    assert (code, err) == (0, "")
+    assert "argument --teachers: teachers.names=sharp" in out
+    assert "step 2/2" in out
+    assert "sharp" in out
+    assert "by class" in out
+
+    code, out, err = call("train", "--resume", "--out", run, "steps=3")
+    assert code == 0
+    assert "resuming after step 2" in out
+
+    code, out, err = call("eval", run, "--data", toy, "--split", "train2017", "--json")
+    assert code == 0
+    assert json.loads(out)["n_images"] == 12
+    assert (run / "results/train2017.json").exists()
+
+    code, out, err = call("predict", run, toy / "val2017" / "001.png", "--json")
+    assert code == 0
+    assert json.loads(out)[0]["width"] == 80
+
+
+def test_train_can_answer_in_json(call, toy: Path, tmp_path: Path):
+    code, out, err = call(
+        "train", "--preset", "dino-tiny", "--data", toy, "--out", tmp_path / "r", "--json", *FAST
+    )
+    assert code == 0
+    assert json.loads(out)["metrics"]["n_images"] == 4
+    assert "step 2/2" in err
+
+
+def test_a_file_is_stronger_than_the_preset_and_weaker_than_arguments(
+    call, toy: Path, tmp_path: Path
+):
+    file = tmp_path / "my.toml"
+    file.write_text(
+        f'preset = "dino-tiny"\nsteps = 5\neval_every = 0\n[data]\nroot = "{toy}"\n'
+        "[loss.teacher.coefficients]\nsharp = 0.5\n"
+    )
+    code, out, _ = call("train", "--config", file, "--out", tmp_path / "run", "steps=1")
+    assert code == 0
+    assert f"settings  file {file}: eval_every=0.0 data.root={toy}" in out
+    assert "settings  argument: steps=1" in out
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "words"),
+    [
+        (("train", "--preset", "dino-tiny"), 2, "--out is missing"),
+        (("train", "--out", "r"), 2, "--preset is missing"),
+        (("train", "--preset", "dino-tinny", "--out", "r"), 2, "Did you mean 'dino-tiny'"),
+        (("train", "--preset", "dino-tiny", "--out", "r", "x"), 2, "'x' is not KEY=VALUE"),
+        (("train", "--preset", "dino-tiny", "--out", "r", "lr=1"), 2, "'optim.lr'"),
+        (("train", "--preset", "dino-tiny", "--out", "r"), 2, "give --data DIR"),
+        (("train", "--preset", "dino-tiny", "--out", "r", "--data", "no"), 1, "no data folder"),
+        (("train", "--config", "no.toml", "--out", "r"), 2, "no configuration file at no.toml"),
+        (("train", "--resume", "--out", "r"), 2, "--preset is missing"),
+        (("eval", "no"), 1, "no is not a run folder"),
+        (("predict", "no", "x.jpg"), 1, "no image at x.jpg"),
+        (("presets", "dino-demos"), 2, "Did you mean 'dino-demo'"),
+        (("parity", "no"), 1, "no folder of golden sets"),
+        (("bench", "--preset", "dino-tiny", "--size", "8"), 2, "HEIGHTxWIDTH"),
+        (("tarin",), 2, "No such command 'tarin'"),
+    ],
+)
+def test_mistakes_end_in_a_sentence(call, tmp_path: Path, monkeypatch, arguments, code, words):
+    monkeypatch.chdir(tmp_path)
+    got, out, err = call(*arguments)
+    assert got == code
+    assert words in err
+    assert "Traceback" not in err
+    assert out == ""
+
+
+def test_a_store_without_the_teacher_names_the_nearest(
+    call, toy: Path, store: Path, tmp_path: Path
+):
+    code, _, err = call(
+        "train", "--preset", "dino-tiny", "--data", toy, "--store", store, "--teachers", "shrap",
+        "--out", tmp_path / "r",
+    )  # fmt: skip
+    assert code == 1
+    assert "Did you mean 'sharp'" in err
+
+
+def test_presets_are_listed_with_their_size(call):
+    code, out, _ = call("presets", "--json")
+    rows = {row["name"]: row for row in json.loads(out)}
+    assert code == 0
+    assert rows["dino-swin-l-384"]["published_AP_with_teachers"] == 58.9
+    assert rows["dino-mobilenetv2"]["published_AP"] is None
+    assert rows["dino-r50-4scale"]["parameters"] == 46_893_182
+    _, out, _ = call("presets")
+    assert "46.9 M" in out
+    assert "This project has not measured them" in out
+
+
+def test_a_preset_shows_every_setting_with_its_origin(call):
+    code, out, _ = call("presets", "dino-tiny")
+    assert code == 0
+    assert "epochs = 4  (preset dino-tiny)" in out
+    assert "seed = 0\n" in out
+    _, out, _ = call("presets", "dino-tiny", "--json")
+    row = json.loads(out)["settings"]["optim.lr"]
+    assert (row["value"], row["origin"]) == (1e-3, "preset dino-tiny")
+
+
+def test_the_commands_are_a_promise(call):
+    """A new or renamed option needs a decision: it is here, in the help and in the docs."""
+    import typer
+
+    commands = typer.main.get_command(cli.app).commands  # type: ignore[attr-defined]
+    options = {
+        name: sorted(
+            text
+            for p in command.params
+            for text in p.opts
+            if text.startswith("--") and text != "--help"
+        )
+        for name, command in commands.items()
+    }
+    assert options == {
+        "train": [
+            "--boxes", "--config", "--data", "--init", "--json", "--out", "--overwrite",
+            "--preset", "--resume", "--store", "--teachers", "--train-split", "--val-split",
+        ],
+        "eval": ["--data", "--device", "--json", "--out", "--split", "--weights"],
+        "predict": ["--device", "--json", "--out", "--threshold", "--weights"],
+        "presets": ["--json"],
+        "parity": ["--double", "--json"],
+        "bench": [
+            "--batch", "--boxes", "--json", "--preset", "--size", "--steps", "--teachers",
+        ],
+    }  # fmt: skip
+
+
+def test_bench_measures_pairs(call):
+    code, out, err = call(
+        "bench", "--preset", "dino-tiny", "--size", "64x64", "--batch", "1", "--steps", "1",
+        "--json", "device=cpu",
+    )  # fmt: skip
+    assert code == 0, err
+    row = json.loads(out)
+    assert set(row["seconds"]["without"]) == {
+        "data", "forward", "losses", "backward", "optimiser", "total",
+    }  # fmt: skip
+    assert row["seconds"]["with_teachers"]["total"] > 0

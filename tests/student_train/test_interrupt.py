@@ -1,0 +1,26 @@
+"""Stopping when asked to: the first signal leaves a note, the second one acts."""
+
+import os
+import signal
+
+import pytest
+
+from student_train.interrupt import StopRequest
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_leaves_a_note(number: int):
+    former = signal.getsignal(number)
+    with StopRequest() as stop:
+        assert stop.signal_number == 0
+        os.kill(os.getpid(), number)
+        assert stop.signal_number == number
+    assert signal.getsignal(number) is former
+
+
+def test_a_second_ctrl_c_interrupts_at_once():
+    with StopRequest() as stop:
+        os.kill(os.getpid(), signal.SIGTERM)
+        with pytest.raises(KeyboardInterrupt):
+            os.kill(os.getpid(), signal.SIGINT)
+        assert stop.signal_number == signal.SIGTERM

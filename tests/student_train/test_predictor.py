@@ -1,0 +1,148 @@
+"""A trained student as a function from images to boxes."""
+
+import io
+import json
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from rich.console import Console
+
+from box_store.errors import DataError, UsageError
+from student_train.checkpoint import save_weights
+from student_train.commands import evaluate_run, list_images, predict_images
+from student_train.config import resolve
+from student_train.drawing import draw_boxes
+from student_train.errors import CheckpointError, RunError
+from student_train.evaluate import to_results
+from student_train.launch import train
+from student_train.overrides import Layer
+from student_train.predictor import load_predictor, load_student
+from student_train.presets import load_preset
+from student_train.run_folder import RunFolder
+
+
+@pytest.fixture(scope="module")
+def run(toy: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A run of three steps: its detections are bad, but they are detections."""
+    out = tmp_path_factory.mktemp("runs") / "run"
+    settings = {"data.root": str(toy), "steps": "3", "model.n_queries": "8", "model.top_k": "8"}
+    resolved = resolve(load_preset("dino-tiny"), arguments=[Layer("argument", settings)])
+    train(resolved, out, Console(file=io.StringIO()), command=["test"])
+    return out
+
+
+def picture(toy: Path, number: int = 1) -> np.ndarray:
+    return np.asarray(Image.open(toy / "val2017" / f"{number:03d}.png").convert("RGB"))
+
+
+def test_boxes_are_in_the_pixels_of_the_image(toy: Path, run: Path):
+    predictor = load_predictor(run, "cpu")
+    assert predictor.class_names == ("red", "green", "blue")
+    small = picture(toy)
+    large = np.repeat(np.repeat(small, 2, 0), 3, 1)
+    found = predictor.predict([small, large])
+    assert [(boxes.width, boxes.height) for boxes in found] == [(80, 64), (240, 128)]
+    for boxes in found:
+        assert len(boxes) > 0
+        assert set(boxes.class_ids.tolist()) <= {0, 1, 2}
+        assert (np.diff(boxes.scores) <= 0).all()
+        assert boxes == boxes.clipped()
+    assert predictor.predict([]) == []
+
+
+def test_a_batch_of_one_size_equals_single_images(toy: Path, run: Path):
+    predictor = load_predictor(run, "cpu")
+    images = [picture(toy, 1), picture(toy, 2)]
+    for together, alone in zip(
+        predictor.predict(images), (predictor.predict([i])[0] for i in images), strict=True
+    ):
+        np.testing.assert_allclose(together.boxes_xyxy, alone.boxes_xyxy, atol=1e-2)
+        np.testing.assert_allclose(together.scores, alone.scores, atol=1e-4)
+
+
+def test_the_predictor_and_the_evaluation_agree(run: Path, toy: Path):
+    """The same image through both paths gives the same COCO results."""
+    done = evaluate_run(run, None, None, "best", "cpu", None, {"eval_batch_size": "1"})
+    predictor = load_predictor(run, "cpu")
+    ids = np.array(predictor.categories.ids)
+    mine = [
+        row
+        for image_id in range(1, 5)
+        for boxes in predictor.predict([picture(toy, image_id)])
+        for row in to_results(image_id, replace(boxes, class_ids=ids[boxes.class_ids]))
+    ]
+    assert mine == done.evaluation.results
+    written = json.loads(done.path.read_text())
+    assert written == done.evaluation.results
+    metrics = json.loads((done.path.parent / "val2017.metrics.json").read_text())
+    assert metrics["n_images"] == 4
+
+
+def test_one_file_is_enough(toy: Path, run: Path, tmp_path: Path):
+    alone = tmp_path / "student.safetensors"
+    alone.write_bytes(RunFolder(run).best.read_bytes())
+    first = load_predictor(alone, "cpu").predict([picture(toy)])
+    assert first == load_predictor(run, "cpu").predict([picture(toy)])
+
+
+def test_last_weights_can_be_asked_for(run: Path):
+    assert "last.pt" in load_student(run, "last").origin
+
+
+def test_runs_and_weights_that_are_none_are_named(run: Path, tmp_path: Path):
+    with pytest.raises(RunError, match="does not exist"):
+        load_student(tmp_path / "none")
+    with pytest.raises(RunError, match=r"has no config\.json"):
+        load_student(tmp_path)
+    foreign = tmp_path / "w.safetensors"
+    save_weights(foreign, {"a": torch.zeros(1)}, {})
+    with pytest.raises(CheckpointError, match="does not say which student"):
+        load_student(foreign)
+    (tmp_path / "config.json").write_bytes((run / "config.json").read_bytes())
+    with pytest.raises(RunError, match=r"has no best\.safetensors yet"):
+        load_student(tmp_path)
+    with pytest.raises(UsageError, match="best or last"):
+        evaluate_run(run, None, None, "worst", "cpu", None, {})
+
+
+def test_predictions_are_drawn_and_bad_images_recorded(toy: Path, run: Path, tmp_path: Path):
+    bad = tmp_path / "bad.jpg"
+    bad.write_bytes(b"\xff\xd8 no jpeg")
+    again = tmp_path / "001.png"
+    again.write_bytes((toy / "val2017" / "001.png").read_bytes())
+    done = predict_images(run, [toy / "val2017", again, bad], tmp_path / "out", 0.0, "best", "cpu")
+    assert done.n_read == 5
+    assert next(row for row in done.rows if "error" in row)["file"] == str(bad)
+    names = {path.name for path in (tmp_path / "out").iterdir()}
+    assert {"001.jpg", "001-2.jpg", "004.jpg", "predictions.json"} <= names
+    row = json.loads((tmp_path / "out/predictions.json").read_text())[0]
+    assert row["detections"][0]["category"] in ("red", "green", "blue")
+    assert row["detections"][0]["category_id"] in (2, 5, 9)
+
+
+def test_images_are_listed_by_name(toy: Path, tmp_path: Path):
+    assert [path.name for path in list_images([toy / "val2017"])] == [
+        "001.png",
+        "002.png",
+        "003.png",
+        "004.png",
+    ]
+    with pytest.raises(DataError, match="no image at"):
+        list_images([tmp_path / "none.png"])
+    with pytest.raises(DataError, match="no images"):
+        list_images([tmp_path])
+
+
+def test_drawing_leaves_the_image_alone(toy: Path, run: Path):
+    image = picture(toy)
+    before = image.copy()
+    predictor = load_predictor(run, "cpu")
+    boxes = predictor.predict([image])[0]
+    drawn = draw_boxes(image, boxes, predictor.class_names)
+    assert (image == before).all()
+    assert (drawn != before).any()
+    assert (draw_boxes(image, boxes.above(1), predictor.class_names) == before).all()
