@@ -176,6 +176,25 @@ def test_a_commit_record_without_its_boxes_is_replaced(maker: Any) -> None:
     assert read_boxes(store, "one").num_rows == 10
 
 
+def test_an_older_record_never_vouches_for_newer_boxes(
+    maker: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store, record = maker.store(), maker.record()
+    maker.fill(store, record)
+    move = files.move_into_place
+
+    def dies_between(temporary: Path, target: Path) -> None:
+        if "images" in target.parts:
+            raise KeyboardInterrupt
+        move(temporary, target)
+
+    monkeypatch.setattr(files, "move_into_place", dies_between)
+    rows = [maker.row(image, maker.boxes(99)) for image in maker.images(6)[:2]]
+    with pytest.raises(KeyboardInterrupt):
+        store.write_unit("one", 0, rows, replace=True)
+    assert store.units_done("one") == {1, 2}
+
+
 @pytest.mark.parametrize("failing_file", [1, 2])
 def test_a_full_disk_leaves_what_was_there(
     maker: Any, monkeypatch: pytest.MonkeyPatch, failing_file: int
