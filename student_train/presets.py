@@ -113,7 +113,8 @@ def dino_demo() -> TrainConfig:
             encoder_layers=1,
             decoder_layers=3,
             ffn_dim=256,
-            dn_number=20,
+            # below 50 it is half the number of groups, each of two queries a box
+            dn_number=4,
             top_k=50,
         ),
         data=DataConfig(workers=0, class_space="contiguous"),
