@@ -9,12 +9,12 @@ from typing import Any
 
 import timm
 import torch
-from timm.layers.norm_act import freeze_batch_norm_2d
 from torch import Tensor, nn
 
 from box_store.errors import nearest
 from student_train.errors import ConfigError
 from student_train.models.backbone_weights import load_backbone_weights
+from student_train.models.frozen_norm import freeze_batch_norms
 from student_train.models.swin import Swin, SwinShape, SwinStage
 
 
@@ -81,7 +81,7 @@ class Backbone(nn.Module):
         if config.backbone_weights is not None:
             load_backbone_weights(self.body, config.backbone, config.backbone_weights)
         if config.norm == "frozen":
-            freeze_batch_norm_2d(self.body)
+            freeze_batch_norms(self.body)
         for parameter in _first_stages(self.body, _frozen_stages(config)):
             parameter.requires_grad_(False)
 

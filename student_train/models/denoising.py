@@ -71,15 +71,13 @@ class NoisyQueries:
 
 
 def group_count(number: int, most: int) -> int:
-    """How many groups share about `number` positives and as many negatives, if the fullest image
-    has `most` targets.
+    """How many groups share about `number` positives and as many negatives, at least one.
+
+    `most` is the number of targets of the fullest image. The official code does so from 50 on, and
+    takes smaller numbers for half a count of groups, which makes a small model slower than a large
+    one; here every number means the same.
     """
-    number *= 2
-    if most and number >= 100:
-        number //= 2 * most
-    elif most == 0:
-        number = 1
-    return max(number, 1)
+    return max(number // max(most, 1), 1)
 
 
 def attention_mask(n_noisy: int, n_matching: int, group: int, device: torch.device) -> Tensor:
@@ -144,7 +142,8 @@ class ContrastiveDenoising(nn.Module):
         references = boxes.new_full((len(targets), n_slots, 4), 0.5)
         # through the logit and back, so that boxes at the border are clamped as references are
         references[image[box], slot] = inverse_sigmoid(noisy_boxes).sigmoid()
-        positive = row[~negative]
+        # by their place: indexing with a mask would make the host wait for the device
+        positive = row.view(groups, 2, total)[:, 0].reshape(-1)
         return NoisyQueries(
             content,
             references,

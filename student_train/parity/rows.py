@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import asdict, dataclass
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 from torch import Tensor
@@ -31,7 +31,7 @@ class Row:
         """False for a failure alone: a skipped set is no failure."""
         return self.status != "fail"
 
-    def to_json(self) -> dict[str, object]:
+    def to_json(self) -> dict[str, Any]:
         """Fields by name; an infinite error (other shape, NaN) becomes null."""
         finite = self.error is not None and np.isfinite(self.error)
         return asdict(self) | {"error": self.error if finite else None}

@@ -7,6 +7,7 @@ import torchvision
 
 from student_train.errors import CheckpointError, ConfigError
 from student_train.models.backbone import Backbone, BackboneConfig
+from student_train.models.frozen_norm import FrozenBatchNorm
 
 SWIN = "swin_tiny_patch4_window7_224"
 
@@ -43,14 +44,14 @@ def torchvision_maps(model, images, stages):
 
 
 def test_resnet_equals_torchvision(tmp_path: Path) -> None:
-    theirs = perturbed(torchvision.models.resnet50(weights=None))
-    config = BackboneConfig(backbone_weights=saved(theirs, tmp_path))
+    theirs = perturbed(torchvision.models.resnet18(weights=None))
+    config = BackboneConfig(backbone="resnet18", backbone_weights=saved(theirs, tmp_path))
     ours = Backbone(config).eval()
     images = torch.randn(1, 3, 71, 90)
     with torch.no_grad():
         wanted = torchvision_maps(theirs, images, ("layer2", "layer3", "layer4"))
         found = ours(images)
-    assert ours.channels == (512, 1024, 2048)
+    assert ours.channels == (128, 256, 512)
     for a, b in zip(found, wanted, strict=True):
         torch.testing.assert_close(a, b, atol=1e-4, rtol=1e-4)
 
@@ -74,6 +75,17 @@ def test_resnet_freezes_norms_stem_and_first_stage() -> None:
     before = {k: v.clone() for k, v in backbone.state_dict().items()}
     backbone.train()(torch.randn(2, 3, 64, 64))
     assert all(torch.equal(v, before[k]) for k, v in backbone.state_dict().items())
+
+
+def test_frozen_norms_keep_half_precision() -> None:
+    backbone = Backbone(BackboneConfig(backbone="resnet18"))
+    dtypes = set()
+    for module in backbone.modules():
+        if isinstance(module, FrozenBatchNorm):
+            module.register_forward_hook(lambda _m, _i, out: dtypes.add(out.dtype))
+    with torch.autocast("cpu", torch.bfloat16):
+        backbone.train()(torch.randn(1, 3, 32, 32))[-1].float().sum().backward()
+    assert dtypes == {torch.bfloat16}
 
 
 def test_trained_norms() -> None:
@@ -162,11 +174,11 @@ def test_unknown_settings(settings: dict, message: str) -> None:
 
 
 def test_weights_of_another_architecture(tmp_path: Path) -> None:
-    weights = saved(torchvision.models.resnet18(weights=None), tmp_path)
-    with pytest.raises(CheckpointError, match=r"resnet34 expects|lacks"):
-        Backbone(BackboneConfig(backbone="resnet34", backbone_weights=weights))
-    with pytest.raises(CheckpointError, match="lacks"):
+    weights = saved(timm.create_model("mobilenetv2_050"), tmp_path)
+    with pytest.raises(CheckpointError, match="mobilenetv2_100 expects"):
         Backbone(BackboneConfig(backbone="mobilenetv2_100", backbone_weights=weights))
+    with pytest.raises(CheckpointError, match=r"lacks .* parameters of test_efficientnet"):
+        Backbone(BackboneConfig(backbone="test_efficientnet", backbone_weights=weights))
 
 
 def test_missing_weights_file(tmp_path: Path) -> None:
