@@ -71,13 +71,15 @@ class NoisyQueries:
 
 
 def group_count(number: int, most: int) -> int:
-    """How many groups share about `number` positives and as many negatives, at least one.
+    """How many groups of denoising queries an image gets; `most` is the fullest image's targets.
 
-    `most` is the number of targets of the fullest image. The official code does so from 50 on, and
-    takes smaller numbers for half a count of groups, which makes a small model slower than a large
-    one; here every number means the same.
+    From 50 on, as many as share about `number` positives and as many negatives; below 50 the
+    official code takes twice the number itself for the count of groups, however full the images.
     """
-    return max(number // max(most, 1), 1)
+    if most == 0:
+        return 1
+    doubled = 2 * number
+    return max(doubled // (2 * most) if doubled >= 100 else doubled, 1)
 
 
 def attention_mask(n_noisy: int, n_matching: int, group: int, device: torch.device) -> Tensor:

@@ -53,7 +53,8 @@ class DinoConfig(BackboneConfig):
     share_heads: bool = True
     """one pair of heads for all decoder layers (official), or one for each (detrex)"""
     dn_number: int = 100
-    """denoising queries of either kind an image, roughly; 0 switches denoising off"""
+    """from 50 on: denoising queries of either kind an image, roughly; below 50: half the count of
+    groups, each of which holds every target twice (as official); 0 switches denoising off"""
     dn_label_noise: float = 0.5
     """twice the share of denoising labels that are replaced"""
     dn_box_noise: float = 1.0

@@ -20,7 +20,7 @@ def noisy(targets, number=10, label_noise=0.5, box_noise=1.0, n_matching=5, nois
 
 @pytest.mark.parametrize(
     ("number", "most", "groups"),
-    [(100, 5, 20), (100, 1, 100), (100, 3, 33), (100, 300, 1), (10, 3, 3), (3, 5, 1)],
+    [(100, 5, 20), (100, 1, 100), (100, 3, 33), (100, 300, 1), (50, 5, 10), (49, 5, 98), (3, 0, 1)],
 )
 def test_group_count(number: int, most: int, groups: int) -> None:
     assert group_count(number, most) == groups

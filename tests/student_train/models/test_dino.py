@@ -64,9 +64,9 @@ def test_shapes(tiny, padded, truth) -> None:
     assert output.proposals.logits.shape == (2, 12, 7)
     assert output.proposal_labels == "class"
     assert output.denoising.layers[0].logits.shape == (2, output.denoising.n_slots, 7)
-    # 10 positives an image, where the fullest one has 3 targets: 3 groups of 3 and 3 negatives
-    assert output.denoising.n_groups == 3
-    assert output.denoising.n_slots == 3 * 2 * 3
+    # below 50, half the count of groups; each has 3 positives and 3 negatives
+    assert output.denoising.n_groups == 20
+    assert output.denoising.n_slots == 20 * 2 * 3
 
 
 def test_no_denoising_in_inference(tiny, padded, truth) -> None:
