@@ -70,6 +70,7 @@ def test_float64_takes_the_reference(plain_case):
     assert torch.equal(found, deform_attn_reference(value, plain_case.levels, locations, weights))
 
 
+@pytest.mark.filterwarnings("ignore:Synchronization debug mode:UserWarning")
 @pytest.mark.parametrize("as_tensor", [False, True], ids=["pairs", "tensor"])
 def test_step_never_waits_for_the_gpu(plain_case, as_tensor):
     value, locations, weights = plain_case.tensors(torch.float32, "cuda")
