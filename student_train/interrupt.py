@@ -2,6 +2,7 @@
 
 import os
 import signal
+import threading
 from types import FrameType, TracebackType
 from typing import Self
 
@@ -9,7 +10,8 @@ from typing import Self
 class StopRequest:
     """While active, SIGINT and SIGTERM only leave a note; a second SIGINT interrupts at once.
 
-    `signal_number` is 0 until one came. Use as a context manager in the main thread.
+    `signal_number` is 0 until one came. In another thread than the main one, where Python delivers
+    no signals, nothing is changed.
     """
 
     def __init__(self) -> None:
@@ -18,6 +20,8 @@ class StopRequest:
         self._former: dict[int, object] = {}
 
     def __enter__(self) -> Self:
+        if threading.current_thread() is not threading.main_thread():
+            return self
         for number in (signal.SIGINT, signal.SIGTERM):
             self._former[number] = signal.signal(number, self._note)
         return self

@@ -140,7 +140,7 @@ def dino_tiny() -> TrainConfig:
             encoder_layers=1,
             decoder_layers=2,
             ffn_dim=64,
-            dn_number=10,
+            dn_number=1,
             top_k=20,
         ),
         data=DataConfig(workers=0, class_space="contiguous"),

@@ -31,7 +31,7 @@ def found(image_id: int, score: float = 0.9, category_id: int = 4, x: float = 10
 
 def test_perfect_detections_score_one():
     metrics = coco_metrics(truth(), [found(1), found(2)])
-    assert metrics.AP == pytest.approx(1)
+    assert pytest.approx(1) == metrics.AP
     assert metrics.values["APm"] == pytest.approx(1)
     assert metrics.values["APs"] is None
     assert metrics.values["AR100"] == pytest.approx(1)
@@ -42,13 +42,13 @@ def test_perfect_detections_score_one():
 def test_one_of_two_found_is_half():
     metrics = coco_metrics(truth(), [found(1)])
     # precision 1 up to recall .5: 51 of 101 recall points
-    assert metrics.AP == pytest.approx(51 / 101)
+    assert pytest.approx(51 / 101) == metrics.AP
 
 
 def test_classes_are_listed_with_their_objects():
     cat, dog = coco_metrics(truth(), [found(1), found(2, category_id=7)]).per_class
     assert (cat.name, cat.n_truth, dog.n_truth) == ("cat", 2, 0)
-    assert cat.AP50 == pytest.approx(51 / 101)
+    assert pytest.approx(51 / 101) == cat.AP50
     assert dog.AP is None
 
 
@@ -65,7 +65,7 @@ def test_no_annotation_at_all_is_undefined():
 
 
 def test_images_can_be_left_out():
-    assert coco_metrics(truth(), [found(1)], image_ids=[1]).AP == pytest.approx(1)
+    assert pytest.approx(1) == coco_metrics(truth(), [found(1)], image_ids=[1]).AP
 
 
 def test_pycocotools_stays_silent(capsys: pytest.CaptureFixture[str]):

@@ -91,9 +91,7 @@ def test_unusable_settings_are_refused(changes: dict[str, str], words: str):
 
 
 def test_the_baseline_differs_in_the_teachers_alone():
-    config = replace(
-        TrainConfig(), teachers=replace(TrainConfig().teachers, store=Path("store"))
-    )
+    config = replace(TrainConfig(), teachers=replace(TrainConfig().teachers, store=Path("store")))
     before, after = settings(config), settings(without_teachers(config))
     changed = {key for key in before if before[key].value != after[key].value}
     assert changed == {"teachers.names"}

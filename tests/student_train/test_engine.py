@@ -3,6 +3,7 @@
 import io
 import json
 import os
+import shutil
 import signal
 from collections.abc import Sequence
 from pathlib import Path
@@ -24,7 +25,7 @@ from student_train.overrides import Layer
 from student_train.presets import load_preset
 from student_train.run_folder import RunFolder
 
-FAST = {"model.dn_number": "4", "model.n_queries": "8", "model.top_k": "8", "eval_every": "0"}
+FAST = {"model.n_queries": "8", "model.top_k": "8", "eval_every": "0"}
 
 
 def run(data: Path, out: Path, *, resume: bool = False, overwrite: bool = False, **values: Any):
@@ -217,6 +218,19 @@ def test_the_run_folder_tells_what_was_run(toy: Path, tmp_path: Path):
     assert RunFolder(tmp_path / "run").read().config.steps == 2
     results = json.loads((tmp_path / "run/results/val2017.json").read_text())
     assert {row["category_id"] for row in results} <= {2, 5, 9}
+
+
+def test_an_image_that_is_missing_is_replaced_and_reported(toy: Path, tmp_path: Path):
+    data = tmp_path / "data"
+    shutil.copytree(toy, data)
+    (data / "train2017/003.png").unlink()
+    (data / "val2017/002.png").write_bytes(b"no png")
+    printed = run(data, tmp_path / "run", steps=3)
+    assert "skipped: no image file" in printed
+    assert "003.png" in printed
+    assert "step 3/3" in printed
+    metrics = json.loads((tmp_path / "run/results/val2017.metrics.json").read_text())
+    assert metrics["n_images"] == 4
 
 
 def test_a_former_run_is_not_overwritten_unasked(toy: Path, tmp_path: Path):
