@@ -6,10 +6,10 @@ from pathlib import Path
 import numpy as np
 import torch
 from torch import Tensor
-from torchvision.io import ImageReadMode, decode_image
 from torchvision.transforms.v2.functional import resize
 
 from box_store.coco_annotations import CocoData
+from student_train.data import read_image
 
 # a box that keeps less than this part of itself after the crop is not asked for
 _MIN_KEPT = 0.4
@@ -45,7 +45,7 @@ class CropSampler:
         """A crop of the image at `index`, at most `crop_px` on a side."""
         image = self._coco.images[index]
         truth = self._coco.annotations_of(image.id)
-        pixels = decode_image(str(self._folder / image.file_name), mode=ImageReadMode.RGB)
+        pixels = read_image(self._folder / image.file_name)
         boxes = truth.boxes_xyxy.astype(np.float64)
         labels = np.asarray([self._label_of[int(c)] for c in truth.category_ids], np.int64)
         zoom = rng.uniform(*self._zoom)

@@ -251,11 +251,10 @@ def show(outcome: Outcome, places: Places, skipped: Sequence[str], console: Cons
     curves = "none: matplotlib is not installed (pip install 'teach-detr[plot]')"
     say("curves", str(outcome.curves) if outcome.curves else curves)
     annotations = places.annotations("train2017")
-    say("")
-    say(f'$ teach-detr sql {places.store} --annotations {annotations} "', "")
-    say(QUERY + '"')
+    say("query", f'teach-detr sql {places.store} --annotations {annotations} "')
+    say(f'{QUERY}"')
     console.print(as_table(outcome.rows))
-    say("your data", "teacher-infer run --data coco --split train2017 --store boxes \\")
+    say("next", "teacher-infer run --data coco --split train2017 --store boxes \\")
     say("", "  --teacher rcnn=mmdet:faster-rcnn_r50_fpn_1x_coco,weights=rcnn.pth")
     say("", "student-train train --preset dino-r50-4scale --data coco --store boxes --out run")
 
@@ -272,7 +271,7 @@ def _teacher_table(outcome: Outcome) -> Table:
 
 def _student_table(outcome: Outcome) -> Table:
     table = Table(
-        title="the same small DINO, fine-tuned with a third of the labels missing, in percent",
+        title="small DINO, a third of the labels missing, in percent",
         title_justify="left",
     )
     table.add_column("student")

@@ -56,7 +56,9 @@ class Recipe:
     val_images: int = 300
     teacher_steps: int = 1400
     backbone_steps: int = 1500
-    student_steps: int = 3000
+    student_steps: int = 2400
+    student_batch: int = 8
+    student_lr: float = 7e-4
     student_ema: float = 0.998
 
 
@@ -129,7 +131,7 @@ class _Maker:
         """The small DINO on scenes by daylight, from that backbone."""
         scenes = self._day()
         run = self.work / "student"
-        steps_per_epoch = max(1, self.recipe.day_images // 16)
+        steps_per_epoch = max(1, self.recipe.day_images // self.recipe.student_batch)
         settings: dict[str, Any] = {
             "data.root": scenes,
             "data.val_limit": 150,
@@ -137,8 +139,11 @@ class _Maker:
             "model.backbone_weights": str(self.work / "backbone.safetensors"),
             "epochs": -(-self.recipe.student_steps // steps_per_epoch),
             "steps": self.recipe.student_steps,
+            "batch_size": self.recipe.student_batch,
+            "optim.lr": self.recipe.student_lr,
+            "optim.backbone_lr": self.recipe.student_lr,
             "optim.ema": self.recipe.student_ema,
-            "eval_every": min(1.0, 500 / steps_per_epoch),
+            "eval_every": min(1.0, 600 / steps_per_epoch),
             "save_every": 100,
             "threads": torch.get_num_threads(),
         }
@@ -201,7 +206,7 @@ class _Maker:
         seen = {
             "teacher": recipe.teacher_steps * MMDetRecipe().batch_size,
             "backbone": recipe.backbone_steps * BackboneRecipe("").batch_size,
-            "student": recipe.student_steps * load_preset("dino-demo").batch_size,
+            "student": recipe.student_steps * recipe.student_batch,
         }
         lines = [
             "# How the demo's weights were made",

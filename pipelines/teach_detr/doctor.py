@@ -151,6 +151,7 @@ def _name_collisions() -> list[Finding]:
     """
     findings: list[Finding] = []
     root = Path(__file__).resolve().parent
+    owners = _owners()
     for name in _OURS:
         spec = importlib.util.find_spec(name)
         if spec is None or spec.origin is None:
@@ -158,9 +159,8 @@ def _name_collisions() -> list[Finding]:
                 Finding("problem", f"{name} cannot be imported: install teach-detr again")
             )
             continue
-        owners = _owners(name)
-        if owners - {"teach-detr"}:
-            others = ", ".join(sorted(owners - {"teach-detr"}))
+        others = ", ".join(sorted(owners.get(name, set()) - {"teach-detr"}))
+        if others:
             findings.append(
                 Finding(
                     "problem", f"{others} installs a package {name} too: uninstall one of the two"
@@ -176,7 +176,7 @@ def _name_collisions() -> list[Finding]:
                     f"import {name} finds {place}, not {expected}: take it off the path",
                 )
             )
-    foreign = _owners("kernels")
+    foreign = owners.get("kernels")
     if foreign:
         findings.append(
             Finding(
@@ -195,9 +195,12 @@ def _checkout_place(root: Path, name: str) -> Path | None:
     return (root.parent.parent / source / name).resolve()
 
 
-def _owners(import_name: str) -> set[str]:
-    names = importlib.metadata.packages_distributions().get(import_name, [])
-    return {re.sub(r"[-_.]+", "-", name).lower() for name in names}
+def _owners() -> dict[str, set[str]]:
+    """The distributions that install each top-level name, normalised."""
+    return {
+        name: {re.sub(r"[-_.]+", "-", owner).lower() for owner in owners}
+        for name, owners in importlib.metadata.packages_distributions().items()
+    }
 
 
 def _rivals() -> list[Finding]:

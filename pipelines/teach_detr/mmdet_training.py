@@ -1,4 +1,4 @@
-"""A short training loop for an mmdet detector: `model.loss()`, AdamW, cosine, moving average.
+"""A short training loop for an mmdet detector: `model.loss()`, AdamW, cosine.
 
 mmengine's Runner would do; it wants a work folder, hooks and a log format of its own for what is
 thirty lines here.
@@ -20,8 +20,6 @@ from box_store.errors import DataError
 from teach_detr.crops import Crop, CropSampler
 
 CONFIG = Path(__file__).parent / "configs" / "rtmdet_toys.py"
-
-_EMA_DECAY = 0.998
 
 
 @dataclass(frozen=True)
@@ -61,7 +59,7 @@ def build_detector(config: Path = CONFIG) -> tuple[Any, tuple[str, ...]]:
 def train_mmdet(
     images: Path, annotations: Path, state: Path, recipe: MMDetRecipe, say: Callable[[str], None]
 ) -> dict[str, Tensor]:
-    """Train the packaged detector; returns the averaged weights.
+    """Train the packaged detector; returns its weights.
 
     `state` is written every `recipe.save_every` steps, and training goes on from it when it exists.
     """
@@ -81,10 +79,7 @@ def train_mmdet(
         lr=recipe.lr,
         weight_decay=0.0,
     )
-    average = torch.optim.swa_utils.AveragedModel(
-        model, multi_avg_fn=torch.optim.swa_utils.get_ema_multi_avg_fn(_EMA_DECAY), use_buffers=True
-    )
-    step = _resume(state, model, average, optimizer)
+    step = _resume(state, model, optimizer)
     started, first = time.monotonic(), step
     model.train()
     while step < recipe.steps:
@@ -98,15 +93,14 @@ def train_mmdet(
         loss.backward()
         torch.nn.utils.clip_grad_norm_(model.parameters(), 35.0)
         optimizer.step()
-        average.update_parameters(model)
         step += 1
         if step % 50 == 0 or step == recipe.steps:
             speed = (step - first) * recipe.batch_size / (time.monotonic() - started)
             shown = " ".join(f"{k} {float(v):.3f}" for k, v in parts.items())
             say(f"mmdet step {step}/{recipe.steps} {shown} {speed:.1f} images/s")
         if step % recipe.save_every == 0 or step == recipe.steps:
-            _save(state, step, model, average, optimizer)
-    return {k: v.detach().clone() for k, v in average.module.state_dict().items()}
+            _save(state, step, model, optimizer)
+    return {k: v.detach().clone() for k, v in model.state_dict().items()}
 
 
 def _schedule(step: int, recipe: MMDetRecipe) -> float:
@@ -116,25 +110,21 @@ def _schedule(step: int, recipe: MMDetRecipe) -> float:
     return 0.02 + 0.98 * 0.5 * (1 + math.cos(math.pi * done))
 
 
-def _resume(state: Path, model: Any, average: Any, optimizer: torch.optim.Optimizer) -> int:
+def _resume(state: Path, model: Any, optimizer: torch.optim.Optimizer) -> int:
     if not state.exists():
         return 0
     saved = torch.load(state, weights_only=True)
     model.load_state_dict(saved["model"])
-    average.load_state_dict(saved["average"])
     optimizer.load_state_dict(saved["optimizer"])
     return int(saved["step"])
 
 
-def _save(
-    state: Path, step: int, model: Any, average: Any, optimizer: torch.optim.Optimizer
-) -> None:
+def _save(state: Path, step: int, model: Any, optimizer: torch.optim.Optimizer) -> None:
     part = state.with_suffix(".part")
     torch.save(
         {
             "step": step,
             "model": model.state_dict(),
-            "average": average.state_dict(),
             "optimizer": optimizer.state_dict(),
         },
         part,

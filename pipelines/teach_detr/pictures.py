@@ -9,11 +9,11 @@ import numpy as np
 import torch
 from PIL import Image, ImageDraw, ImageFont
 from torch import Tensor
-from torchvision.io import ImageReadMode, decode_image, write_png
 from torchvision.transforms.v2.functional import resize
 from torchvision.utils import draw_bounding_boxes, make_grid
 
 from box_store.boxes import Boxes
+from student_train.data import read_image
 
 # distinct on light and dark grounds; a class keeps its colour in every picture
 _COLOURS = (
@@ -51,20 +51,22 @@ def picture_grid(
     names: Mapping[int, str],
 ) -> Path:
     """Write a PNG, a row for each image (id, file), a column for each set of boxes."""
-    cells: list[Tensor] = []
+    rows: list[Tensor] = []
     for image_id, file in images:
-        pixels = decode_image(str(file), mode=ImageReadMode.RGB)
-        for column in columns:
-            cells.append(_cell(pixels, column.boxes.get(image_id), column.min_score, names))
-    grid = make_grid(cells, nrow=len(columns), padding=_GAP_PX, pad_value=_PAPER)
-    header = _header([column.title for column in columns], grid.shape[2])
+        pixels = read_image(file)
+        cells = [
+            _cell(pixels, column.boxes.get(image_id), column.min_score, names) for column in columns
+        ]
+        rows.append(make_grid(cells, nrow=len(columns), padding=_GAP_PX, pad_value=_PAPER))
+    header = _header([column.title for column in columns], rows[0].shape[2])
     out.parent.mkdir(parents=True, exist_ok=True)
-    write_png(torch.cat([header, grid], 1), str(out))
+    picture = torch.cat([header, *rows], 1).permute(1, 2, 0)
+    Image.fromarray(picture.numpy()).save(out)
     return out
 
 
 def _cell(pixels: Tensor, boxes: Boxes | None, floor: float, names: Mapping[int, str]) -> Tensor:
-    """uint8 [3, H, W] to a square of `_CELL_PX` with the image centred and its boxes drawn."""
+    """uint8 [3, H, W] to [3, h, `_CELL_PX`] with h at most as much: the image and its boxes."""
     height, width = pixels.shape[1:]
     scale = _CELL_PX / max(height, width)
     size = (max(1, round(height * scale)), max(1, round(width * scale)))
@@ -85,9 +87,9 @@ def _cell(pixels: Tensor, boxes: Boxes | None, floor: float, names: Mapping[int,
                 width=2,
             )
             pixels = _tags(pixels, scaled, ids, shown.scores.tolist(), names)
-    cell = torch.full((3, _CELL_PX, _CELL_PX), _PAPER, dtype=torch.uint8)
-    top, left = (_CELL_PX - size[0]) // 2, (_CELL_PX - size[1]) // 2
-    cell[:, top : top + size[0], left : left + size[1]] = pixels
+    cell = torch.full((3, size[0], _CELL_PX), _PAPER, dtype=torch.uint8)
+    left = (_CELL_PX - size[1]) // 2
+    cell[:, :, left : left + size[1]] = pixels
     return cell
 
 
@@ -167,5 +169,6 @@ def _is_eval(record: Mapping[str, Any]) -> bool:
 
 def _truth_loss(record: Mapping[str, Any]) -> float | None:
     """Losses on annotated boxes: class, box and giou, which both runs have."""
-    terms = [record.get(name) for name in ("class", "box", "giou")]
+    losses = record.get("loss", {})
+    terms = [losses.get(name) for name in ("class", "box", "giou")]
     return None if any(term is None for term in terms) else sum(terms)  # type: ignore[arg-type]

@@ -14,6 +14,7 @@ import os
 import shutil
 import tempfile
 from pathlib import Path
+from typing import Any
 
 from box_store.coco_annotations import load_coco
 
@@ -56,12 +57,14 @@ def train(folder: Path, out: Path, seconds: float, threads: int) -> None:
         os.environ["YOLO_OFFLINE"] = "True"
         os.environ["YOLO_CONFIG_DIR"] = work
         os.environ["YOLO_AUTOINSTALL"] = "False"
+        os.environ["YOLO_VERBOSE"] = "False"
         import torch
         from ultralytics import YOLO, settings
 
         settings.update({"sync": False})
         torch.set_num_threads(threads)
-        model = YOLO("yolo11n.yaml")
+        model = YOLO("yolo11n.yaml", verbose=False)
+        model.add_callback("on_train_epoch_end", _report)
         model.train(
             data=str(data),
             time=seconds / 3600,
@@ -89,6 +92,13 @@ def train(folder: Path, out: Path, seconds: float, threads: int) -> None:
         part = out.with_suffix(".part")
         shutil.copyfile(Path(work) / "run" / "weights" / "last.pt", part)
         part.replace(out)
+
+
+def _report(trainer: Any) -> None:
+    """A line an epoch in place of the library's own screens."""
+    terms = zip(trainer.loss_names, trainer.tloss.tolist(), strict=True)
+    shown = "  ".join(f"{name} {value:.3f}" for name, value in terms)
+    print(f"yolo  epoch {trainer.epoch + 1}  {shown}", flush=True)
 
 
 def main() -> None:
