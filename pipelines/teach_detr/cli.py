@@ -45,7 +45,9 @@ def demo(
     fast: Annotated[
         bool, typer.Option("--fast", help="A tenth of the size: does it run, not does it help")
     ] = False,
-    out: Annotated[Path, typer.Option(help="Folder for everything it makes")] = Path("demo"),
+    out: Annotated[
+        Path | None, typer.Option(help="Folder for everything it makes: demo, or demo-fast")
+    ] = None,
     fresh: Annotated[bool, typer.Option("--fresh", help="Begin anew in that folder")] = False,
 ) -> None:
     """Scenes, teachers, box store, a small DINO without and with teachers, and the comparison.
@@ -54,7 +56,7 @@ def demo(
     """
     from teach_detr.demo import run_demo
 
-    run_demo(out, fast=fast, fresh=fresh, console=_out())
+    run_demo(out or Path("demo-fast" if fast else "demo"), fast=fast, fresh=fresh, console=_out())
 
 
 @app.command("demo-weights")

@@ -105,6 +105,7 @@ def run_demo(out: Path, *, fast: bool, fresh: bool, console: Console) -> None:
     """
     from teach_detr.demo_screen import closing_screen
 
+    _check_extras()
     size = FAST if fast else FULL
     places = Places(out)
     _claim(places.root, size, fresh)
@@ -124,6 +125,18 @@ def run_demo(out: Path, *, fast: bool, fresh: bool, console: Console) -> None:
     finally:
         signal.signal(signal.SIGTERM, previous)
     closing_screen(places, size, demo.skipped, demo.seconds, console)
+
+
+def _check_extras() -> None:
+    """What the demo cannot do without should be missed now, not after ten minutes."""
+    if find_spec("duckdb") is None:
+        raise UsageError(
+            "the demo ends with SQL, which needs DuckDB: pip install 'teach-detr[sql]'"
+        )
+    if find_spec("mmdet") is None and find_spec("ultralytics") is None:
+        raise UsageError(
+            "the demo needs a teacher's framework: pip install 'teach-detr[mmdet]' (or ultralytics)"
+        )
 
 
 def _as_interrupt(signum: int, frame: object) -> None:
@@ -206,7 +219,13 @@ class _Demo:
     def prepare_teachers(self) -> None:
         """mmdet's weights come with the package; YOLO learns now; the start student predicts."""
         places = self.places
-        mmdet_checkpoint(places.teachers / "rtmdet_toys.pth")
+        if find_spec("mmdet") is None:
+            self.skipped.append(
+                "no mmdet teacher: that extra is not installed; "
+                "pip install 'teach-detr[mmdet]' adds it"
+            )
+        else:
+            mmdet_checkpoint(places.teachers / "rtmdet_toys.pth")
         if find_spec("ultralytics") is None:
             self.skipped.append(
                 "no Ultralytics teacher: that extra (AGPL-3.0) is not installed; "
@@ -254,7 +273,9 @@ class _Demo:
             return
         config = Path(__file__).parent / "configs" / "rtmdet_toys.py"
         checkpoint = places.teachers / "rtmdet_toys.pth"
-        teachers = [f"{MMDET}=mmdet:{config},weights={checkpoint}"]
+        teachers: list[str] = []
+        if checkpoint.exists():
+            teachers.append(f"{MMDET}=mmdet:{config},weights={checkpoint}")
         if (places.teachers / "yolo.pt").exists():
             teachers.append(f"{YOLO}=ultralytics:{places.teachers / 'yolo.pt'},image_size=192")
         self._title(f"running {len(teachers)} teachers over both splits into the box store")

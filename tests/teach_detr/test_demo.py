@@ -118,7 +118,7 @@ def test_stages_run_in_order_once_and_a_stopped_demo_goes_on(
     tiny = replace(FAST, train_images=16, val_images=1, other_images=1)
     monkeypatch.setattr(module, "FAST", tiny)
     monkeypatch.setattr(module._Demo, "_command", record)
-    monkeypatch.setattr(module, "find_spec", lambda name: None)
+    monkeypatch.setattr(module, "find_spec", lambda name: None if name == "ultralytics" else name)
     monkeypatch.setattr(module, "mmdet_checkpoint", lambda out: out)
     shown: list[list[str]] = []
     monkeypatch.setattr(
@@ -137,6 +137,18 @@ def test_stages_run_in_order_once_and_a_stopped_demo_goes_on(
     calls.clear()
     run_demo(folder, fast=True, fresh=False, console=Console(quiet=True))
     assert calls == []
+
+
+def test_what_the_demo_cannot_do_without_is_missed_before_it_starts(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for missing, extra in (({"duckdb"}, "sql"), ({"mmdet", "ultralytics"}, "mmdet")):
+        monkeypatch.setattr(
+            module, "find_spec", lambda name, gone=missing: None if name in gone else name
+        )
+        with pytest.raises(UsageError, match=rf"teach-detr\[{extra}\]"):
+            run_demo(tmp_path / "demo", fast=True, fresh=False, console=Console(quiet=True))
+        assert not (tmp_path / "demo").exists()
 
 
 def test_both_students_get_the_same_settings_but_for_the_teachers(
