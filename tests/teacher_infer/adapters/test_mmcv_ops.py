@@ -117,29 +117,12 @@ def test_max_pooling_is_refused() -> None:
         )
 
 
-FRESH = """
+THROUGH_MMCV = """
 import warnings
 warnings.simplefilter("ignore")
 import torch
 from teacher_infer.adapters import mmcv_ops
 assert mmcv_ops.install() and mmcv_ops.install()
-{body}
-"""
-
-
-def in_fresh_process(body: str) -> str:
-    """Run with the operators installed before mmcv is; returns what was printed."""
-    done = subprocess.run(
-        [sys.executable, "-c", FRESH.format(body=body)], capture_output=True, text=True, check=False
-    )
-    assert done.returncode == 0, done.stderr
-    return done.stdout
-
-
-@pytest.mark.slow
-def test_mmcvs_deformable_operators_have_the_right_values_and_gradients() -> None:
-    """Through mmcv's autograd functions, which fix the order of the arguments."""
-    in_fresh_process("""
 torch.manual_seed(0)
 double = dict(dtype=torch.float64, requires_grad=True)
 from mmcv.ops.modulated_deform_conv import modulated_deform_conv2d
@@ -171,20 +154,24 @@ inputs = (value, places, attention)
 for a, b in zip(torch.autograd.grad(ours, inputs, upstream),
                 torch.autograd.grad(theirs, inputs, upstream)):
     assert torch.allclose(a, b)
-""")
 
-
-@pytest.mark.slow
-def test_an_operator_that_isnt_supplied_is_named_when_it_is_called() -> None:
-    said = in_fresh_process("""
 from mmcv.ops import carafe
 try:
     carafe(torch.rand(1, 1, 4, 4), torch.rand(1, 25, 8, 8), 5, 1, 2)
 except mmcv_ops.UnsupportedOperator as error:
     print(error)
-""")
-    assert "operator 'carafe_forward'" in said
-    assert "ms_deform_attn_forward" in said
+"""
+
+
+@pytest.mark.slow
+def test_mmcvs_own_functions_work_on_them_gradients_included_or_name_what_is_missing() -> None:
+    """In a fresh process, through mmcv's autograd functions, which fix the order of arguments."""
+    done = subprocess.run(
+        [sys.executable, "-c", THROUGH_MMCV], capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stderr
+    assert "operator 'carafe_forward'" in done.stdout
+    assert "ms_deform_attn_forward" in done.stdout
 
 
 def test_a_compiled_mmcv_is_left_alone(monkeypatch: pytest.MonkeyPatch) -> None:

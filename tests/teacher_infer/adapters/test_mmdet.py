@@ -60,12 +60,11 @@ def trained(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
         named = adapter._config_path(spec("retinanet_r18_fpn_1x_coco"))
         config = Config.fromfile(named)
         config.model.bbox_head.num_classes = 3
+        config.metainfo = {"classes": ("person", "car", "kite")}
         config.test_dataloader.dataset.pipeline[1].scale = (120, 90)
         config.dump(folder / "config.py")
-        from mmdet.apis import init_detector
-
+        model: Any = adapter.load(spec(folder / "config.py"))._model
         torch.manual_seed(5)
-        model: Any = init_detector(config, None, device="cpu")
         torch.nn.init.normal_(model.bbox_head.retina_cls.weight, std=0.2)
         log = MessageHub.get_instance("trained")
         log.update_scalar("train/loss", 0.5)
