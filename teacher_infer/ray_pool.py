@@ -3,6 +3,7 @@
 import logging
 import os
 import secrets
+import socket
 from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import count
@@ -32,6 +33,9 @@ _NAMESPACE = "teach-detr"
 _OBJECT_STORE_BYTES = 100 * 2**20
 # batches that a worker may be ahead of the driver
 _BATCHES_AHEAD = 16
+_CONNECT_S = 10
+# Ray gives itself 30 s to start, which a machine that is busy with other things may not keep
+_START_ATTEMPTS = 2
 
 
 class RayUnavailable(TeachDetrError):
@@ -87,14 +91,25 @@ class RayPool:
                 "object_store_memory": _OBJECT_STORE_BYTES,
             }
             self._lend_token()
-        try:
-            ray.init(
-                namespace=_NAMESPACE, log_to_driver=False, logging_level=logging.ERROR, **options
-            )
-        except Exception as error:
-            lines = str(error).strip().splitlines() or [type(error).__name__]
-            remedy = "check --address" if address else "or use --local, which needs no Ray"
-            raise RayUnavailable(f"Ray does not start: {lines[0]}; {remedy}") from error
+        else:
+            _check_answers(address)
+        for attempt in range(_START_ATTEMPTS):
+            try:
+                ray.init(
+                    namespace=_NAMESPACE,
+                    log_to_driver=False,
+                    logging_level=logging.ERROR,
+                    **options,
+                )
+                return
+            except Exception as error:
+                ray.shutdown()
+                if attempt + 1 < _START_ATTEMPTS:
+                    continue
+                lines = str(error).strip().splitlines() or [type(error).__name__]
+                remedy = "check --address" if address else "or use --local, which needs no Ray"
+                text = f"Ray does not start: {lines[0].rstrip('.')}; {remedy}"
+                raise RayUnavailable(text) from error
 
     def _lend_token(self) -> None:
         """A token for this cluster's short life: Ray would else write one into the home folder."""
@@ -202,6 +217,20 @@ class RayPool:
             ray.shutdown()
         if self._token_is_ours:
             os.environ.pop("RAY_AUTH_TOKEN", None)
+
+
+def _check_answers(address: str) -> None:
+    """RayUnavailable if nothing listens at HOST:PORT; Ray itself would wait for minutes."""
+    host, _, port = address.rpartition("://")[2].rpartition(":")
+    if not port.isdecimal():
+        return
+    try:
+        socket.create_connection((host.strip("[]"), int(port)), timeout=_CONNECT_S).close()
+    except OSError as error:
+        raise RayUnavailable(
+            f"no Ray cluster answers at {address} ({error.strerror or error}); start one with `ray "
+            "start --head`, or leave --address out"
+        ) from error
 
 
 def _reason(error: RayError) -> str:

@@ -1,8 +1,10 @@
 """Workers as Ray actors: one Ray for all tests of this module."""
 
+import gc
 import os
 import signal
 import time
+import warnings
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,7 +24,7 @@ from teacher_infer.local_pool import LocalPool
 from teacher_infer.pool import WorkerPool
 from teacher_infer.prepare import prepare
 from teacher_infer.progress import PlainReporter
-from teacher_infer.ray_pool import RayPool
+from teacher_infer.ray_pool import RayPool, RayUnavailable
 from teacher_infer.service import Service
 from teacher_infer.spec import TeacherSpec, parse_teacher
 
@@ -51,7 +53,11 @@ def ray_session() -> Iterator[None]:
             object_store_memory=100 * 2**20,
         )
         yield
-        ray.shutdown()
+        # what Ray leaves to the garbage collector must not be found in somebody else's test
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", ResourceWarning)
+            ray.shutdown()
+            gc.collect()
 
 
 @dataclass
@@ -140,6 +146,30 @@ def test_a_worker_that_no_machine_can_hold_is_refused_at_once(bench):
     with pytest.raises(UsageError, match="asks for 9 CPUs"):
         pool.start(parse_teacher(f"one={bench.teacher},num_cpus=9"))
     pool.close()
+
+
+@pytest.mark.parametrize("address", ["127.0.0.1:9", "ray://127.0.0.1:9"])
+def test_a_cluster_that_is_not_there(bench, monkeypatch, address):
+    monkeypatch.setattr(ray, "is_initialized", lambda: False)
+    with pytest.raises(RayUnavailable, match=r"no Ray cluster answers at .*refused.*ray start"):
+        RayPool([bench.spec("one")], address)
+
+
+def test_a_ray_that_does_not_start_is_tried_again_then_said(bench, monkeypatch):
+    calls = []
+
+    def fail(**options: Any) -> None:
+        calls.append(options)
+        raise RuntimeError("The current node timed out during startup. Perhaps.")
+
+    monkeypatch.setattr(ray, "is_initialized", lambda: False)
+    monkeypatch.setattr(ray, "init", fail)
+    monkeypatch.setattr(ray, "shutdown", lambda: None)
+    with pytest.raises(RayUnavailable, match=r"does not start: The current node.*--local"):
+        RayPool([bench.spec("one")])
+    assert len(calls) == 2
+    assert calls[0]["address"] == "local"
+    assert calls[0]["_node_ip_address"] == "127.0.0.1"
 
 
 def test_actors_go_when_the_pool_closes(bench):
