@@ -4,7 +4,7 @@ import contextlib
 from collections.abc import Iterator, Mapping
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NoReturn
 
 import torch
 from torch import nn
@@ -118,6 +118,7 @@ class Trainer:
         at = self.position
         if self.runtime.world.is_first:
             self._log.keep(self._already_done)
+        self.progress.begin(self.total_steps, at.step)
         clock = Clock(self.total_steps, at.step)
         with StopRequest() as stop:
             self._evaluate_if_due(clock)
@@ -177,7 +178,7 @@ class Trainer:
         mine = torch.stack((broken, broken.new_tensor(float(stop.signal_number))))
         n_broken, signal_number = self.runtime.world.max(mine).tolist()
         if n_broken:
-            self._stop_non_finite(seen)
+            self._stop_non_finite(_broken_parts(seen))
         self.optimizer.step()
         self.optimizer.zero_grad(set_to_none=True)
         if self.average is not None:
@@ -195,8 +196,7 @@ class Trainer:
         try:
             return self.criterion(output, supervisions)
         except NonFinitePrediction as error:
-            self.save()
-            raise NonFiniteLoss(f"step {self.position.step + 1}: {error} {self._kept()}") from error
+            self._stop_non_finite(str(error))
 
     def _gradients_wait(self, wait: bool) -> AbstractContextManager[object]:
         """Let the gradients of all but the last part stay on their own process."""
@@ -204,18 +204,16 @@ class Trainer:
             return self.wrapped.no_sync()
         return contextlib.nullcontext()
 
-    def _stop_non_finite(self, seen: list[Losses]) -> None:
-        self.save()
-        parts = [name for losses in seen for name, v in losses.parts.items() if not v.isfinite()]
-        which = ", ".join(dict.fromkeys(parts)) if parts else "the gradient, with finite losses"
+    def _stop_non_finite(self, what: str) -> NoReturn:
+        """Keep the state before this step, unless the forward pass has spoilt it, and stop."""
+        kept = all(bool(tensor.isfinite().all()) for tensor in self.model.state_dict().values())
+        if kept:
+            self.save()
+        at, last = self.position.step, self.folder.checkpoints / "last.pt"
+        state = f"the state of step {at}" if kept else "the last state saved before it"
         raise NonFiniteLoss(
-            f"the loss is not finite at step {self.position.step + 1}: {which}. {self._kept()}"
-        )
-
-    def _kept(self) -> str:
-        return (
-            f"The weights before that step are kept in {self.folder.checkpoints / 'last.pt'}. "
-            "A lower optim.lr, optim.warmup_steps or amp=off often help; start the new run with "
+            f"training diverged at step {at + 1}: {what} {last} is {state}. A lower optim.lr, "
+            "optim.warmup_steps or amp=off often help; start the new run with "
             f"--init {self.folder.root}"
         )
 
@@ -324,3 +322,11 @@ class Trainer:
             "metrics": self.evaluation.metrics.values if self.evaluation else {},
         }
         save_weights(self.folder.best, model.state_dict(), about)
+
+
+def _broken_parts(seen: list[Losses]) -> str:
+    """Which parts of a step's losses are not finite."""
+    parts = [name for losses in seen for name, v in losses.parts.items() if not v.isfinite()]
+    if not parts:
+        return "the gradient is not finite, though the losses are."
+    return f"not finite are {', '.join(dict.fromkeys(parts))}."

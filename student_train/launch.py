@@ -96,15 +96,15 @@ def _train(
             folder.clear()
         if not resuming:
             folder.write(resolved, space, command)
-    progress = ProgressLine(
-        console if world.is_first else None, config.epochs * inputs.steps_per_epoch
-    )
+    progress = ProgressLine(console if world.is_first else None)
     trainer = Trainer(config, model, inputs, folder, runtime, progress)
     for line in describe(resolved, folder, runtime, inputs, trainer, report):
         progress.say(line)
     if resuming:
         note = trainer.resume()
         progress.say(f"{note} resuming after step {trainer.position.step}".strip())
+        if trainer.position.step >= trainer.total_steps:
+            progress.say("all its steps are done; more epochs go on from here")
     elif resume:
         progress.say("nothing to resume: starting")
     try:

@@ -53,19 +53,19 @@ def duration(seconds: float) -> str:
 class ProgressLine:
     """Shows `Status` lines and messages; does nothing on processes that do not print."""
 
-    def __init__(self, console: Console | None, total_steps: int, step: int = 0) -> None:
+    def __init__(self, console: Console | None) -> None:
         self._console = console
         self._bar: Progress | None = None
         self._task = TaskID(0)
-        if console is not None and console.is_terminal:
-            self._bar = Progress(
-                BarColumn(bar_width=12),
-                TextColumn("{task.description}"),
-                console=console,
-                transient=True,
-            )
-            self._task = self._bar.add_task("starting", total=total_steps, completed=step)
-            self._bar.start()
+
+    def begin(self, total_steps: int, step: int) -> None:
+        """Start the bar, where there is a terminal to show it."""
+        if self._console is None or not self._console.is_terminal:
+            return
+        columns = (BarColumn(bar_width=12), TextColumn("{task.description}"))
+        self._bar = Progress(*columns, console=self._console, transient=True)
+        self._task = self._bar.add_task("starting", total=total_steps, completed=step)
+        self._bar.start()
 
     def show(self, status: Status) -> None:
         """A new interval's figures."""
@@ -88,3 +88,4 @@ class ProgressLine:
         """Remove the bar."""
         if self._bar is not None:
             self._bar.stop()
+            self._bar = None

@@ -1,5 +1,6 @@
 """Training runs of a tiny DINO: exact resuming, clean stops, what is written."""
 
+import dataclasses
 import io
 import json
 import os
@@ -20,6 +21,7 @@ from student_train.config import resolve
 from student_train.engine import Trainer
 from student_train.errors import CheckpointError, Interrupted, NonFiniteLoss, RunError
 from student_train.launch import train
+from student_train.losses import Criterion
 from student_train.metrics import read_metrics
 from student_train.overrides import Layer
 from student_train.presets import load_preset
@@ -153,20 +155,36 @@ def break_the_class_head(trainer: Trainer) -> None:
             parameter.data.fill_(float("nan"))
 
 
-def test_a_loss_that_is_not_finite_stops_the_run(
+def test_predictions_that_are_not_finite_stop_the_run(
     toy: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ):
-    stop_at(monkeypatch, 2, break_the_class_head)
-    with pytest.raises(NonFiniteLoss, match=r"step 3.*last\.pt.*--init"):
-        run(toy, tmp_path / "run", steps=4)
+    stop_at(monkeypatch, 3, break_the_class_head)
+    with pytest.raises(NonFiniteLoss, match=r"diverged at step 4.*last state saved before.*--init"):
+        run(toy, tmp_path / "run", steps=4, save_every=2)
+    # broken weights are not saved
     assert load_state(tmp_path / "run/checkpoints")[0]["position"]["step"] == 2
+
+
+def test_a_loss_that_is_not_finite_is_named_by_its_parts(
+    toy: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    def break_the_box_loss(trainer: Trainer) -> None:
+        loss = dataclasses.replace(trainer.config.loss, l1_loss=1e39)  # beyond float32
+        trainer.criterion = Criterion(loss)
+
+    stop_at(monkeypatch, 1, break_the_box_loss)
+    with pytest.raises(NonFiniteLoss, match=r"step 2: not finite are .*truth/box/0.*step 1\."):
+        run(toy, tmp_path / "run", steps=4)
+    state = load_state(tmp_path / "run/checkpoints")[0]
+    assert state["position"]["step"] == 1
+    assert all(tensor.isfinite().all() for tensor in state["model"].values())
 
 
 def test_a_gradient_that_is_not_finite_stops_the_run(
     toy: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ):
     monkeypatch.setattr(engine, "clip_gradients", lambda *_: torch.tensor(float("inf")))
-    with pytest.raises(NonFiniteLoss, match="step 1: the gradient, with finite losses"):
+    with pytest.raises(NonFiniteLoss, match="step 1: the gradient is not finite"):
         run(toy, tmp_path / "run", steps=2)
 
 

@@ -78,7 +78,8 @@ def test_the_line_is_folded_and_names_every_teacher():
 
 def test_without_a_terminal_the_line_is_plain():
     out = io.StringIO()
-    progress = ProgressLine(Console(file=out, width=40), total_steps=7330)
+    progress = ProgressLine(Console(file=out, width=40))
+    progress.begin(7330, 0)
     progress.advance(1)
     progress.show(status())
     progress.close()
@@ -88,7 +89,8 @@ def test_without_a_terminal_the_line_is_plain():
 def test_on_a_terminal_the_line_stays_in_place():
     out = io.StringIO()
     console = Console(file=out, width=200, force_terminal=True)
-    progress = ProgressLine(console, total_steps=7330)
+    progress = ProgressLine(console)
+    progress.begin(7330, 1199)
     progress.show(status())
     progress.say("a message")
     progress.close()
@@ -97,7 +99,8 @@ def test_on_a_terminal_the_line_stays_in_place():
 
 
 def test_other_processes_say_nothing():
-    progress = ProgressLine(None, total_steps=1)
+    progress = ProgressLine(None)
+    progress.begin(1, 0)
     progress.show(status())
     progress.say("x")
     progress.close()

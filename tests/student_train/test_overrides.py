@@ -8,11 +8,11 @@ from typing import Literal
 import pytest
 
 from box_store.errors import UsageError
+from student_train.convert import convert
 from student_train.errors import ConfigError
 from student_train.overrides import (
     Layer,
     as_text,
-    convert,
     flatten,
     merge,
     parse_assignments,

@@ -1,0 +1,124 @@
+"""The teacher boxes of a run: from a box store or a selection file, checked against the data."""
+
+from collections.abc import Iterator, Sequence
+
+import numpy as np
+
+from box_store.categories import Categories
+from box_store.coco_annotations import CocoData
+from box_store.errors import DataError
+from box_store.selection import Selection, SelectionSpec, TeacherFilter, select
+from box_store.store import BoxStore
+from student_train.config import ALL_TEACHERS, NO_TEACHERS, TeacherConfig
+from student_train.distributed import World
+
+
+def check_same_categories(wanted: Categories, found: Categories, where: object) -> None:
+    """Refuse boxes of another category table.
+
+    Raises:
+        DataError: an id is missing or has another name; the first differences are shown.
+    """
+    ours = {item.id: item.name for item in wanted.items}
+    theirs = {item.id: item.name for item in found.items}
+    if ours == theirs:
+        return
+    differing = [
+        f"{key}: {ours.get(key, 'missing')!r} here, {theirs.get(key, 'missing')!r} there"
+        for key in sorted(set(ours) | set(theirs))
+        if ours.get(key) != theirs.get(key)
+    ]
+    more = f" and {len(differing) - 3} more" if len(differing) > 3 else ""
+    raise DataError(
+        f"the categories of the training data and of {where} differ: "
+        f"{'; '.join(differing[:3])}{more}"
+    )
+
+
+def open_teachers(
+    config: TeacherConfig, coco: CocoData, limit: int | None, world: World
+) -> tuple[Selection | None, list[str]]:
+    """The teacher boxes of a run, and a line about each teacher; (None, []) without teachers.
+
+    Raises:
+        StoreError, UnknownTeacher: no store or file there, or a name that it lacks.
+        DataError: boxes of other categories, or a teacher that saw none of the images.
+    """
+    if config.names == NO_TEACHERS or not (config.store or config.boxes):
+        return None, []
+    if config.boxes is not None:
+        selection = Selection.open(config.boxes)
+        names = selection.teachers if config.names == ALL_TEACHERS else config.names
+        for name in names:
+            selection.of(name)
+    else:
+        assert config.store is not None
+        store = BoxStore.open(config.store)
+        check_same_categories(coco.categories, store.categories, f"the store {store.path}")
+        # one process writes the selection, the others find it
+        if world.is_first:
+            select(store, selection_spec(config))
+        world.barrier()
+        selection = Selection.open(select(store, selection_spec(config)))
+        names = selection.teachers
+    chosen = selection if tuple(names) == selection.teachers else _Named(selection, names)
+    return chosen, list(_teacher_notes(chosen, coco, limit))
+
+
+class _Named(Selection):
+    """A selection file narrowed to some of its teachers."""
+
+    def __init__(self, selection: Selection, names: Sequence[str]) -> None:
+        super().__init__(selection.path)
+        self.teachers = tuple(names)
+
+    def __reduce__(self) -> tuple[object, ...]:
+        return (_Named, (Selection(self.path), self.teachers))
+
+
+def selection_spec(config: TeacherConfig) -> SelectionSpec:
+    """What to select from the store."""
+    own = sorted(
+        {*config.score_floors, *config.top_ks, *config.nms_ious, *config.temperatures},
+    )
+    return SelectionSpec(
+        teachers=None if config.names == ALL_TEACHERS else config.names,
+        score_floor=config.score_floor,
+        top_k=config.top_k,
+        nms_iou=config.nms_iou,
+        deny_licences=config.deny_licences,
+        combine=config.combine,
+        fusion=config.fusion,
+        per_teacher={
+            name: TeacherFilter(
+                score_floor=config.score_floors.get(name),
+                top_k=config.top_ks.get(name),
+                nms_iou=config.nms_ious.get(name),
+                temperature=config.temperatures.get(name),
+            )
+            for name in own
+        },
+    )
+
+
+def _teacher_notes(selection: Selection, coco: CocoData, limit: int | None) -> Iterator[str]:
+    wanted = np.array([image.id for image in coco.images[:limit]], np.int64)
+    for name in selection.teachers:
+        rows = selection.of(name)
+        unknown = coco.categories.unknown(rows.category_ids)
+        if unknown:
+            raise DataError(
+                f"{selection.path}: boxes of teacher {name} have category ids {unknown[:5]} that "
+                f"{coco.path} lacks"
+            )
+        covered = np.isin(wanted, rows.image_ids)
+        if not covered.any():
+            raise DataError(
+                f"teacher {name} saw none of the {len(wanted)} training images of {coco.path}: "
+                "run it on this split, or leave it out of --teachers"
+            )
+        per_image = np.diff(rows.offsets)[np.isin(rows.image_ids, wanted)]
+        yield (
+            f"teacher {name}: {int(per_image.sum())} boxes in {int(covered.sum())} of "
+            f"{len(wanted)} training images"
+        )
