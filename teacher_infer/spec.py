@@ -20,6 +20,8 @@ from teacher_infer.adapter import AdapterSpec, adapter_info
 # a comma separates keys only where `key=` follows, so paths and sizes may contain commas
 _COMMA = re.compile(r",(?=\s*(?:map\.[^=,]+|[A-Za-z_][A-Za-z0-9_]*)\s*=)")
 _MAP = "map."
+# adapter keys whose values may be files
+_FILE_KEYS = ("weights", "classes")
 _DROP = ("none", "null")
 
 
@@ -63,18 +65,31 @@ class TeacherSpec:
             raise UsageError(f"teacher {self.name}: no model after {self.adapter}:")
 
     def adapter_spec(self, device: str, threads: int) -> AdapterSpec:
-        """What the adapter is given on a worker that computes on `device` with so many threads."""
+        """What the adapter is given on a worker that computes on `device` with so many threads.
+
+        Files get their absolute paths: a worker may run in another folder.
+        """
+        options = {
+            key: _absolute(value) if key in _FILE_KEYS else value
+            for key, value in self.options.items()
+        }
         return AdapterSpec(
             adapter=self.adapter,
-            model=self.model,
+            model=_absolute(self.model),
             device=device,
             score_floor=self.score_floor,
             nms_iou=self.nms_iou,
             top_k=self.top_k,
             batch_size=self.batch_size,
             threads=threads,
-            options=dict(self.options) | ({"licence": self.licence} if self.licence else {}),
+            options=options | ({"licence": self.licence} if self.licence else {}),
         )
+
+
+def _absolute(text: str) -> str:
+    """The path of an existing file, or the text itself: models may also be names."""
+    path = Path(text).expanduser()
+    return str(path.absolute()) if path.is_file() else text
 
 
 @dataclass(frozen=True)
@@ -151,7 +166,7 @@ def load_teachers(path: Path) -> list[TeacherSpec]:
 
         [teachers.yolox]
         adapter = "onnx"
-        model = "yolox_nano.onnx"        # beside this file, or from the current folder
+        model = "yolox_nano.onnx"        # files: beside this one, or from the current folder
         format = "yolox"
         score_floor = 0.05
         map = { motorbike = "motorcycle" }
@@ -186,8 +201,16 @@ def _from_table(path: Path, name: str, table: Any) -> TeacherSpec:
         adapter, model = values.pop("adapter"), values.pop("model")
     except KeyError as error:
         raise UsageError(f"{path}: teachers.{name} lacks the key {error}") from error
-    beside = path.parent / model
-    return _build(name, adapter, str(beside) if beside.exists() else model, values)
+    for key in _FILE_KEYS:
+        if key in values:
+            values[key] = _beside(path, values[key])
+    return _build(name, adapter, _beside(path, model), values)
+
+
+def _beside(path: Path, text: str) -> str:
+    """The file of that name in the folder of `path`, if there is one."""
+    other = path.parent / text
+    return str(other) if other.exists() else text
 
 
 def _text(value: Any) -> str:

@@ -31,6 +31,16 @@ def test_what_the_adapter_is_given_includes_its_own_keys_and_the_licence():
     assert spec.options == {"format": "yolox", "licence": "MIT"}
 
 
+def test_files_get_absolute_paths_because_workers_may_run_elsewhere(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    for name in ("y.onnx", "names.txt", "yolox"):
+        (tmp_path / name).touch()
+    spec = parse_teacher("y=onnx:y.onnx,format=yolox,classes=names.txt").adapter_spec("cpu", 1)
+    assert spec.model == str(tmp_path / "y.onnx")
+    assert spec.options == {"format": "yolox", "classes": str(tmp_path / "names.txt")}
+    assert parse_teacher("y=transformers:some/hub").adapter_spec("cpu", 1).model == "some/hub"
+
+
 def test_classes_are_mapped_by_name_or_id_or_left_out():
     spec = parse_teacher("y=onnx:y.onnx,map.motor bike=motorcycle,map.tv-set=72,map.dog=none")
     assert spec.class_map == {"motor bike": "motorcycle", "tv-set": "72", "dog": ""}
@@ -76,6 +86,7 @@ def test_what_cannot_be_meant_is_refused_with_a_reason(text, says):
 
 def test_toml_says_the_same_as_the_command_line(tmp_path: Path):
     (tmp_path / "y.onnx").touch()
+    (tmp_path / "names.txt").touch()
     file = tmp_path / "teachers.toml"
     file.write_text(
         """
@@ -83,6 +94,7 @@ def test_toml_says_the_same_as_the_command_line(tmp_path: Path):
         adapter = "onnx"
         model = "y.onnx"
         format = "yolox"
+        classes = "names.txt"
         score_floor = 0.01
         workers = 2
         [teachers.yolox.map]
@@ -96,6 +108,7 @@ def test_toml_says_the_same_as_the_command_line(tmp_path: Path):
     )
     yolox, rcnn = load_teachers(file)
     line = f"yolox=onnx:{tmp_path / 'y.onnx'},format=yolox,score_floor=0.01,workers=2"
+    line += f",classes={tmp_path / 'names.txt'}"
     assert yolox == parse_teacher(line + ",map.motor bike=motorcycle,map.dog=none")
     assert rcnn == parse_teacher("rcnn=mmdet:faster-rcnn_r50_fpn_1x_coco,weights=random")
 
