@@ -116,6 +116,12 @@ def maker(tmp_path: Path) -> Maker:
     return Maker(tmp_path)
 
 
+@pytest.fixture(scope="module")
+def module_maker(tmp_path_factory: pytest.TempPathFactory) -> Maker:
+    """For stores that the tests of a file only read."""
+    return Maker(tmp_path_factory.mktemp("module"))
+
+
 @pytest.fixture
 def new_maker(tmp_path_factory: pytest.TempPathFactory) -> Callable[[], Maker]:
     """For property tests, which need a fresh folder for every example."""

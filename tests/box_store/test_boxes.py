@@ -11,7 +11,7 @@ from box_store import boxes as boxes_module
 from box_store.boxes import Boxes, nms_keep, pairwise_iou
 from box_store.errors import DataError, UsageError
 
-quick = settings(max_examples=40, deadline=None)
+quick = settings(max_examples=30, deadline=None)
 
 
 @st.composite

@@ -24,8 +24,9 @@ def detections(*rows: tuple[list[float], float, int]) -> Boxes:
     return Boxes(boxes, scores, ids, 640, 480)
 
 
-@pytest.fixture
-def ask(maker: Any) -> Iterator[Any]:
+@pytest.fixture(scope="module")
+def ask(module_maker: Any) -> Iterator[Any]:
+    maker = module_maker
     store, (first, second) = maker.store(), maker.images(2)
     answers = {
         "one": [
@@ -67,16 +68,15 @@ def test_a_query_documents_itself_and_runs_with_its_defaults(ask: Any, name: str
     assert isinstance(ask(name), list)
 
 
-@pytest.mark.parametrize("name", example_queries())
-def test_a_query_without_need_of_truth_runs_on_an_empty_store(maker: Any, name: str) -> None:
-    query = example_query(name)
+def test_queries_run_on_an_empty_store_unless_they_need_truth(maker: Any) -> None:
     connection = open_store(maker.store().path)
     try:
-        if query.needs_truth:
-            with pytest.raises(UsageError, match="ground truth"):
-                run_sql(connection, query.sql)
-        else:
-            assert run_sql(connection, query.sql).num_rows == 0
+        for query in example_queries().values():
+            if query.needs_truth:
+                with pytest.raises(UsageError, match="ground truth"):
+                    run_sql(connection, query.sql)
+            else:
+                assert run_sql(connection, query.sql).num_rows == 0
     finally:
         connection.close()
 

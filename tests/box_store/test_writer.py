@@ -18,7 +18,7 @@ from box_store.reader import boxes_of, read_boxes, read_images
 from box_store.writer import part_path
 
 quick = settings(
-    max_examples=20, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
+    max_examples=12, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
 )
 
 
