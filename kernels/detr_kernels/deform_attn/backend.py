@@ -2,13 +2,13 @@
 
 import importlib.util
 import os
-from functools import lru_cache
 
 import torch
 
 from detr_kernels.errors import ArgumentError, BackendError
 
 BACKENDS = ("auto", "triton", "torch")
+HAS_TRITON = importlib.util.find_spec("triton") is not None
 
 
 def interpreted() -> bool:
@@ -28,13 +28,9 @@ def choose_backend(
     device = torch.device(device)
     if device.type == "cpu":
         return "torch", "on a CPU the operator is an embedding bag in plain torch"
-    if device.type != "cuda":
-        return "torch", f"the Triton kernels are for CUDA; {device.type} runs grid_sample"
-    obstacle = _obstacle(device)
+    obstacle = _obstacle(device, dtype)
     if obstacle:
-        return "torch", f"{obstacle}, so grid_sample runs"
-    if dtype == torch.float64:
-        return "torch", "fp64 runs grid_sample: the Triton kernels accumulate in fp32"
+        return "torch", f"{obstacle}; grid_sample runs"
     return "triton", f"{torch.cuda.get_device_name(device)} with triton"
 
 
@@ -50,38 +46,38 @@ def resolve(backend: str, device: torch.device, dtype: torch.dtype) -> str:
     Raises ArgumentError for an unknown name, and BackendError where Triton was asked for by name
     and cannot run: a backend asked for is never quietly replaced.
     """
-    if backend == "auto":
-        return choose_backend(device, dtype)[0]
     if backend == "torch":
         return "torch"
+    if backend == "auto":
+        return "torch" if device.type == "cpu" or _obstacle(device, dtype) else "triton"
     if backend != "triton":
         raise ArgumentError(f"backend: expected one of {', '.join(BACKENDS)}, got {backend!r}")
-    if dtype == torch.float64:
-        raise BackendError(
-            "backend 'triton' takes fp32, fp16 and bf16 values, got fp64: its sums are fp32; "
-            "use backend='torch' (or 'auto')"
-        )
-    if device.type == "cpu" and interpreted():
+    if device.type == "cpu" and interpreted() and dtype != torch.float64:
         return "triton"
-    if device.type != "cuda":
-        raise BackendError(
-            f"backend 'triton' needs CUDA tensors, got {device}; use backend='torch' (or 'auto'), "
-            "or set TRITON_INTERPRET=1 before start: Triton's interpreter runs the kernels on CPUs"
-        )
-    obstacle = _obstacle(device)
+    obstacle = _obstacle(device, dtype)
     if obstacle:
-        raise BackendError(f"backend 'triton' cannot run: {obstacle}; use backend='torch'")
+        raise BackendError(
+            f"backend 'triton' cannot run: {obstacle}; use backend='torch' or 'auto'"
+        )
     return "triton"
 
 
-@lru_cache
-def _obstacle(device: torch.device) -> str:
-    """Why Triton cannot run on this GPU, or nothing."""
-    if importlib.util.find_spec("triton") is None:
+def _obstacle(device: torch.device, dtype: torch.dtype) -> str:
+    """Why Triton cannot run for these tensors, or nothing.
+
+    torch.compile traces this: only what it can look up stands here.
+    """
+    if dtype == torch.float64:
+        return "the Triton kernels sum in fp32, and the values are fp64"
+    if device.type == "cpu":
+        return "CPU tensors need Triton's interpreter, TRITON_INTERPRET=1 from the start"
+    if device.type != "cuda":
+        return f"the Triton kernels are for CUDA, not {device.type}"
+    if not HAS_TRITON:
         return "triton is not installed"
     if torch.version.hip is not None:
         return "the Triton kernels are untested on ROCm"
-    major, minor = torch.cuda.get_device_capability(device)
-    if major < 8:
-        return f"compute capability {major}.{minor} is below 8.0"
+    properties = torch.cuda.get_device_properties(device)
+    if properties.major < 8:
+        return f"compute capability {properties.major}.{properties.minor} is below 8.0"
     return ""

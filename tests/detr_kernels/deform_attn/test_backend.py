@@ -1,10 +1,19 @@
 """The choice of a backend, its reason, and refusals instead of quiet replacements."""
 
+from typing import NamedTuple
+
 import pytest
 import torch
 
 from detr_kernels import BackendError, choose_backend, deform_attn, explain
 from detr_kernels.deform_attn import backend
+
+
+class Properties(NamedTuple):
+    """What torch says of a GPU, as far as we ask."""
+
+    major: int
+    minor: int
 
 
 def test_cpu_runs_torch():
@@ -30,10 +39,8 @@ def gpu(monkeypatch):
     """A machine that claims an H100."""
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
     monkeypatch.setattr(torch.cuda, "get_device_name", lambda device: "NVIDIA H100")
-    monkeypatch.setattr(torch.cuda, "get_device_capability", lambda device: (9, 0))
-    backend._obstacle.cache_clear()
-    yield monkeypatch
-    backend._obstacle.cache_clear()
+    monkeypatch.setattr(torch.cuda, "get_device_properties", lambda device: Properties(9, 0))
+    return monkeypatch
 
 
 def test_gpu_runs_triton(gpu):
@@ -47,7 +54,7 @@ def test_gpu_runs_float64_by_grid_sample(gpu):
 
 
 def test_gpu_without_triton(gpu):
-    gpu.setattr(backend.importlib.util, "find_spec", lambda name: None)
+    gpu.setattr(backend, "HAS_TRITON", False)
     name, reason = choose_backend("cuda")
     assert name == "torch"
     assert "triton is not installed" in reason
@@ -56,18 +63,32 @@ def test_gpu_without_triton(gpu):
 
 
 def test_old_gpu(gpu):
-    gpu.setattr(torch.cuda, "get_device_capability", lambda device: (7, 5))
+    gpu.setattr(torch.cuda, "get_device_properties", lambda device: Properties(7, 5))
     assert "7.5 is below 8.0" in choose_backend("cuda")[1]
 
 
 def test_triton_by_name_is_never_replaced(plain_case, monkeypatch):
     monkeypatch.delenv("TRITON_INTERPRET", raising=False)
     value, locations, weights = plain_case.tensors(torch.float32)
-    with pytest.raises(BackendError, match="needs CUDA tensors, got cpu"):
+    with pytest.raises(BackendError, match="cannot run: CPU tensors need Triton's interpreter"):
         deform_attn(value, plain_case.levels, locations, weights, backend="triton")
 
 
 def test_triton_by_name_refuses_float64(plain_case):
     value, locations, weights = plain_case.tensors(torch.float64)
-    with pytest.raises(BackendError, match="got fp64"):
+    with pytest.raises(BackendError, match="values are fp64"):
         deform_attn(value, plain_case.levels, locations, weights, backend="triton")
+
+
+@pytest.mark.slow
+def test_choice_can_be_traced(monkeypatch):
+    # what a compiled model on a GPU runs through; found here, not on the first GPU
+    monkeypatch.setattr(torch.cuda, "get_device_properties", lambda device: Properties(9, 0))
+
+    def run(x):
+        return x + {"triton": 1, "torch": 2}[backend.resolve("auto", torch.device("cuda"), x.dtype)]
+
+    torch._dynamo.reset()
+    compiled = torch.compile(run, fullgraph=True, backend="eager")
+    assert compiled(torch.zeros(1)).item() == 1
+    assert compiled(torch.zeros(1, dtype=torch.float64)).item() == 2
