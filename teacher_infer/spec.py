@@ -22,6 +22,8 @@ _COMMA = re.compile(r",(?=\s*(?:map\.[^=,]+|[A-Za-z_][A-Za-z0-9_]*)\s*=)")
 _MAP = "map."
 # adapter keys whose values may be files
 _FILE_KEYS = ("weights", "classes")
+# adapters whose models are folders
+_FOLDER_ADAPTERS = ("student", "transformers")
 _DROP = ("none", "null")
 
 
@@ -75,7 +77,7 @@ class TeacherSpec:
         }
         return AdapterSpec(
             adapter=self.adapter,
-            model=_absolute(self.model),
+            model=_absolute(self.model, folder=self.adapter in _FOLDER_ADAPTERS),
             device=device,
             score_floor=self.score_floor,
             nms_iou=self.nms_iou,
@@ -86,10 +88,10 @@ class TeacherSpec:
         )
 
 
-def _absolute(text: str) -> str:
-    """The path of an existing file, or the text itself: models may also be names."""
+def _absolute(text: str, folder: bool = False) -> str:
+    """The path of an existing file (or folder), or the text itself: models may also be names."""
     path = Path(text).expanduser()
-    return str(path.absolute()) if path.is_file() else text
+    return str(path.absolute()) if path.is_file() or (folder and path.is_dir()) else text
 
 
 @dataclass(frozen=True)

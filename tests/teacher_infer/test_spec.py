@@ -38,6 +38,8 @@ def test_files_get_absolute_paths_because_workers_may_run_elsewhere(tmp_path, mo
     spec = parse_teacher("y=onnx:y.onnx,format=yolox,classes=names.txt").adapter_spec("cpu", 1)
     assert spec.model == str(tmp_path / "y.onnx")
     assert spec.options == {"format": "yolox", "classes": str(tmp_path / "names.txt")}
+    (tmp_path / "runs").mkdir()
+    assert parse_teacher("y=student:runs").adapter_spec("cpu", 1).model == str(tmp_path / "runs")
     assert parse_teacher("y=transformers:some/hub").adapter_spec("cpu", 1).model == "some/hub"
 
 
