@@ -200,16 +200,16 @@ def check_criterion(folder: Path, name: str) -> list[Row]:
 
 
 def _check_case(name: str, case: Case, setup: Setup) -> list[Row]:
-    label = f"{case.expected['case']} {case.expected['kind']}"
+    label, kind = case.expected["case"], case.expected["kind"]
     losses = setup.criterion(setup.output, setup.supervisions)
     losses.total.backward()
     rows = []
     for source, tails in setup.endings.items():
         error = case.loss_error(losses, source, tails)
-        rows.append(row(name, f"{label}/losses/{source}", error, LOSSES, "relative"))
+        rows.append(row(name, f"{label}/losses/{source}", error, LOSSES, f"{kind}; relative"))
     total = relative_difference(float(losses.total.detach()), case.expected["total"])
-    rows.append(row(name, f"{label}/losses/total", total, LOSSES, "relative"))
-    rows.append(row(name, f"{label}/gradients", case.gradient_error(), GRADIENTS))
+    rows.append(row(name, f"{label}/losses/total", total, LOSSES, f"{kind}; relative"))
+    rows.append(row(name, f"{label}/gradients", case.gradient_error(), GRADIENTS, kind))
     if setup.calls:
         found = setup.criterion.matches(setup.output, setup.supervisions)
         wrong = 0
@@ -217,7 +217,7 @@ def _check_case(name: str, case: Case, setup: Setup) -> list[Row]:
             for image, (query, target) in enumerate(found[stack][layer]):
                 pairs = zip(query.tolist(), target.tolist(), strict=True)
                 wrong += wrong_pairs(pairs, case.arrays[f"{stored}/{image}"])
-        rows.append(row(name, f"{label}/matching", float(wrong), 0, "wrong pairs"))
+        rows.append(row(name, f"{label}/matching", float(wrong), 0, f"{kind}; wrong pairs"))
     return rows
 
 

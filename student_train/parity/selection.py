@@ -26,7 +26,7 @@ def check_fusion(folder: Path, name: str = "teach_fusion") -> list[Row]:
     arrays, document = read_arrays(folder / f"{name}.npz"), read_json(folder / f"{name}.json")
     rows: list[Row] = []
     for case in document["cases"]:
-        label = f"{case['case']} {case['kind']}"
+        label, kind = case["case"], case["kind"]
         if not case["present"]:
             rows.append(Row(name, label, None, None, "skip", _NO_TEACHER))
             continue
@@ -41,9 +41,9 @@ def check_fusion(folder: Path, name: str = "teach_fusion") -> list[Row]:
         same = largest_difference(fused.class_ids, arrays[f"{stem}/labels"])
         boxes = largest_difference(fused.boxes_xyxy, arrays[f"{stem}/boxes_xyxy"])
         scores = largest_difference(fused.scores, arrays[f"{stem}/scores"])
-        rows.append(row(name, f"{label}/labels", same, 0))
-        rows.append(row(name, f"{label}/boxes", boxes, 1e-3, "pixels"))
-        rows.append(row(name, f"{label}/scores", scores, 1e-6))
+        rows.append(row(name, f"{label}/labels", same, 0, kind))
+        rows.append(row(name, f"{label}/boxes", boxes, 1e-3, f"{kind}; pixels"))
+        rows.append(row(name, f"{label}/scores", scores, 1e-6, kind))
     return rows
 
 
