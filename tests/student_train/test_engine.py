@@ -294,3 +294,16 @@ def test_a_student_learns_what_it_is_shown(toy: Path, tmp_path: Path):
     )
     totals = [r["loss"]["total"] for r in read_metrics(tmp_path / "run/metrics.jsonl")]
     assert totals[-1] < 0.8 * totals[0]
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
+def test_a_gpu_trains_in_bf16_and_resumes(toy: Path, store: Path, tmp_path: Path):
+    values = {"device": "cuda", "teachers__store": store, "log_every": 1}
+    printed = run(toy, tmp_path / "run", steps=2, **values)
+    assert "bf16 autocast" in printed
+    run(toy, tmp_path / "run", resume=True, steps=4, **values)
+    records = [r for r in read_metrics(tmp_path / "run/metrics.jsonl") if r["kind"] == "train"]
+    assert [r["step"] for r in records] == [1, 2, 3, 4]
+    assert all(r["memory_gib"] > 0 and r["loss"]["total"] > 0 for r in records)
+    assert all(t.isfinite().all() for t in weights(tmp_path / "run").values())

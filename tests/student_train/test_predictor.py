@@ -146,3 +146,10 @@ def test_drawing_leaves_the_image_alone(toy: Path, run: Path):
     assert (image == before).all()
     assert (drawn != before).any()
     assert (draw_boxes(image, boxes.above(1), predictor.class_names) == before).all()
+
+
+@pytest.mark.parametrize("size", [(1, 1), (1, 300), (300, 2)])
+def test_odd_sizes_are_images_too(run: Path, size: tuple[int, int]):
+    boxes = load_predictor(run, "cpu").predict([np.zeros((*size, 3), np.uint8)])[0]
+    assert (boxes.height, boxes.width) == size
+    assert boxes == boxes.clipped()
