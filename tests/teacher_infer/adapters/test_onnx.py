@@ -163,7 +163,7 @@ def test_published_detectors_reach_their_known_ap(
     model = str(shared / "teachers" / f"{name}.onnx")
     teacher = load_teacher(AdapterSpec("onnx", model, **settings, options={"format": format_}))
     assert average_precision(teacher, shared, "val2017") == pytest.approx(val_ap, abs=0.01)
-    if name != "human_centernet":  # the slowest: half of the photos will do
+    if name != "human_centernet":  # the slowest: one split will do
         assert average_precision(teacher, shared, "train2017") == pytest.approx(train_ap, abs=0.01)
 
 
