@@ -102,6 +102,16 @@ class BenchResult:
         return table
 
 
+def default_preset() -> str:
+    """A preset that this machine can step through in seconds."""
+    return "dino-r50-4scale" if torch.cuda.is_available() else "dino-mobilenetv2"
+
+
+def default_steps() -> int:
+    """Enough steps for a median in reasonable time."""
+    return 10 if torch.cuda.is_available() else 3
+
+
 def run_bench(config: TrainConfig, spec: BenchSpec) -> BenchResult:
     """Measure training steps of a configuration on random images and boxes."""
     runtime = Runtime.start(config.device, config.amp, config.threads)

@@ -276,26 +276,40 @@ def parity(
 @app.command()
 def bench(
     overrides: Overrides = None,
-    preset: Annotated[str, typer.Option(help="What to measure.")] = "dino-r50-4scale",
+    preset: Annotated[
+        str | None,
+        typer.Option(help="What to measure; dino-r50-4scale on a GPU, dino-mobilenetv2 on a CPU."),
+    ] = None,
     size: Annotated[
-        str, typer.Option(help="Height x width of the images, in pixels.")
-    ] = "800x1333",
+        str | None,
+        typer.Option(help="Height x width in px; by default the preset's evaluation size."),
+    ] = None,
     batch: Annotated[int, typer.Option(help="Images a step.")] = 2,
-    steps: Annotated[int, typer.Option(help="Measured steps of each kind.")] = 10,
+    steps: Annotated[
+        int | None, typer.Option(help="Measured steps of each kind; 10 on a GPU, 3 on a CPU.")
+    ] = None,
     teachers: Annotated[int, typer.Option(help="Teachers in the paired measurement.")] = 3,
     boxes: Annotated[int, typer.Option(help="Boxes a teacher and image.")] = 50,
+    out: Annotated[
+        Path | None, typer.Option(help="Write the row as JSON to this file too.")
+    ] = None,
     as_json: Json = False,
 ) -> None:
     """Seconds a step by part on synthetic images, with and without teachers, taken in turns."""
-    from student_train.bench import BenchSpec, run_bench
+    from student_train.bench import BenchSpec, default_preset, default_steps, run_bench
     from student_train.config import resolve
     from student_train.overrides import Layer, parse_assignments
     from student_train.presets import load_preset
 
     console = _console(to_stderr=as_json)
     layer = Layer("argument", parse_assignments(overrides or []))
-    resolved = resolve(load_preset(preset), arguments=[layer])
-    result = run_bench(resolved.config, BenchSpec.parse(size, batch, steps, teachers, boxes))
+    config = resolve(load_preset(preset or default_preset()), arguments=[layer]).config
+    whole = f"{config.augment.eval_short_side}x{config.augment.eval_long_side}"
+    spec = BenchSpec.parse(size or whole, batch, steps or default_steps(), teachers, boxes)
+    result = run_bench(config, spec)
+    if out is not None:
+        out.parent.mkdir(parents=True, exist_ok=True)
+        out.write_text(json.dumps(result.to_json(), indent=2) + "\n", encoding="utf-8")
     if as_json:
         _print_json(result.to_json())
     else:
