@@ -359,9 +359,14 @@ def _pool(specs: Sequence[TeacherSpec], local: bool, address: str | None) -> tup
         if address:
             raise UsageError(f"--address needs Ray, which is not installed: {install}")
         return LocalPool(), f"; {install} for several at once"
-    from teacher_infer.ray_pool import RayPool
+    from teacher_infer.ray_pool import RayPool, RayUnavailable
 
-    return RayPool(specs, address), ""
+    try:
+        return RayPool(specs, address), ""
+    except RayUnavailable as error:
+        if address:
+            raise
+        return LocalPool(), f"; {error}"
 
 
 def _interrupt(signum: int, frame: FrameType | None) -> None:

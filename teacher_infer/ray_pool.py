@@ -107,8 +107,8 @@ class RayPool:
                 if attempt + 1 < _START_ATTEMPTS:
                     continue
                 lines = str(error).strip().splitlines() or [type(error).__name__]
-                remedy = "check --address" if address else "or use --local, which needs no Ray"
-                text = f"Ray does not start: {lines[0].rstrip('.')}; {remedy}"
+                remedy = "; check --address" if address else ""
+                text = f"Ray does not start: {lines[0].rstrip('.')}{remedy}"
                 raise RayUnavailable(text) from error
 
     def _lend_token(self) -> None:

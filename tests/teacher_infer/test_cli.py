@@ -343,6 +343,36 @@ def test_an_export_needs_to_know_whose_boxes(cli, store):
     assert code == 2
 
 
+def test_without_a_ray_that_starts_the_work_is_done_all_the_same(
+    cli, make_folder, request_of, store, monkeypatch
+):
+    ray_pool = pytest.importorskip("teacher_infer.ray_pool")
+
+    def fail(specs, address):
+        raise ray_pool.RayUnavailable("Ray does not start: it is busy")
+
+    monkeypatch.setattr(ray_pool, "RayPool", fail)
+    request = request_of(make_folder(3))
+    code, _, err = cli("run", *request, "--address", "10.0.0.1:6379")
+    assert (code, "it is busy" in err) == (1, True)
+    code, _, err = cli("run", *request)
+    assert code == 0
+    assert "one worker in this process (no Ray); Ray does not start: it is busy" in err
+    assert len(statuses(store)) == 3
+
+
+def test_without_ray_the_work_is_done_and_the_reason_said(
+    cli, make_folder, request_of, store, monkeypatch
+):
+    monkeypatch.setattr("teacher_infer.cli.importlib.util.find_spec", lambda name: None)
+    request = request_of(make_folder(3))
+    code, _, err = cli("run", *request, "--address", "auto")
+    assert (code, "teach-detr[ray]" in err) == (2, True)
+    code, _, err = cli("run", *request)
+    assert (code, "teach-detr[ray]" in err) == (0, True)
+    assert len(statuses(store)) == 3
+
+
 # --- bad items among good ones
 
 
