@@ -50,10 +50,10 @@ class DemoSize:
     yolo_seconds: int
     steps: int
     evaluate_every: int
-    lr: float = 6e-4
+    lr: float = 3e-4
     seed: int = 7
     thin: float = 0.33
-    style: str = "dusk"
+    style: str = "day"
 
 
 FULL = DemoSize(1280, 250, 1600, 75, 240, 80)
