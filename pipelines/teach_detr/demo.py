@@ -54,6 +54,9 @@ class DemoSize:
     seed: int = 7
     thin: float = 0.33
     style: str = "day"
+    # small detectors are rarely sure: below this, most of their boxes hold nothing
+    score_floor: float = 0.45
+    top_k: int = 20
 
 
 FULL = DemoSize(1280, 250, 1600, 75, 240, 80)
@@ -240,7 +243,7 @@ class _Demo:
                 "train",
                 self.size.other_images,
                 self.size.seed + 2 * VAL_SEED,
-                ["day", "dusk", "reef"],
+                [self.size.style],
             )
             self._python(
                 "teach_detr.yolo_training",
@@ -317,6 +320,8 @@ class _Demo:
             *("--out", places.run(name), "--resume"),
             f"epochs={-(-size.steps // steps_per_epoch)}",
             f"steps={size.steps}",
+            f"teachers.score_floor={size.score_floor}",
+            f"teachers.top_k={size.top_k}",
             f"optim.lr={size.lr}",
             f"optim.backbone_lr={size.lr}",
             "optim.warmup_steps=20",

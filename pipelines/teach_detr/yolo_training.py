@@ -12,7 +12,9 @@ import argparse
 import json
 import os
 import shutil
+import sys
 import tempfile
+from contextlib import redirect_stderr, redirect_stdout
 from pathlib import Path
 from typing import Any
 
@@ -65,29 +67,34 @@ def train(folder: Path, out: Path, seconds: float, threads: int) -> None:
         torch.set_num_threads(threads)
         model = YOLO("yolo11n.yaml", verbose=False)
         model.add_callback("on_train_epoch_end", _report)
-        model.train(
-            data=str(data),
-            time=seconds / 3600,
-            imgsz=192,
-            batch=16,
-            device="cpu",
-            workers=0,
-            cache="ram",
-            optimizer="AdamW",
-            lr0=2e-3,
-            lrf=0.05,
-            warmup_epochs=0.5,
-            mosaic=0.0,
-            scale=0.3,
-            degrees=0.0,
-            amp=False,
-            val=False,
-            plots=False,
-            seed=0,
-            verbose=False,
-            project=work,
-            name="run",
-        )
+        # its bars and screens go nowhere; a failure still ends in its traceback
+        with (
+            Path(os.devnull).open("w") as nowhere,
+            redirect_stdout(nowhere),
+            redirect_stderr(nowhere),
+        ):
+            model.train(
+                data=str(data),
+                time=seconds / 3600,
+                imgsz=192,
+                batch=16,
+                device="cpu",
+                workers=0,
+                optimizer="AdamW",
+                lr0=2e-3,
+                lrf=0.05,
+                warmup_epochs=0.5,
+                mosaic=0.0,
+                scale=0.3,
+                degrees=0.0,
+                amp=False,
+                val=False,
+                plots=False,
+                seed=0,
+                verbose=False,
+                project=work,
+                name="run",
+            )
         out.parent.mkdir(parents=True, exist_ok=True)
         part = out.with_suffix(".part")
         shutil.copyfile(Path(work) / "run" / "weights" / "last.pt", part)
@@ -98,7 +105,7 @@ def _report(trainer: Any) -> None:
     """A line an epoch in place of the library's own screens."""
     terms = zip(trainer.loss_names, trainer.tloss.tolist(), strict=True)
     shown = "  ".join(f"{name} {value:.3f}" for name, value in terms)
-    print(f"yolo  epoch {trainer.epoch + 1}  {shown}", flush=True)
+    print(f"yolo  epoch {trainer.epoch + 1}  {shown}", file=sys.__stdout__, flush=True)
 
 
 def main() -> None:
