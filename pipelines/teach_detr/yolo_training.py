@@ -14,6 +14,7 @@ import os
 import shutil
 import sys
 import tempfile
+import time
 from contextlib import redirect_stderr, redirect_stdout
 from pathlib import Path
 from typing import Any
@@ -103,9 +104,8 @@ def train(folder: Path, out: Path, seconds: float, threads: int) -> None:
 
 def _report(trainer: Any) -> None:
     """A line an epoch in place of the library's own screens."""
-    terms = zip(trainer.loss_names, trainer.tloss.tolist(), strict=True)
-    shown = "  ".join(f"{name} {value:.3f}" for name, value in terms)
-    print(f"yolo  epoch {trainer.epoch + 1}  {shown}", file=sys.__stdout__, flush=True)
+    seconds = time.time() - trainer.train_time_start
+    print(f"yolo: epoch {trainer.epoch + 1}, {seconds:.0f} s", file=sys.__stdout__, flush=True)
 
 
 def main() -> None:
