@@ -16,6 +16,9 @@ from pathlib import Path
 import numpy as np
 from PIL import Image, UnidentifiedImageError
 
+# Ultralytics replaces PIL.Image.open, when it is imported, by one that may install packages
+from PIL.Image import open as open_image
+
 from box_store.errors import DataError
 from box_store.image_files import image_path
 
@@ -91,7 +94,7 @@ def decode(data: bytes, task: ImageTask) -> np.ndarray:
         raise ImageError(TRUNCATED, f"{task.file_name} is empty")
     try:
         # reads the header alone, so a wrong size costs no decoding
-        image = Image.open(io.BytesIO(data))
+        image = open_image(io.BytesIO(data))
     except UnidentifiedImageError as error:
         message = f"{task.file_name} is not in an image format that Pillow knows"
         raise ImageError(NOT_AN_IMAGE, message) from error

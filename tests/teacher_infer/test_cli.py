@@ -22,8 +22,10 @@ Cli = Callable[..., tuple[int, str, str]]
 
 # one image takes 50 ms, so that there is time to interfere
 SLOW_MAIN = """
-import time
+import signal, time
 from teacher_infer import actor
+# tests started in the background of a shell hand on an ignored Ctrl-C
+signal.signal(signal.SIGINT, signal.default_int_handler)
 load_image = actor.load_image
 def slow(task):
     time.sleep(0.05)
