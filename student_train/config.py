@@ -12,8 +12,9 @@ from typing import Any, Literal
 
 from box_store.fuse import FusionConfig
 from student_train.losses.config import LossConfig
+from student_train.models import StudentConfig, family_of
 from student_train.models.dino import DinoConfig
-from student_train.overrides import Layer, Resolved, flatten, merge, settings
+from student_train.overrides import Layer, Resolved, flatten, merge, settings, to_plain
 
 ALL_TEACHERS = ("all",)
 NO_TEACHERS = ("none",)
@@ -142,7 +143,7 @@ class TrainConfig:
 
     preset: str = ""
     """Name of the preset that this configuration started from."""
-    model: DinoConfig = field(default_factory=DinoConfig)
+    model: StudentConfig = field(default_factory=DinoConfig)
     data: DataConfig = field(default_factory=DataConfig)
     augment: AugmentConfig = field(default_factory=AugmentConfig)
     optim: OptimConfig = field(default_factory=OptimConfig)
@@ -287,13 +288,22 @@ def _differences(config: TrainConfig) -> dict[str, Any]:
     }
 
 
+def as_plain(config: TrainConfig) -> dict[str, Any]:
+    """A configuration as JSON-able tables, the student's family by name."""
+    table = to_plain(config)
+    return {**table, "model": {"family": config.model.family, **table["model"]}}
+
+
 def from_plain(table: Mapping[str, Any], origin: str) -> TrainConfig:
-    """The inverse of `overrides.to_plain`, for a configuration read back from JSON.
+    """The inverse of `as_plain`, for a configuration read back from JSON.
 
     Raises:
-        ConfigError: a key that this version does not know.
+        ConfigError: a family or a key that this version does not know.
     """
-    return merge(TrainConfig(), [Layer(origin, flatten(TrainConfig(), table))]).config
+    model = dict(table["model"])
+    # configurations written before there were families are DINO's
+    start = TrainConfig(model=family_of(model.pop("family", "dino")).config())
+    return merge(start, [Layer(origin, flatten(start, {**table, "model": model}))]).config
 
 
 def without_teachers(config: TrainConfig) -> TrainConfig:

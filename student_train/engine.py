@@ -11,7 +11,7 @@ from torch import nn
 from torch.nn.parallel import DistributedDataParallel
 
 from student_train.checkpoint import load_state, save_state, save_weights
-from student_train.config import TrainConfig
+from student_train.config import TrainConfig, as_plain
 from student_train.data import Batch
 from student_train.errors import CheckpointError, Interrupted, NonFiniteLoss
 from student_train.evaluate import Evaluation, evaluate_model
@@ -20,7 +20,6 @@ from student_train.interrupt import StopRequest
 from student_train.losses import Criterion, Losses, NonFinitePrediction, fold
 from student_train.metrics import Clock, MetricsLog, RunningMeans
 from student_train.optim import WeightAverage, clip_gradients, lr_factor, make_optimizer, set_lr
-from student_train.overrides import to_plain
 from student_train.progress import ProgressLine, Status
 from student_train.run_folder import RunFolder, class_space_to_plain
 from student_train.runtime import Runtime
@@ -104,7 +103,7 @@ class Trainer:
                     "optimizer": self.optimizer.state_dict(),
                     "average": self.average.state_dict() if self.average is not None else None,
                     "position": dict(vars(self.position)),
-                    "config": to_plain(self.config),
+                    "config": as_plain(self.config),
                 },
             )
 
@@ -316,7 +315,7 @@ class Trainer:
             return
         model = self.model if self.average is None else self.average.model
         about = {
-            "config": to_plain(self.config),
+            "config": as_plain(self.config),
             "classes": class_space_to_plain(self.inputs.class_space),
             "step": self.position.step,
             "metrics": self.evaluation.metrics.values if self.evaluation else {},

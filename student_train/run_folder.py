@@ -21,9 +21,9 @@ from pathlib import Path
 from typing import Any
 
 from box_store.categories import Categories, ClassSpace
-from student_train.config import OPERATIONAL, TrainConfig, from_plain
+from student_train.config import OPERATIONAL, TrainConfig, as_plain, from_plain
 from student_train.errors import RunError
-from student_train.overrides import Resolved, as_text, settings, to_plain
+from student_train.overrides import Resolved, as_text, settings
 
 _PACKAGES = (
     "teach-detr",
@@ -81,7 +81,7 @@ class RunFolder:
         content = {
             "format": 1,
             "preset": resolved.config.preset,
-            "config": to_plain(resolved.config),
+            "config": as_plain(resolved.config),
             "origins": resolved.origins,
             "classes": class_space_to_plain(class_space),
             "command": list(command),

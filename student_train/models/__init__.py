@@ -3,20 +3,48 @@ are built from.
 
 `build_student(config)` makes the student that a configuration describes; `StudentOutput` says what
 it returns, `Targets` what it is compared with, `top_k` turns its output into detections.
+`FAMILIES` lists them; each has a file of its own name.
 """
+
+from typing import NamedTuple
 
 from torch import nn
 
+from box_store.errors import nearest
 from student_train.errors import ConfigError
+from student_train.models.config import StudentConfig
 from student_train.models.dino import Dino, DinoConfig
 from student_train.models.output import Denoising, Prediction, StudentOutput
 from student_train.models.postprocess import Detections, top_k
 from student_train.models.targets import Targets
 
-StudentConfig = DinoConfig
-"""every configuration that `build_student` knows"""
 
-_FAMILIES: dict[type, type[nn.Module]] = {DinoConfig: Dino}
+class Family(NamedTuple):
+    """A student and its settings."""
+
+    config: type[StudentConfig]
+    student: type[nn.Module]
+
+
+FAMILIES: dict[str, Family] = {
+    DinoConfig.family: Family(DinoConfig, Dino),
+}
+"""every family by name"""
+
+
+def family_of(name: str) -> Family:
+    """A family by its name.
+
+    Raises ConfigError for an unknown one; the nearest is suggested.
+    """
+    if name not in FAMILIES:
+        raise ConfigError(
+            [
+                f"no family of students is named {name!r}.{nearest(name, FAMILIES)} "
+                f"The families are: {', '.join(FAMILIES)}"
+            ]
+        )
+    return FAMILIES[name]
 
 
 def build_student(config: StudentConfig) -> nn.Module:
@@ -25,22 +53,25 @@ def build_student(config: StudentConfig) -> nn.Module:
 
     Raises ConfigError for a configuration of no known family.
     """
-    family = _FAMILIES.get(type(config))
-    if family is None:
-        known = ", ".join(cls.__name__ for cls in _FAMILIES)
-        raise ConfigError([f"no student is built from a {type(config).__name__}; known: {known}"])
-    return family(config)
+    for family in FAMILIES.values():
+        if type(config) is family.config:
+            return family.student(config)
+    known = ", ".join(family.config.__name__ for family in FAMILIES.values())
+    raise ConfigError([f"no student is built from a {type(config).__name__}; known: {known}"])
 
 
 __all__ = [
+    "FAMILIES",
     "Denoising",
     "Detections",
     "Dino",
     "DinoConfig",
+    "Family",
     "Prediction",
     "StudentConfig",
     "StudentOutput",
     "Targets",
     "build_student",
+    "family_of",
     "top_k",
 ]

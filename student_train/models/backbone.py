@@ -19,11 +19,25 @@ from student_train.models.swin import Swin, SwinShape, SwinStage
 
 
 @dataclass(frozen=True, kw_only=True)
-class BackboneConfig:
-    """Settings of the backbone, shared by every student that has one."""
+class TrunkConfig:
+    """The part of a student that may start from ImageNet weights."""
 
     backbone: str = "resnet50"
-    """timm's name of the backbone: resnet50, swin_large_patch4_window12_384, mobilenetv2_100 ..."""
+    """name of the backbone: resnet50, swin_large_patch4_window12_384, mobilenetv2_100 ..."""
+    backbone_weights: str | None = None
+    """file of pretrained weights (torchvision, timm or the official code's), or `timm` to download
+    timm's own
+    """
+    drop_path: float = 0.0
+    """stochastic depth, rising to this rate in the last block"""
+    checkpointing: bool = False
+    """compute activations of Swin and the encoder twice to save memory"""
+
+
+@dataclass(frozen=True, kw_only=True)
+class BackboneConfig(TrunkConfig):
+    """Settings of a backbone that gives feature maps."""
+
     strides: tuple[int, ...] = (8, 16, 32)
     """strides of the maps taken from it"""
     output_stride: int = 32
@@ -35,14 +49,6 @@ class BackboneConfig:
     frozen_stages: int | None = None
     """stages that are not trained, counted from the input (1: the stem and the stage of stride 4);
     none: the official choice, 1 for ResNets with frozen norms and 0 otherwise"""
-    drop_path: float = 0.0
-    """stochastic depth, rising to this rate in the last block"""
-    backbone_weights: str | None = None
-    """file of pretrained weights (torchvision, timm or official Swin), or `timm` to download timm's
-    own
-    """
-    checkpointing: bool = False
-    """compute activations of Swin and the encoder twice to save memory"""
 
     def backbone_problems(self) -> list[str]:
         """One sentence for every setting that cannot be used."""

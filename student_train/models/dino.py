@@ -5,12 +5,13 @@ code computes it.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import ClassVar
 
 import torch
 from torch import Tensor, nn
 
-from student_train.errors import ConfigError
-from student_train.models.backbone import Backbone, BackboneConfig
+from student_train.models.backbone import Backbone
+from student_train.models.config import DeformableConfig
 from student_train.models.decoder import DeformableDecoder
 from student_train.models.denoising import ContrastiveDenoising, Noise
 from student_train.models.encoder import DeformableEncoder, flatten_maps
@@ -23,31 +24,15 @@ from student_train.models.targets import Targets
 
 
 @dataclass(frozen=True, kw_only=True)
-class DinoConfig(BackboneConfig):
+class DinoConfig(DeformableConfig):
     """Settings of DINO. The defaults are the official ResNet-50, 4 scales."""
 
-    n_classes: int = 91
-    """class logits; 91 for COCO's raw category ids"""
+    family: ClassVar[str] = "dino"
+
     n_queries: int = 900
     """boxes predicted for every image"""
-    n_levels: int = 4
-    """feature maps seen by the transformer; those beyond the backbone's come from stride-2
-    convolutions
-    """
-    dim: int = 256
-    """width of tokens and queries"""
-    n_heads: int = 8
-    """heads of every attention"""
-    n_points: int = 4
-    """points that a head samples on every level"""
-    encoder_layers: int = 6
-    """layers of the encoder"""
-    decoder_layers: int = 6
-    """layers of the decoder, each of which predicts"""
-    ffn_dim: int = 2048
-    """hidden width of the feed-forward networks"""
-    dropout: float = 0.0
-    """inside the transformer"""
+    top_k: int = 300
+    """detections kept for every image when evaluating"""
     temperature: float = 20.0
     """of the image's position encoding"""
     share_heads: bool = True
@@ -59,43 +44,17 @@ class DinoConfig(BackboneConfig):
     """twice the share of denoising labels that are replaced"""
     dn_box_noise: float = 1.0
     """how far positives' corners move at most, in half sizes; negatives move up to twice as far"""
-    top_k: int = 300
-    """detections kept for every image when evaluating"""
-    attention_backend: str = "auto"
-    """deformable attention by triton, torch, or whichever suits the device (auto)"""
 
-    def __post_init__(self) -> None:
-        problems = self.backbone_problems()
-        least_one = ("n_classes", "n_queries", "n_levels", "dim", "n_heads", "n_points")
-        least_one += ("encoder_layers", "decoder_layers", "ffn_dim", "top_k")
-        problems += [
-            f"{name} must be at least 1, not {getattr(self, name)}"
-            for name in least_one
-            if getattr(self, name) < 1
-        ]
-        if not problems and (self.dim % self.n_heads or self.dim % 32):
-            problems.append(
-                f"dim must be a multiple of 32 and of n_heads={self.n_heads}, not {self.dim}"
-            )
-        if self.n_levels < len(self.strides):
-            problems.append(
-                f"n_levels={self.n_levels} is less than the {len(self.strides)} maps "
-                f"of strides {self.strides}"
-            )
-        if not 0 <= self.dropout < 1:
-            problems.append(f"dropout must lie in 0..1, not {self.dropout}")
+    def problems(self) -> list[str]:
+        """Noise and temperature out of range."""
+        problems = super().problems()
         if not 0 <= self.dn_label_noise <= 2:
             problems.append(f"dn_label_noise must lie in 0..2, not {self.dn_label_noise}")
         if self.dn_number < 0 or self.dn_box_noise < 0:
             problems.append("dn_number and dn_box_noise must not be negative")
         if self.temperature <= 0:
             problems.append(f"temperature must be above 0, not {self.temperature}")
-        if self.attention_backend not in ("auto", "triton", "torch"):
-            problems.append(
-                f"attention_backend must be auto, triton or torch, not {self.attention_backend!r}"
-            )
-        if problems:
-            raise ConfigError(problems)
+        return problems
 
 
 class Dino(nn.Module):

@@ -1,8 +1,4 @@
-"""Official checkpoints: into our students and back.
-
-A student's own parameter names are the key; `official_names` says under which official names each
-is stored. Import and export are both loops over it, so one can't drift from the other.
-"""
+"""Official state dicts into our students and back."""
 
 from __future__ import annotations
 
@@ -15,46 +11,11 @@ import torch
 from torch import Tensor, nn
 
 from student_train.errors import CheckpointError
-from student_train.models.dino import Dino
-from student_train.models.swin import Swin
+from student_train.models.official.names import official_names
 from student_train.models.weights_file import read_checkpoint
 
-__all__ = [
-    "LoadReport",
-    "detect_family",
-    "export_official",
-    "load_official",
-    "load_official_file",
-    "official_names",
-    "read_checkpoint",
-]
-
-# IDEA-Research/DINO: ours -> official, first fit
-_DINO_NAMES = [
-    (r"^level_embedding$", "transformer.level_embed"),
-    (r"^encoder\.layers\.", "transformer.encoder.layers."),
-    (r"^decoder\.query_position\.", "transformer.decoder.ref_point_head."),
-    (r"^decoder\.", "transformer.decoder."),
-    (r"^queries\.content\.", "transformer.tgt_embed."),
-    (r"^queries\.project\.", "transformer.enc_output."),
-    (r"^queries\.norm\.", "transformer.enc_output_norm."),
-    (r"^queries\.boxes\.", "transformer.enc_out_bbox_embed."),
-    (r"^queries\.classes\.", "transformer.enc_out_class_embed."),
-    (r"^denoising\.label_embedding\.", "label_enc."),
-    (r"^neck\.projections\.", "input_proj."),
-]
 # what official checkpoints hold beside parameters: rebuilt here, or counters of trained batch norms
 _BUFFERS = re.compile(r"(relative_position_index|attn_mask|num_batches_tracked)$")
-# parameters that only one family has
-_FAMILIES = {
-    "dino": ("label_enc.weight", "transformer.enc_out_class_embed.weight"),
-    "dn_detr": ("label_enc.weight", "refpoint_embed.weight"),
-    "dab_detr": ("refpoint_embed.weight", "transformer.decoder.ref_anchor_head.layers.0.weight"),
-    "conditional_detr": ("transformer.decoder.layers.0.ca_qcontent_proj.weight",),
-    "deformable_detr": ("transformer.pos_trans.weight",),
-    "yolos": ("backbone.det_token",),
-    "vidt": ("backbone.0.det_token",),
-}
 
 
 @dataclass
@@ -94,45 +55,6 @@ class LoadReport:
                 more = f" and {len(names) - 5} more" if len(names) > 5 else ""
                 lines.append(f"{len(names)} {text}: {', '.join(names[:5])}{more}")
         return "; ".join(lines)
-
-
-def detect_family(state: Mapping[str, Tensor]) -> str:
-    """Which family's official code wrote a state dict: `dino`, `dn_detr`, `deformable_detr` ...
-
-    Raises CheckpointError if it is none of the known ones.
-    """
-    for family, marks in _FAMILIES.items():
-        if all(mark in state for mark in marks):
-            return family
-    raise CheckpointError(
-        f"no known detector wrote these {len(state)} parameters, of which the first is "
-        f"{next(iter(state), 'none')!r}; known are {', '.join(_FAMILIES)}, as their official "
-        "repositories store them"
-    )
-
-
-def official_names(student: nn.Module, key: str) -> list[str]:
-    """Every name under which the official code stores our parameter or buffer `key`; first the
-    original.
-
-    Raises CheckpointError for a student whose family has no official names here.
-    """
-    if not isinstance(student, Dino):
-        raise CheckpointError(f"no official names are known for a {type(student).__name__}")
-    head = re.match(r"^heads\.(classes|boxes)\.(\d+)\.(.+)$", key)
-    if head is not None:
-        kind = {"classes": "class_embed", "boxes": "bbox_embed"}[head[1]]
-        own = int(head[2])
-        layers = range(student.config.decoder_layers) if student.config.share_heads else [own]
-        stems = (f"transformer.decoder.{kind}", kind)
-        return [f"{stem}.{layer}.{head[3]}" for stem in stems for layer in layers]
-    if key.startswith("backbone.body."):
-        swin = isinstance(student.backbone.body, Swin)
-        return [key.replace("backbone.body.", "backbone.0." if swin else "backbone.0.body.", 1)]
-    for pattern, official in _DINO_NAMES:
-        if re.match(pattern, key):
-            return [re.sub(pattern, official, key, count=1)]
-    raise CheckpointError(f"{type(student).__name__} has no official name for {key}")
 
 
 def load_official(

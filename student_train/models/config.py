@@ -1,0 +1,105 @@
+"""Settings that students share, as a ladder of dataclasses: each family's own settings stand on the
+highest rung that fits it.
+
+    StudentConfig
+      TransformerConfig            an encoder and a decoder over a backbone's maps
+        DeformableConfig           ... of several scales, sampled by deformable attention
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+from student_train.errors import ConfigError
+from student_train.models.backbone import BackboneConfig, TrunkConfig
+
+
+@dataclass(frozen=True, kw_only=True)
+class StudentConfig(TrunkConfig):
+    """What every student has: a backbone, classes, and a set of predictions."""
+
+    family: ClassVar[str]
+    """name of the family, as `student_train.models.FAMILIES` lists it"""
+
+    n_classes: int = 91
+    """class logits; 91 for COCO's raw category ids"""
+    n_queries: int = 300
+    """boxes predicted for every image"""
+    top_k: int = 100
+    """detections kept for every image when evaluating"""
+
+    def __post_init__(self) -> None:
+        if problems := self.problems():
+            raise ConfigError(problems)
+
+    def problems(self) -> list[str]:
+        """One sentence for every setting that cannot be used; families add their own."""
+        return self.below_one("n_classes", "n_queries", "top_k")
+
+    def below_one(self, *names: str) -> list[str]:
+        """Sentences for those of the named settings that are less than 1."""
+        return [
+            f"{name} must be at least 1, not {getattr(self, name)}"
+            for name in names
+            if getattr(self, name) < 1
+        ]
+
+
+@dataclass(frozen=True, kw_only=True)
+class TransformerConfig(StudentConfig, BackboneConfig):
+    """A transformer over the maps of a backbone."""
+
+    dim: int = 256
+    """width of tokens and queries"""
+    n_heads: int = 8
+    """heads of every attention"""
+    encoder_layers: int = 6
+    """layers of the encoder"""
+    decoder_layers: int = 6
+    """layers of the decoder, each of which predicts"""
+    ffn_dim: int = 2048
+    """hidden width of the feed-forward networks"""
+    dropout: float = 0.0
+    """inside the transformer"""
+
+    def problems(self) -> list[str]:
+        """Sizes that do not divide, and the backbone's own."""
+        sizes = ("dim", "n_heads", "encoder_layers", "decoder_layers", "ffn_dim")
+        problems = super().problems() + self.backbone_problems()
+        problems += (small := self.below_one(*sizes))
+        if not small and (self.dim % self.n_heads or self.dim % 32):
+            problems.append(
+                f"dim must be a multiple of 32 and of n_heads={self.n_heads}, not {self.dim}"
+            )
+        if not 0 <= self.dropout < 1:
+            problems.append(f"dropout must lie in 0..1, not {self.dropout}")
+        return problems
+
+
+@dataclass(frozen=True, kw_only=True)
+class DeformableConfig(TransformerConfig):
+    """A transformer over maps of several scales, sampled by deformable attention."""
+
+    n_levels: int = 4
+    """feature maps seen by the transformer; those beyond the backbone's come from stride-2
+    convolutions
+    """
+    n_points: int = 4
+    """points that a head samples on every level"""
+    attention_backend: str = "auto"
+    """deformable attention by triton, torch, or whichever suits the device (auto)"""
+
+    def problems(self) -> list[str]:
+        """Levels that are fewer than the backbone's maps, and an unknown backend."""
+        problems = super().problems() + self.below_one("n_levels", "n_points")
+        if self.n_levels < len(self.strides):
+            problems.append(
+                f"n_levels={self.n_levels} is less than the {len(self.strides)} maps "
+                f"of strides {self.strides}"
+            )
+        if self.attention_backend not in ("auto", "triton", "torch"):
+            problems.append(
+                f"attention_backend must be auto, triton or torch, not {self.attention_backend!r}"
+            )
+        return problems

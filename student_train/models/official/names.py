@@ -1,0 +1,59 @@
+"""Under which names the official code of each family stores our parameters.
+
+A family's table is `names_FAMILY.py`; import and export are both loops over it, so one can't drift
+from the other.
+"""
+
+from collections.abc import Callable, Mapping
+
+from torch import Tensor, nn
+
+from student_train.errors import CheckpointError
+from student_train.models.config import StudentConfig
+from student_train.models.official import names_dino
+
+Names = Callable[[nn.Module, str], list[str]]
+
+_NAMES: dict[str, Names] = {
+    "dino": names_dino.official_names,
+}
+# parameters that only one family has
+_FAMILIES = {
+    "dino": ("label_enc.weight", "transformer.enc_out_class_embed.weight"),
+    "dn_detr": ("label_enc.weight", "refpoint_embed.weight"),
+    "dab_detr": ("refpoint_embed.weight", "transformer.decoder.ref_anchor_head.layers.0.weight"),
+    "conditional_detr": ("transformer.decoder.layers.0.ca_qcontent_proj.weight",),
+    "deformable_detr": ("transformer.pos_trans.weight",),
+    "yolos": ("backbone.det_token",),
+    "vidt": ("backbone.0.det_token",),
+}
+
+
+def detect_family(state: Mapping[str, Tensor]) -> str:
+    """Which family's official code wrote a state dict: `dino`, `dn_detr`, `deformable_detr` ...
+
+    Raises CheckpointError if it is none of the known ones.
+    """
+    for family, marks in _FAMILIES.items():
+        if all(mark in state for mark in marks):
+            return family
+    raise CheckpointError(
+        f"no known detector wrote these {len(state)} parameters, of which the first is "
+        f"{next(iter(state), 'none')!r}; known are {', '.join(_FAMILIES)}, as their official "
+        "repositories store them"
+    )
+
+
+def official_names(student: nn.Module, key: str) -> list[str]:
+    """Every name under which the official code stores our parameter or buffer `key`; first the
+    original.
+
+    Raises CheckpointError for a student whose family has no official names here.
+    """
+    config = getattr(student, "config", None)
+    if not isinstance(config, StudentConfig) or config.family not in _NAMES:
+        raise CheckpointError(f"no official names are known for a {type(student).__name__}")
+    names = _NAMES[config.family](student, key)
+    if not names:
+        raise CheckpointError(f"{type(student).__name__} has no official name for {key}")
+    return names
