@@ -13,10 +13,15 @@ from pathlib import Path
 from box_store.errors import nearest
 from student_train.errors import CheckpointError, ConfigError
 from student_train.parity.criteria import CRITERIA, check_criterion
+from student_train.parity.dino import DINO
+from student_train.parity.family import FamilyParity
 from student_train.parity.golden import GoldenStudent
 from student_train.parity.rows import Row, skipped
 from student_train.parity.selection import check_fusion, check_top_k
-from student_train.parity.students import check_dino
+from student_train.parity.students import check_student
+
+# by what stands before the first underscore of a set's name
+_FAMILIES: dict[str, FamilyParity] = {"dino": DINO}
 
 __all__ = ["Row", "golden_sets", "iterate_parity", "run_parity"]
 
@@ -75,8 +80,8 @@ def _check(folder: Path, name: str, double: bool) -> list[Row]:
     if name == "postprocess_focal":
         return check_top_k(folder, name)
     if (folder / f"{name}.keys.json").is_file():
-        # the family stands before the first underscore
-        if name.split("_")[0] == "dino":
-            return check_dino(GoldenStudent.open(folder, name), double)
+        family = _FAMILIES.get(name.split("_")[0])
+        if family is not None:
+            return check_student(GoldenStudent.open(folder, name), family, double)
         return [skipped(name, f"no student of the family {name.split('_')[0]!r} is installed")]
     return [skipped(name, "no installed student is trained with this loss")]

@@ -11,6 +11,7 @@ import torch
 from student_train.errors import CheckpointError, ConfigError
 from student_train.models import Dino
 from student_train.parity import golden_sets, run_parity
+from student_train.parity.dino import DINO
 from student_train.parity.golden import GoldenStudent
 from student_train.parity.rows import Row, largest_difference, row, wrong_pairs
 from student_train.parity.students import build, check_evaluation, check_training
@@ -29,17 +30,19 @@ def r50() -> GoldenStudent:
 
 @pytest.fixture(scope="module")
 def student(r50: GoldenStudent) -> Dino:
-    return build(r50)
+    student = build(r50, DINO)
+    assert isinstance(student, Dino)
+    return student
 
 
 def test_dino_r50_equals_the_official_code(r50: GoldenStudent, student: Dino) -> None:
     assert sum(p.numel() for p in student.parameters()) == r50.settings["parameters"]
-    rows = check_evaluation(r50, student)
+    rows = check_evaluation(r50, DINO, student)
     assert failures(rows) == []
     compared = {r.output for r in rows}
     assert {key for key in r50.outputs if not key.startswith("float64/")} == compared
 
-    rows = check_training(r50, student)
+    rows = check_training(r50, DINO, student)
     assert failures(rows) == []
     compared = {r.output for r in rows}
     assert {"dn/attn_mask", "losses/total", "match/6", "grad_norm"} <= compared
@@ -81,7 +84,7 @@ def test_a_small_mistake_is_seen_and_located(r50: GoldenStudent, student: Dino) 
     right = bias.detach().clone()
     with torch.no_grad():
         bias[:8] += 0.1
-        rows = {r.output: r for r in check_evaluation(r50, student)}
+        rows = {r.output: r for r in check_evaluation(r50, DINO, student)}
         bias.copy_(right)
     assert not rows["pred_logits"].passed
     assert rows["probe/transformer.encoder.layers.2"].passed

@@ -1,0 +1,69 @@
+"""What parity has to know of a family: how to read its official settings, its losses, and the
+random numbers of its training step.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from torch import nn
+
+from student_train.losses import LossConfig
+from student_train.models import Prediction, StudentConfig, StudentOutput
+from student_train.parity.golden import GoldenStudent
+from student_train.parity.rows import Row, largest_difference, row
+
+Settings = Mapping[str, Any]
+Arrays = Mapping[str, np.ndarray]
+
+LOGITS, BOXES = 1e-3, 1e-4
+
+
+def _no_noise(golden: GoldenStudent, student: nn.Module) -> None:
+    return None
+
+
+def _no_rows(*_: object) -> list[Row]:
+    return []
+
+
+def _plain_key(stem: str, source: str, ending: str) -> str:
+    return f"{stem}_enc" if ending == "proposals" else stem + ending
+
+
+@dataclass(frozen=True)
+class FamilyParity:
+    """How golden sets of one family are compared."""
+
+    config: Callable[[Settings], StudentConfig]
+    """our configuration of an official settings table (the whole of NAME.keys.json)"""
+    loss: LossConfig
+    """the loss of its training step"""
+    loss_key: Callable[[str, str, str], str] = _plain_key
+    """official key of a loss from its stem (`loss_ce`), our source (`denoising`) and the layer's
+    ending: `_3`, nothing for the last, or `proposals`"""
+    noise: Callable[[GoldenStudent, Any], Any] = _no_noise
+    """the stored random numbers of the training step, as the student's `noise` argument"""
+    denoising: Callable[[GoldenStudent, Any, Any], list[Row]] = _no_rows
+    """comparisons of the denoising queries that these random numbers make"""
+    proposals: Callable[[str, str, StudentOutput, Arrays], list[Row]] = _no_rows
+    """comparisons of the encoder's proposals: name of the set, prefix of its arrays, output, arrays
+    """
+
+
+def compare_prediction(name: str, prefix: str, prediction: Prediction, want: Arrays) -> list[Row]:
+    """Logits and boxes against the arrays PREFIXlogits and PREFIXboxes, as far as stored."""
+    rows = []
+    for kind, tensor, tolerance in (
+        ("logits", prediction.logits, LOGITS),
+        ("boxes", prediction.boxes, BOXES),
+    ):
+        stored = want.get(prefix + kind)
+        if stored is not None:
+            # half precision is stored to locate an error, not to judge one
+            allowed = 2e-3 if stored.dtype == np.float16 else tolerance
+            rows.append(row(name, prefix + kind, largest_difference(tensor, stored), allowed))
+    return rows
