@@ -5,16 +5,16 @@ preset.
 """
 
 import json
-import logging
 import sys
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
 from rich.console import Console
-from rich.logging import RichHandler
 
 from box_store.errors import TeachDetrError, UsageError
+from student_train.cli_results import evaluate, predict
+from student_train.terminal import Json, Overrides, open_console, print_json
 
 app = typer.Typer(
     name="student-train",
@@ -29,29 +29,6 @@ PUBLISHED = (
     "AP and + Aux (with teachers): COCO val2017 in percent, as the methods' authors published them "
     "for full runs. This project has not measured them. Sources:"
 )
-
-Overrides = Annotated[
-    list[str] | None,
-    typer.Argument(
-        metavar="[KEY=VALUE]...",
-        help="Settings by dotted key; `student-train presets NAME` lists them.",
-    ),
-]
-Json = Annotated[bool, typer.Option("--json", help="Print JSON on stdout and nothing else there.")]
-Device = Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:N.")]
-Weights = Annotated[str, typer.Option(help="Which weights of the run: best or last.")]
-
-
-def _console(to_stderr: bool = False) -> Console:
-    """stdout, or stderr where stdout carries JSON; reports of skipped images go the same way."""
-    console = Console(stderr=to_stderr)
-    handler = RichHandler(console=console, show_time=False, show_path=False, markup=False)
-    logging.basicConfig(level=logging.WARNING, handlers=[handler], format="%(message)s", force=True)
-    return console
-
-
-def _print_json(content: Any) -> None:
-    sys.stdout.write(json.dumps(content, indent=2) + "\n")
 
 
 @app.command()
@@ -113,14 +90,14 @@ def train(
     else:
         resolved = resolve(load_preset(str(name)), file, str(config), arguments)
 
-    console = _console(to_stderr=as_json)
+    console = open_console(to_stderr=as_json)
     evaluation = run_training(
         resolved, out, console, resume=resume, overwrite=overwrite, command=sys.argv
     )
     if _rank() != 0:
         return
     if as_json:
-        _print_json({"run": str(out), "metrics": evaluation and evaluation.metrics.to_json()})
+        print_json({"run": str(out), "metrics": evaluation and evaluation.metrics.to_json()})
         return
     if evaluation is not None:
         console.print(class_table(evaluation.metrics))
@@ -136,66 +113,8 @@ def _rank() -> int:
     return int(os.environ.get("RANK", "0"))
 
 
-@app.command("eval")
-def evaluate(
-    run: Annotated[Path, typer.Argument(help="Run folder, or a .safetensors file of a run.")],
-    overrides: Overrides = None,
-    data: Annotated[Path | None, typer.Option(help="Data set in COCO layout.")] = None,
-    split: Annotated[str | None, typer.Option(help="Split; by default the run's own.")] = None,
-    weights: Weights = "best",
-    device: Device = "auto",
-    out: Annotated[
-        Path | None, typer.Option(help="Folder for results; by default RUN/results.")
-    ] = None,
-    as_json: Json = False,
-) -> None:
-    """Evaluate a run on a split with pycocotools; writes the detections as COCO results."""
-    from student_train.commands import evaluate_run
-    from student_train.overrides import parse_assignments
-    from student_train.tables import class_table, metrics_table
-
-    console = _console(to_stderr=as_json)
-    done = evaluate_run(run, data, split, weights, device, out, parse_assignments(overrides or []))
-    for problem in done.evaluation.problems:
-        console.print(f"skipped: {problem}", markup=False, highlight=False, soft_wrap=True)
-    metrics = done.evaluation.metrics
-    if as_json:
-        _print_json(metrics.to_json() | {"run": str(run), "split": done.split})
-        return
-    console.print(class_table(metrics))
-    title = f"{done.split}, {metrics.n_images} images, {done.weights}, in percent"
-    console.print(metrics_table(title, metrics))
-    console.print(f"results   {done.path}", soft_wrap=True)
-
-
-@app.command()
-def predict(
-    run: Annotated[Path, typer.Argument(help="Run folder, or a .safetensors file of a run.")],
-    images: Annotated[list[Path], typer.Argument(help="Images, or folders of images.")],
-    out: Annotated[
-        Path | None, typer.Option(help="Folder for pictures; by default RUN/predictions.")
-    ] = None,
-    threshold: Annotated[float, typer.Option(help="Lowest score that is kept.")] = 0.3,
-    weights: Weights = "best",
-    device: Device = "auto",
-    as_json: Json = False,
-) -> None:
-    """Detect in images; draws the boxes and writes them as JSON."""
-    from student_train.commands import predict_images
-
-    console = _console(to_stderr=as_json)
-    done = predict_images(run, images, out, threshold, weights, device)
-    for row in done.rows:
-        if "error" in row:
-            console.print(f"skipped: {row['error']}", markup=False, highlight=False, soft_wrap=True)
-            continue
-        best = ", ".join(f"{d['category']} {d['score']:.2f}" for d in row["detections"][:6])
-        console.print(f"{row['file']}: {best or 'nothing'}", markup=False, soft_wrap=True)
-    if as_json:
-        _print_json(done.rows)
-    console.print(f"pictures  {done.folder}", soft_wrap=True)
-    if done.n_read == 0:
-        raise TeachDetrError("none of the images could be read")
+app.command("eval")(evaluate)
+app.command()(predict)
 
 
 @app.command()
@@ -207,11 +126,11 @@ def presets(
     from student_train.commands import preset_rows, preset_settings
     from student_train.tables import presets_table
 
-    console = _console()
+    console = open_console()
     if name is None:
         rows = preset_rows()
         if as_json:
-            _print_json([row.to_json() for row in rows])
+            print_json([row.to_json() for row in rows])
             return
         console.print(presets_table([(row.preset, row.config, row.n_parameters) for row in rows]))
         for row in rows:
@@ -225,7 +144,7 @@ def presets(
         return
     found = preset_settings(name)
     if as_json:
-        _print_json(found)
+        print_json(found)
         return
     for key, row in found["settings"].items():
         origin = f"  ({row['origin']})" if row["origin"] != "default" else ""
@@ -247,14 +166,14 @@ def parity(
     from student_train.parity import iterate_parity
     from student_train.tables import parity_row, parity_table
 
-    console = _console(to_stderr=as_json)
+    console = open_console(to_stderr=as_json)
     rows = []
     for row in iterate_parity(folder, sets or None, double):
         rows.append(row)
         if console.is_terminal and not as_json:
             console.print(parity_row(row), markup=False, highlight=False, soft_wrap=True)
     if as_json:
-        _print_json([vars(row) | {"passed": row.passed} for row in rows])
+        print_json([vars(row) | {"passed": row.passed} for row in rows])
     elif not console.is_terminal:
         console.print(parity_table(rows))
     wrong = [row for row in rows if not row.passed]
@@ -301,7 +220,7 @@ def bench(
     from student_train.overrides import Layer, parse_assignments
     from student_train.presets import load_preset
 
-    console = _console(to_stderr=as_json)
+    console = open_console(to_stderr=as_json)
     layer = Layer("argument", parse_assignments(overrides or []))
     config = resolve(load_preset(preset or default_preset()), arguments=[layer]).config
     whole = f"{config.augment.eval_short_side}x{config.augment.eval_long_side}"
@@ -311,7 +230,7 @@ def bench(
         out.parent.mkdir(parents=True, exist_ok=True)
         out.write_text(json.dumps(result.to_json(), indent=2) + "\n", encoding="utf-8")
     if as_json:
-        _print_json(result.to_json())
+        print_json(result.to_json())
     else:
         console.print(result.table())
 
