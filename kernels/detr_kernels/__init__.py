@@ -8,6 +8,8 @@ from detr_kernels.deform_attn import (
     MultiScaleDeformableAttention,
     choose_backend,
     deform_attn,
+    deform_attn_fused,
+    deform_attn_fused_reference,
     deform_attn_reference,
     explain,
 )
@@ -20,6 +22,8 @@ __all__ = [
     "MultiScaleDeformableAttention",
     "choose_backend",
     "deform_attn",
+    "deform_attn_fused",
+    "deform_attn_fused_reference",
     "deform_attn_reference",
     "explain",
 ]

@@ -47,6 +47,24 @@ class Case:
         placed = [tensor.to(device).requires_grad_() for tensor in tensors]
         return placed[0], placed[1], placed[2]
 
+    def fused_tensors(
+        self, dtype: torch.dtype, coordinates: int = 2, device: str = "cpu"
+    ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        """value of `dtype`, offsets, logits and reference [.., 2 or 4] as the locations' dtype."""
+        value, locations, logits = self.tensors(dtype)
+        generator = torch.Generator().manual_seed(8)
+        sizes = (self.batch, self.queries, len(self.levels), coordinates)
+        reference = torch.rand(sizes, generator=generator).to(locations.dtype)
+        # about where `tensors` looks: an offset counts pixels around a point, halves / P of a box
+        pixels = torch.tensor([(w, h) for h, w in self.levels])[:, None]
+        scale = pixels if coordinates == 2 else 2 * self.points
+        offsets = ((locations.detach() - 0.5) * scale).to(locations.dtype)
+        tensors = (value, offsets, logits, reference)
+        if not self.contiguous:
+            tensors = tuple(_strided(tensor.detach()) for tensor in tensors)
+        placed = [tensor.detach().to(device).requires_grad_() for tensor in tensors]
+        return placed[0], placed[1], placed[2], placed[3]
+
 
 def _strided(tensor: Tensor) -> Tensor:
     """The same numbers at every second place of a tensor whose axes are stored backwards."""

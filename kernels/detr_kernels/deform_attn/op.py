@@ -1,8 +1,4 @@
-"""The public operator, and what torch is told of it: schema, fake tensors, autograd.
-
-Registered with `define` and `impl` rather than `custom_op`, whose first call imports torch's
-compiler: seconds, also in a process that only predicts.
-"""
+"""The operator on sampling locations and attention weights: public function and registration."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -12,9 +8,11 @@ from torch import Tensor
 
 from detr_kernels.deform_attn import cpu
 from detr_kernels.deform_attn.backend import resolve
-from detr_kernels.deform_attn.checks import check_arguments, check_levels, shape_pairs, shape_tensor
+from detr_kernels.deform_attn.checks import check_arguments, check_levels
+from detr_kernels.deform_attn.levels import shape_pairs, shape_tensor
+from detr_kernels.deform_attn.precision import exact_dtype, in_autocast_dtype
 from detr_kernels.deform_attn.reference import deform_attn_reference
-from detr_kernels.errors import BackendError
+from detr_kernels.deform_attn.registration import register, register_once_differentiable
 
 
 def deform_attn(
@@ -39,40 +37,26 @@ def deform_attn(
     Returns [B, Q, H * D] in value's dtype. Locations and weights are taken in fp32 (fp64 with fp64
     values) whatever value is: bf16 locations would be off by a third of a pixel on a map 167 wide.
     Under autocast value is cast to the autocast dtype. Gradients for value, locations and weights,
-    once; sums are fp32 or better.
+    once; sums are fp32 or better. Under `torch.use_deterministic_algorithms` gradients repeat to
+    the last bit.
 
     Raises ArgumentError for arguments that do not fit, BackendError where the backend asked for
     cannot run.
     """
     check_arguments(value, spatial_shapes, sampling_locations, attention_weights)
-    kind = value.device.type
-    if torch.is_autocast_enabled(kind) and value.dtype != torch.float64:
-        value = value.to(torch.get_autocast_dtype(kind))
-    exact = torch.float64 if value.dtype == torch.float64 else torch.float32
+    value = in_autocast_dtype(value)
+    exact = exact_dtype(value)
     locations, weights = sampling_locations.to(exact), attention_weights.to(exact)
     chosen = resolve(backend, value.device, value.dtype)
-    if chosen == "torch" and kind != "cpu":
-        with torch.autocast(kind, enabled=False):
-            return deform_attn_reference(value, shape_pairs(spatial_shapes), locations, weights)
+    if chosen == "torch" and value.device.type != "cpu":
+        with torch.autocast(value.device.type, enabled=False):
+            return deform_attn_reference(
+                value.to(exact), shape_pairs(spatial_shapes), locations, weights
+            ).to(value.dtype)
     shapes = shape_tensor(spatial_shapes, value.device)
     return torch.ops.detr_kernels.deform_attn(value, shapes, locations, weights, chosen)
 
 
-TAGS = (torch.Tag.pt2_compliant_tag,)
-torch.library.define(
-    "detr_kernels::deform_attn",
-    "(Tensor value, Tensor shapes, Tensor locations, Tensor weights, str backend) -> Tensor",
-    tags=TAGS,
-)
-torch.library.define(
-    "detr_kernels::deform_attn_backward",
-    "(Tensor grad_output, Tensor value, Tensor shapes, Tensor locations, Tensor weights, "
-    "str backend) -> (Tensor, Tensor, Tensor)",
-    tags=TAGS,
-)
-
-
-@torch.library.impl("detr_kernels::deform_attn", "default")
 def _forward(
     value: Tensor, shapes: Tensor, locations: Tensor, weights: Tensor, backend: str
 ) -> Tensor:
@@ -86,7 +70,6 @@ def _forward(
     return cpu.forward(value, shape_pairs(shapes), locations, weights).to(dtype)
 
 
-@torch.library.impl("detr_kernels::deform_attn_backward", "default")
 def _backward(
     grad_output: Tensor,
     value: Tensor,
@@ -106,7 +89,6 @@ def _backward(
     return grad_value.to(value.dtype), grad_locations, grad_weights
 
 
-@torch.library.register_fake("detr_kernels::deform_attn")
 def _fake_forward(
     value: Tensor, shapes: Tensor, locations: Tensor, weights: Tensor, backend: str
 ) -> Tensor:
@@ -114,7 +96,6 @@ def _fake_forward(
     return value.new_empty(batch, locations.shape[1], heads * dim)
 
 
-@torch.library.register_fake("detr_kernels::deform_attn_backward")
 def _fake_backward(
     grad_output: Tensor,
     value: Tensor,
@@ -143,17 +124,17 @@ def _differentiate(ctx: Any, grad_output: Tensor) -> tuple[Tensor, None, Tensor,
     return grad_value, None, grad_locations, grad_weights, None
 
 
-def _save_nothing(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ...]) -> None:
-    pass
-
-
-def _refuse(ctx: Any, *grads: Tensor) -> None:
-    raise BackendError(
-        "deform_attn can be differentiated once, and a second derivative was asked for"
-    )
-
-
-torch.library.register_autograd("detr_kernels::deform_attn", _differentiate, setup_context=_save)
-torch.library.register_autograd(
-    "detr_kernels::deform_attn_backward", _refuse, setup_context=_save_nothing
+register(
+    "deform_attn",
+    "(Tensor value, Tensor shapes, Tensor locations, Tensor weights, str backend) -> Tensor",
+    _forward,
+    _fake_forward,
 )
+register(
+    "deform_attn_backward",
+    "(Tensor grad_output, Tensor value, Tensor shapes, Tensor locations, Tensor weights, "
+    "str backend) -> (Tensor, Tensor, Tensor)",
+    _backward,
+    _fake_backward,
+)
+register_once_differentiable("deform_attn", "deform_attn_backward", _differentiate, _save)

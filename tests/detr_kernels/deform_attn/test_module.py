@@ -1,12 +1,12 @@
 """The layer: official names and start, reference points and boxes, padding."""
 
 import math
-import sys
 
 import pytest
 import torch
 
-from detr_kernels import ArgumentError, MultiScaleDeformableAttention
+from detr_kernels import ArgumentError, MultiScaleDeformableAttention, deform_attn_reference
+from detr_kernels.deform_attn.fused_reference import sampling_locations
 
 LEVELS = ((4, 6), (2, 3))
 TOKENS = 30
@@ -53,29 +53,32 @@ def test_start_looks_along_the_heads_directions():
                 torch.testing.assert_close(bias[head, level, point], expected, atol=1e-5, rtol=0)
 
 
-def test_points_and_boxes_sample_where_they_should(monkeypatch):
-    seen = {}
-
-    def record(value, shapes, locations, weights, *, backend):
-        seen["locations"] = locations
-        return torch.zeros(value.shape[0], locations.shape[1], 16)
-
-    monkeypatch.setattr(
-        sys.modules[MultiScaleDeformableAttention.__module__], "deform_attn", record
-    )
-    attention = layer()
-    query, tokens = torch.zeros(1, 1, 16), torch.zeros(1, TOKENS, 16)
-    # head 0 looks right: point k sits k + 1 pixels of the level to the right
-    attention(query, torch.full((1, 1, 2, 2), 0.5), tokens, LEVELS)
-    x = seen["locations"][0, 0, 0, :, :, 0]
-    torch.testing.assert_close(x[0], 0.5 + torch.tensor([1, 2, 3]) / 6)
-    torch.testing.assert_close(x[1], 0.5 + torch.tensor([1, 2, 3]) / 3)
-    # the last point of head 0 sits on the box's right edge, on every level
+def test_points_and_boxes_sample_where_they_should():
+    # at the start the offsets are the bias: head 0 looks right, point k at k + 1
+    offsets = layer().sampling_offsets.bias.detach().view(1, 1, 4, 2, 3, 2)
+    sizes = torch.tensor(LEVELS)
+    # ... pixels of the level away from a point
+    at = sampling_locations(torch.full((1, 1, 2, 2), 0.5), offsets, sizes)[0, 0, 0]
+    torch.testing.assert_close(at[0, :, 0], 0.5 + torch.tensor([1, 2, 3]) / 6)
+    torch.testing.assert_close(at[1, :, 0], 0.5 + torch.tensor([1, 2, 3]) / 3)
+    torch.testing.assert_close(at[..., 1], torch.full((2, 3), 0.5), atol=1e-6, rtol=0)
+    # ... and the last point sits on a box's right edge, on every level
     box = torch.tensor([0.5, 0.4, 0.2, 0.1]).expand(1, 1, 2, 4)
-    attention(query, box, tokens, torch.tensor(LEVELS))
-    torch.testing.assert_close(
-        seen["locations"][0, 0, 0, :, 2], torch.tensor([[0.6, 0.4], [0.6, 0.4]])
-    )
+    at = sampling_locations(box, offsets, sizes)[0, 0, 0]
+    torch.testing.assert_close(at[:, 2], torch.tensor([[0.6, 0.4], [0.6, 0.4]]))
+
+
+@pytest.mark.parametrize("coordinates", [2, 4], ids=["points", "boxes"])
+def test_equals_its_steps_one_by_one(coordinates):
+    attention = perturbed()
+    query, tokens = torch.randn(2, 5, 16), torch.randn(2, TOKENS, 16)
+    reference = torch.rand(2, 5, 2, coordinates)
+    offsets = attention.sampling_offsets(query).view(2, 5, 4, 2, 3, 2)
+    locations = sampling_locations(reference, offsets, torch.tensor(LEVELS))
+    weights = attention.attention_weights(query).view(2, 5, 4, 6).softmax(-1).view(2, 5, 4, 2, 3)
+    value = attention.value_proj(tokens).view(2, TOKENS, 4, 4)
+    expected = attention.output_proj(deform_attn_reference(value, LEVELS, locations, weights))
+    torch.testing.assert_close(attention(query, reference, tokens, LEVELS), expected)
 
 
 def test_padding_tokens_count_as_zero():
