@@ -252,6 +252,12 @@ def problems_of(config: TrainConfig) -> list[str]:
         f"teachers {','.join(teachers.names)} were asked for without boxes: "
         "give --store STORE or --boxes FILE",
     )
+    form = config.model.classification
+    require(
+        config.loss.classification == form,
+        f"loss.classification is {config.loss.classification}, but the logits of "
+        f"{config.model.family} are read as {form}: set loss.classification={form}",
+    )
     require(config.device in ("auto", "cpu") or config.device.startswith("cuda"), _device(config))
     return found
 

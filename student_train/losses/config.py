@@ -5,8 +5,7 @@ from dataclasses import dataclass, field
 from typing import Literal
 
 from box_store.errors import UsageError, nearest
-
-Form = Literal["focal", "softmax"]
+from student_train.models.output import Form
 
 
 @dataclass(frozen=True)

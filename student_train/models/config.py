@@ -2,8 +2,11 @@
 highest rung that fits it.
 
     StudentConfig
-      TransformerConfig            an encoder and a decoder over a backbone's maps
-        DeformableConfig           ... of several scales, sampled by deformable attention
+      DecoderConfig                queries, or tokens, that a decoder turns into boxes
+        TransformerConfig          ... after an encoder over a backbone's maps
+          DeformableConfig         ... of several scales (and SamplingConfig)
+
+`SamplingConfig` stands beside the ladder: whoever samples by deformable attention has it.
 """
 
 from __future__ import annotations
@@ -13,6 +16,7 @@ from typing import ClassVar
 
 from student_train.errors import ConfigError
 from student_train.models.backbone import BackboneConfig, TrunkConfig
+from student_train.models.output import Form
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -21,9 +25,11 @@ class StudentConfig(TrunkConfig):
 
     family: ClassVar[str]
     """name of the family, as `student_train.models.FAMILIES` lists it"""
+    classification: ClassVar[Form] = "focal"
+    """how its logits are read, and the classification form of the loss that trains it"""
 
     n_classes: int = 91
-    """class logits; 91 for COCO's raw category ids"""
+    """class logits; 91 for COCO's raw category ids. Softmax students have one more, no-object"""
     n_queries: int = 300
     """boxes predicted for every image"""
     top_k: int = 100
@@ -47,15 +53,13 @@ class StudentConfig(TrunkConfig):
 
 
 @dataclass(frozen=True, kw_only=True)
-class TransformerConfig(StudentConfig, BackboneConfig):
-    """A transformer over the maps of a backbone."""
+class DecoderConfig(StudentConfig):
+    """A decoder of queries."""
 
     dim: int = 256
     """width of tokens and queries"""
     n_heads: int = 8
     """heads of every attention"""
-    encoder_layers: int = 6
-    """layers of the encoder"""
     decoder_layers: int = 6
     """layers of the decoder, each of which predicts"""
     ffn_dim: int = 2048
@@ -64,10 +68,9 @@ class TransformerConfig(StudentConfig, BackboneConfig):
     """inside the transformer"""
 
     def problems(self) -> list[str]:
-        """Sizes that do not divide, and the backbone's own."""
-        sizes = ("dim", "n_heads", "encoder_layers", "decoder_layers", "ffn_dim")
-        problems = super().problems() + self.backbone_problems()
-        problems += (small := self.below_one(*sizes))
+        """Sizes that do not divide."""
+        problems = super().problems()
+        problems += (small := self.below_one("dim", "n_heads", "decoder_layers", "ffn_dim"))
         if not small and (self.dim % self.n_heads or self.dim % 32):
             problems.append(
                 f"dim must be a multiple of 32 and of n_heads={self.n_heads}, not {self.dim}"
@@ -78,28 +81,53 @@ class TransformerConfig(StudentConfig, BackboneConfig):
 
 
 @dataclass(frozen=True, kw_only=True)
-class DeformableConfig(TransformerConfig):
+class TransformerConfig(DecoderConfig, BackboneConfig):
+    """A transformer over the maps of a backbone."""
+
+    encoder_layers: int = 6
+    """layers of the encoder"""
+
+    def problems(self) -> list[str]:
+        """No encoder, and the backbone's own."""
+        return super().problems() + self.backbone_problems() + self.below_one("encoder_layers")
+
+
+@dataclass(frozen=True, kw_only=True)
+class SamplingConfig:
+    """Deformable attention."""
+
+    n_points: int = 4
+    """points that a head samples on every level"""
+    attention_backend: str = "auto"
+    """deformable attention by triton, torch, or whichever suits the device (auto)"""
+
+    def sampling_problems(self) -> list[str]:
+        """No point, and an unknown backend."""
+        problems = []
+        if self.n_points < 1:
+            problems.append(f"n_points must be at least 1, not {self.n_points}")
+        if self.attention_backend not in ("auto", "triton", "torch"):
+            problems.append(
+                f"attention_backend must be auto, triton or torch, not {self.attention_backend!r}"
+            )
+        return problems
+
+
+@dataclass(frozen=True, kw_only=True)
+class DeformableConfig(TransformerConfig, SamplingConfig):
     """A transformer over maps of several scales, sampled by deformable attention."""
 
     n_levels: int = 4
     """feature maps seen by the transformer; those beyond the backbone's come from stride-2
     convolutions
     """
-    n_points: int = 4
-    """points that a head samples on every level"""
-    attention_backend: str = "auto"
-    """deformable attention by triton, torch, or whichever suits the device (auto)"""
 
     def problems(self) -> list[str]:
-        """Levels that are fewer than the backbone's maps, and an unknown backend."""
-        problems = super().problems() + self.below_one("n_levels", "n_points")
+        """Levels that are fewer than the backbone's maps."""
+        problems = super().problems() + self.sampling_problems() + self.below_one("n_levels")
         if self.n_levels < len(self.strides):
             problems.append(
                 f"n_levels={self.n_levels} is less than the {len(self.strides)} maps "
                 f"of strides {self.strides}"
-            )
-        if self.attention_backend not in ("auto", "triton", "torch"):
-            problems.append(
-                f"attention_backend must be auto, triton or torch, not {self.attention_backend!r}"
             )
         return problems

@@ -6,13 +6,18 @@ from typing import Literal
 import torch
 from torch import Tensor
 
+Form = Literal["focal", "softmax"]
+"""Two ways to say a class: a sigmoid for each (trained by the focal loss), or a softmax whose
+last logit is no-object."""
+
 
 @dataclass
 class Prediction:
     """Boxes and class logits of one decoder layer, or of the encoder's proposals."""
 
     logits: Tensor
-    """[B, Q, C], before the sigmoid (YOLOS: before the softmax)"""
+    """[B, Q, C], before the sigmoid; softmax students: [B, Q, C + 1], before the softmax, the last
+    is no-object"""
     boxes: Tensor
     """[B, Q, 4], (cx, cy, w, h) divided by the size of the valid (unpadded) image, in 0..1"""
 
@@ -46,6 +51,8 @@ class StudentOutput:
 
     layers: list[Prediction]
     """first to last decoder layer, matching queries only"""
+    classification: Form = "focal"
+    """how logits are read"""
     proposals: Prediction | None = None
     """two-stage students: the encoder's own. DINO: the selected 900; Deformable: all tokens"""
     proposal_labels: Literal["class", "binary"] = "class"

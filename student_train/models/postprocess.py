@@ -1,4 +1,4 @@
-"""From the last decoder layer to detections: the k most likely pairs of query and class."""
+"""From the last decoder layer to detections, in whichever form the student says classes."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from student_train.models.output import StudentOutput
+from student_train.models.output import Form, Prediction, StudentOutput
 
 
 class Detections(NamedTuple):
@@ -28,18 +28,34 @@ def to_corners(boxes: Tensor) -> Tensor:
 
 
 def top_k(output: StudentOutput, sizes: Tensor, k: int) -> list[Detections]:
-    """The best `k` detections of every image by sigmoid score; one query may give several classes.
+    """The best `k` detections of every image, or fewer where there are fewer.
 
-    `sizes` is [B, 2], (height, width) of the original images in pixels. Gives fewer than `k` where
-    there are fewer pairs of query and class. The focal-loss post-processing of Deformable DETR and
-    its descendants.
+    `sizes` is [B, 2], (height, width) of the original images in pixels. Sigmoid scores compete as
+    pairs of query and class, so one query may give several classes (the post-processing of
+    Deformable DETR and its descendants). Softmax gives every query its most likely class, no-object
+    left out (DETR, YOLOS).
     """
     prediction = output.last
-    scores = prediction.logits.sigmoid().flatten(1)
+    scores, labels, query = _candidates(prediction, output.classification)
     values, index = scores.topk(min(k, scores.shape[1]), dim=1)
-    n_classes = prediction.logits.shape[-1]
-    query = (index // n_classes)[..., None].expand(-1, -1, 4)
     height, width = sizes.to(prediction.boxes).unbind(-1)
     scale = torch.stack((width, height, width, height), -1)[:, None]
-    boxes = to_corners(prediction.boxes.gather(1, query)) * scale
-    return [Detections(*parts) for parts in zip(values, index % n_classes, boxes, strict=True)]
+    place = query.gather(1, index)[..., None].expand(-1, -1, 4)
+    boxes = to_corners(prediction.boxes.gather(1, place)) * scale
+    found = (values, labels.gather(1, index), boxes)
+    return [Detections(*parts) for parts in zip(*found, strict=True)]
+
+
+def _candidates(prediction: Prediction, form: Form) -> tuple[Tensor, Tensor, Tensor]:
+    """Scores, labels and queries of all that may be detected, each [B, N]."""
+    n_images, n_queries, n_classes = prediction.logits.shape
+    queries = torch.arange(n_queries, device=prediction.logits.device)
+    if form == "softmax":
+        scores, labels = prediction.logits.softmax(-1)[..., :-1].max(-1)
+        return scores, labels, queries.expand(n_images, -1)
+    classes = torch.arange(n_classes, device=queries.device)
+    return (
+        prediction.logits.sigmoid().flatten(1),
+        classes.repeat(n_queries).expand(n_images, -1),
+        queries.repeat_interleave(n_classes).expand(n_images, -1),
+    )

@@ -25,3 +25,14 @@ def test_pairs_of_query_and_class_in_order() -> None:
 
 def test_fewer_pairs_than_asked() -> None:
     assert len(top_k(output(), torch.tensor([[1, 1], [1, 1]]), 300)[0].scores) == 4
+
+
+def test_softmax_gives_every_query_its_likeliest_class_but_no_object() -> None:
+    logits = torch.tensor([[[1.0, 2.0, 9.0], [3.0, 1.0, 0.0], [0.0, 0.5, 0.0]]])
+    boxes = torch.rand(1, 3, 4)
+    output = StudentOutput([Prediction(logits, boxes)], classification="softmax")
+    (found,) = top_k(output, torch.tensor([[1, 1]]), 2)
+    assert found.labels.tolist() == [0, 1]
+    torch.testing.assert_close(found.scores, logits.softmax(-1)[0, [1, 2], [0, 1]])
+    torch.testing.assert_close(found.boxes_xyxy[:, 2:] - found.boxes_xyxy[:, :2], boxes[0, 1:, 2:])
+    assert len(top_k(output, torch.tensor([[1, 1]]), 100)[0].scores) == 3
