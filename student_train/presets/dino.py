@@ -1,38 +1,8 @@
-"""Presets: each a function that returns a complete configuration.
+"""Presets of DINO."""
 
-A preset for a published row trains as that row was trained. Its AP is what its authors published
-for a full run on COCO val2017; nothing here was measured by this project.
-"""
-
-from collections.abc import Callable
-from dataclasses import dataclass
-
-import torch
-
-from box_store.errors import nearest
-from student_train.config import AugmentConfig, DataConfig, OptimConfig, TrainConfig
-from student_train.errors import ConfigError
-from student_train.models import build_student
+from student_train.config import DataConfig, OptimConfig, TrainConfig
 from student_train.models.dino import DinoConfig
-
-
-@dataclass(frozen=True)
-class Published:
-    """AP on COCO val2017 in percent, as its authors published it for a full run."""
-
-    ap: float
-    ap_with_teachers: float | None
-    source: str
-
-
-@dataclass(frozen=True)
-class Preset:
-    """A named configuration. `use` says in a few words what it is for."""
-
-    name: str
-    make: Callable[[], TrainConfig]
-    use: str
-    published: Published | None = None
+from student_train.presets.preset import Preset, Published, small_images, teach_detr
 
 
 def dino_r50_4scale() -> TrainConfig:
@@ -87,7 +57,7 @@ def dino_mobilenetv2() -> TrainConfig:
             top_k=100,
         ),
         data=DataConfig(workers=0),
-        augment=_small_images(256, crop=0.0),
+        augment=small_images(256, crop=0.0),
         optim=OptimConfig(lr=4e-4, backbone_lr=1e-4, drop_epochs=(50,)),
         epochs=60,
         batch_size=8,
@@ -118,7 +88,7 @@ def dino_demo() -> TrainConfig:
             top_k=50,
         ),
         data=DataConfig(workers=0, class_space="contiguous"),
-        augment=_small_images(144, crop=0.0),
+        augment=small_images(144, crop=0.0),
         optim=OptimConfig(lr=1e-3, backbone_lr=1e-3, clip=1.0, schedule="cosine", warmup_steps=100),
         epochs=24,
         batch_size=16,
@@ -144,7 +114,7 @@ def dino_tiny() -> TrainConfig:
             top_k=20,
         ),
         data=DataConfig(workers=0, class_space="contiguous"),
-        augment=_small_images(64, crop=0.5),
+        augment=small_images(64, crop=0.5),
         optim=OptimConfig(lr=1e-3, backbone_lr=1e-3, drop_epochs=(3,)),
         epochs=4,
         batch_size=4,
@@ -153,76 +123,23 @@ def dino_tiny() -> TrainConfig:
     )
 
 
-def _small_images(side: int, crop: float) -> AugmentConfig:
-    """DETR's augmentation, its lengths in proportion to an evaluation size of `side` instead of
-    800.
-    """
+_README = "README of IDEA-Research/DINO"
 
-    def scaled(length: int) -> int:
-        return max(16, round(length * side / 800 / 8) * 8)
-
-    official = AugmentConfig()
-    low, high = official.crop_sides
-    return AugmentConfig(
-        short_sides=tuple(dict.fromkeys(scaled(length) for length in official.short_sides)),
-        long_side=scaled(official.long_side),
-        crop=crop,
-        crop_resize=tuple(scaled(length) for length in official.crop_resize),
-        crop_sides=(scaled(low), scaled(high)),
-        eval_short_side=side,
-        eval_long_side=scaled(official.long_side),
-    )
-
-
-_DINO_README = "README of IDEA-Research/DINO, 12 epochs"
-
-PRESETS: dict[str, Preset] = {
-    preset.name: preset
-    for preset in (
-        Preset(
-            "dino-r50-4scale",
-            dino_r50_4scale,
-            "what most people can afford to train",
-            Published(49.0, None, _DINO_README),
-        ),
-        Preset(
-            "dino-r50-5scale",
-            dino_r50_5scale,
-            "finer maps, about twice the time",
-            Published(49.4, None, "arXiv 2203.03605, abstract, 12 epochs"),
-        ),
-        Preset(
-            "dino-swin-l-384",
-            dino_swin_l_384,
-            "the best published row",
-            Published(57.8, 58.9, "Teach-DETR, arXiv 2211.11953"),
-        ),
-        Preset("dino-mobilenetv2", dino_mobilenetv2, "a CPU and a few hundred photos"),
-        Preset("dino-demo", dino_demo, "the student of `teach-detr demo`"),
-        Preset("dino-tiny", dino_tiny, "tests"),
-    )
-}
-
-
-def load_preset(name: str) -> TrainConfig:
-    """The complete configuration of a preset, its name filled in.
-
-    Raises:
-        ConfigError: unknown name; the nearest is suggested.
-    """
-    if name not in PRESETS:
-        known = ", ".join(PRESETS)
-        raise ConfigError(
-            [f"unknown preset {name!r}.{nearest(name, PRESETS)} The presets are: {known}"]
-        )
-    config = PRESETS[name].make()
-    return type(config)(**{**vars(config), "preset": name})
-
-
-def count_parameters(config: TrainConfig) -> int:
-    """Parameters of the student, frozen ones included; built on the meta device, so nothing is
-    allocated.
-    """
-    with torch.device("meta"):
-        model = build_student(config.model)
-    return sum(parameter.numel() for parameter in model.parameters())
+DINO = (
+    Preset(
+        "dino-r50-4scale",
+        dino_r50_4scale,
+        "what most people can afford to train",
+        Published(49.0, None, f"{_README}, 12 epochs"),
+    ),
+    Preset(
+        "dino-r50-5scale",
+        dino_r50_5scale,
+        "finer maps, about twice the time",
+        Published(49.4, None, "arXiv 2203.03605, abstract, 12 epochs"),
+    ),
+    Preset("dino-swin-l-384", dino_swin_l_384, "the best published row", teach_detr(57.8, 58.9)),
+    Preset("dino-mobilenetv2", dino_mobilenetv2, "a CPU and a few hundred photos"),
+    Preset("dino-demo", dino_demo, "the student of `teach-detr demo`"),
+    Preset("dino-tiny", dino_tiny, "tests"),
+)

@@ -1,0 +1,44 @@
+"""Presets: each a function that returns a complete configuration; one file a family.
+
+A preset for a published row trains as that row was trained. Its AP is what its authors published
+for a full run on COCO val2017; nothing here was measured by this project.
+"""
+
+import torch
+
+from box_store.errors import nearest
+from student_train.config import TrainConfig
+from student_train.errors import ConfigError
+from student_train.models import build_student
+from student_train.presets.dino import DINO
+from student_train.presets.preset import Preset, Published
+
+PRESETS: dict[str, Preset] = {preset.name: preset for preset in (*DINO,)}
+"""every preset by name"""
+
+
+def load_preset(name: str) -> TrainConfig:
+    """The complete configuration of a preset, its name filled in.
+
+    Raises:
+        ConfigError: unknown name; the nearest is suggested.
+    """
+    if name not in PRESETS:
+        known = ", ".join(PRESETS)
+        raise ConfigError(
+            [f"unknown preset {name!r}.{nearest(name, PRESETS)} The presets are: {known}"]
+        )
+    config = PRESETS[name].make()
+    return type(config)(**{**vars(config), "preset": name})
+
+
+def count_parameters(config: TrainConfig) -> int:
+    """Parameters of the student, frozen ones included; built on the meta device, so nothing is
+    allocated.
+    """
+    with torch.device("meta"):
+        model = build_student(config.model)
+    return sum(parameter.numel() for parameter in model.parameters())
+
+
+__all__ = ["PRESETS", "Preset", "Published", "count_parameters", "load_preset"]
