@@ -6,6 +6,9 @@ and its unmatched queries 0.5. With N the number of boxes:
     class  1/N  sum_q w_q sum_c focal(p_qc, y_qc)      w_q: weight of q's box, else the background
     box    1/N  sum_j w_j |b_j - b^_j|_1
     giou   1/N  sum_j w_j (1 - GIoU_j)
+
+All S sets of boxes that supervise a stack of L layers are one tensor: the number of operations does
+not depend on how many teachers there are. `loop.py` says the same one set and layer at a time.
 """
 
 from dataclasses import dataclass
@@ -17,31 +20,45 @@ from torch import Tensor
 
 from student_train.losses.config import LossConfig
 from student_train.losses.geometry import iou_and_giou, to_corners
-from student_train.losses.matcher import Match
-
-# layer, image and query of matched pairs, broadcast to [L, M]
-Pairs = tuple[Tensor, Tensor, Tensor]
 
 
 @dataclass(frozen=True)
-class WeightedBoxes:
-    """The boxes of all images of a batch in turn, N of them."""
+class Pairs:
+    """Who answers for which box: S sets on L layers, M pairs each, shorter ones padded."""
 
-    labels: Tensor
-    """LongTensor [N]"""
-    boxes: Tensor
-    """[N, 4], (cx, cy, w, h)"""
-    weights: Tensor
-    """[N], of every term of the matched query"""
-    values: Tensor
-    """[N], class target of the matched query: 1, or a soft label"""
+    place: Tensor
+    """LongTensor [S, L, M], index of the query among all L x B x Q of the stack"""
+    row: Tensor
+    """LongTensor [S, L, M], row of the box table; its last row marks padding"""
+    hidden: Tensor
+    """LongTensor [S, L, M], index among S x L x B x Q of the query, which is not background there;
+    padding has the index after the last"""
+
+
+@dataclass(frozen=True)
+class Sets:
+    """How each of the S sets of a stack counts."""
+
+    background: Tensor
+    """[S, L, B], weight of the class row of an unmatched query; 0 in images that are not covered
+    and layers that are not supervised"""
+    power: Tensor
+    """[S], weight of a matched query's terms = score ** power"""
+    soft: Tensor
+    """[S], 1 where the class target of a matched query is the score, not 1"""
+    released: Tensor
+    """[S], 1 where the GIoU term has the form 1 - weight x GIoU, not weight x (1 - GIoU)"""
+    normaliser: Tensor
+    """[S], N"""
+    share: Tensor
+    """[S], what part of the weights of a step is in this batch; for means by weight (softmax)"""
 
 
 class ClassTerm(Protocol):
     """Class losses of a stack's queries, summed over the classes.
 
     Most queries have no box, whoever supervises; so what they cost is computed once for a stack and
-    every supervision only adds what its own pairs change.
+    every set only adds what its own pairs change.
     """
 
     absent: Tensor
@@ -51,8 +68,10 @@ class ClassTerm(Protocol):
     weighted_mean: bool
     """whether the loss is divided by the sum of the weights (as PyTorch's) rather than by N"""
 
-    def present(self, at: Pairs, labels: Tensor, values: Tensor) -> Tensor:
-        """[L, M], loss of queries that should say `labels` with probability `values`."""
+    def present(self, place: Tensor, labels: Tensor, values: Tensor) -> Tensor:
+        """Loss of the queries at `place` (among L x B x Q) that should say `labels` with
+        probability `values`; all of one shape.
+        """
         ...
 
 
@@ -67,9 +86,9 @@ class FocalTerm:
         self._logits, self._alpha, self._gamma = logits, alpha, gamma
         self.absent = self._without(logits).sum(-1)
 
-    def present(self, at: Pairs, labels: Tensor, values: Tensor) -> Tensor:
-        own = self._logits[(*at, labels)]
-        return self.absent[at] - self._without(own) + self._with(own, values)
+    def present(self, place: Tensor, labels: Tensor, values: Tensor) -> Tensor:
+        own = self._logits.flatten(0, 2)[place, labels]
+        return self.absent.flatten()[place] - self._without(own) + self._with(own, values)
 
     def _without(self, logits: Tensor) -> Tensor:
         """Of a class that is not there."""
@@ -95,8 +114,9 @@ class SoftmaxTerm:
         self.absent = -self._log_p[..., -1]
         self.absent_weight = no_object
 
-    def present(self, at: Pairs, labels: Tensor, values: Tensor) -> Tensor:
-        return (1 - values) * self.absent[at] - values * self._log_p[(*at, labels)]
+    def present(self, place: Tensor, labels: Tensor, values: Tensor) -> Tensor:
+        said = self._log_p.flatten(0, 2)[place, labels]
+        return (1 - values) * self.absent.flatten()[place] - values * said
 
 
 def class_term(logits: Tensor, config: LossConfig) -> ClassTerm:
@@ -107,49 +127,60 @@ def class_term(logits: Tensor, config: LossConfig) -> ClassTerm:
     return FocalTerm(logits, config.focal_alpha, config.focal_gamma)
 
 
-def set_loss(
+def set_losses(
     classes: ClassTerm,
     boxes: Tensor,
-    targets: WeightedBoxes,
-    match: Match,
-    normaliser: Tensor,
-    *,
-    first: int = 0,
-    background: float = 1.0,
-    covered: Tensor | None = None,
+    labels: Tensor,
+    wanted: Tensor,
+    scores: Tensor,
+    pairs: Pairs,
+    sets: Sets,
     giou_eps: float = 0.0,
-    released_giou: bool = False,
-) -> dict[str, Tensor]:
-    """`class`, `box` and `giou` losses of the layers of a stack, without coefficients.
+) -> Tensor:
+    """`class`, `box` and `giou` losses of all sets on all layers: [3, S, L], no coefficients.
 
-    classes, boxes: of the whole stack, boxes [L, B, Q, 4]. match: pairs for the layers from `first`
-    on. normaliser: N, a 0-d tensor. background: weight of the class row of an unmatched query.
-    covered: bool [B], images that take part (all, if None). released_giou: the form 1 - w GIoU.
-    Returns three tensors [L - first].
+    boxes: [L, B, Q, 4] of the stack. labels [N + 1], wanted [N + 1, 4], scores [N + 1]: the box
+    table, whose last row is padding.
     """
     boxes = boxes.to(classes.absent.dtype)
-    layers = torch.arange(first, len(boxes), device=boxes.device)[:, None]
-    at = (layers, match.image, match.query)  # broadcast to [L - first, M]
-    weights = targets.weights.to(boxes.dtype)[match.target]  # [L - first, M]
-    values = targets.values.to(boxes.dtype)[match.target]
+    real = pairs.row < len(scores) - 1
+    score = scores[pairs.row]  # [S, L, M]
+    # padding would have the weight 0 ** 0
+    weights = torch.where(real, score ** sets.power[:, None, None], 0)
+    values = torch.where(sets.soft[:, None, None] > 0, score, 1)
 
-    elsewhere = torch.full_like(classes.absent, background * classes.absent_weight)
-    if covered is not None:
-        elsewhere *= covered[:, None]
-    elsewhere[at] = 0.0
-    elsewhere = elsewhere[first:]
-    nothing = (elsewhere * classes.absent[first:]).sum((1, 2))
-    something = (weights * classes.present(at, targets.labels[match.target], values)).sum(-1)
+    elsewhere = _unmatched(pairs, sets, classes)
+    nothing = (elsewhere * classes.absent).sum((2, 3))  # [S, L]
+    present = classes.present(pairs.place, labels[pairs.row], values)
+    something = (weights * present).sum(-1)
+    normaliser = sets.normaliser[:, None]
     divisor = normaliser
     if classes.weighted_mean:
-        divisor = (elsewhere.sum((1, 2)) + weights.sum(-1)).clamp(min=1e-12)
+        own, share = elsewhere.sum((2, 3)) + weights.sum(-1), sets.share[:, None]
+        # a part without any weight adds 0, not 0/0
+        divisor = torch.where(own * share > 0, own / share, 1)
 
-    mine, wanted = boxes[at], targets.boxes.to(boxes.dtype)[match.target]  # [L - first, M, 4]
-    distance = (mine - wanted).abs().sum(-1)
-    _, giou = iou_and_giou(to_corners(mine), to_corners(wanted), giou_eps)
-    apart = 1 - weights * giou if released_giou else weights * (1 - giou)
-    return {
-        "class": (nothing + something) / divisor,
-        "box": (weights * distance).sum(-1) / normaliser,
-        "giou": apart.sum(-1) / normaliser,
-    }
+    mine, goal = boxes.flatten(0, 2)[pairs.place], wanted[pairs.row]  # [S, L, M, 4]
+    distance = (mine - goal).abs().sum(-1)
+    _, giou = iou_and_giou(to_corners(mine), to_corners(goal), giou_eps)
+    most = torch.where(sets.released[:, None, None] > 0, real.to(weights.dtype), weights)
+    return torch.stack(
+        [
+            (nothing + something) / divisor,
+            (weights * distance).sum(-1) / normaliser,
+            (most - weights * giou).sum(-1) / normaliser,
+        ]
+    )
+
+
+def _unmatched(pairs: Pairs, sets: Sets, classes: ClassTerm) -> Tensor:
+    """[S, L, B, Q], class weight of every query without a box, 0 of the others."""
+    layers, images, queries = classes.absent.shape
+    shape = (len(sets.power), layers, images, queries)
+    size = shape[0] * layers * images * queries
+    # one place more, where the padding of the pairs can write
+    weights = classes.absent.new_empty(size + 1)
+    background = sets.background * classes.absent_weight
+    weights[:size].view(shape).copy_(background[..., None].expand(shape))
+    weights.index_fill_(0, pairs.hidden.flatten(), 0)
+    return weights[:size].view(shape)

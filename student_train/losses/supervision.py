@@ -13,7 +13,6 @@ from dataclasses import dataclass, replace
 from typing import Literal
 
 import torch
-from torch import Tensor
 
 from student_train.losses.config import LossConfig, TeacherLossConfig, matched_power
 from student_train.losses.geometry import iou_and_giou, to_corners
@@ -47,11 +46,6 @@ class Supervision:
     """times that every box is repeated before matching"""
     released_giou: bool = False
     """1 - weight x GIoU in place of weight x (1 - GIoU)"""
-
-    def covered(self, device: torch.device) -> Tensor | None:
-        """Bool [B], images whose boxes are known; None if all are."""
-        known = [targets is not None for targets in self.targets]
-        return None if all(known) else torch.tensor(known).to(device, non_blocking=True)
 
     @property
     def n_boxes(self) -> int:

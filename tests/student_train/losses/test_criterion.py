@@ -17,7 +17,7 @@ from student_train.losses import (
     Supervision,
     TeacherLossConfig,
 )
-from student_train.losses import criterion as criterion_module
+from student_train.losses import totals as totals_module
 from student_train.models.output import Prediction, StudentOutput
 from student_train.models.targets import Targets
 
@@ -456,15 +456,15 @@ def test_normaliser_is_the_mean_over_ranks(
 ) -> None:
     output, truth = make_output(), make_targets(4, 6)
     alone = run(LossConfig(), output, truth)
-    dist = criterion_module.dist
+    dist = totals_module.dist
     monkeypatch.setattr(dist, "is_initialized", lambda: True)
     monkeypatch.setattr(dist, "get_world_size", lambda: 2)
     # the other rank has three times as many boxes of everything
     monkeypatch.setattr(dist, "all_reduce", lambda counts: counts.mul_(4))
     torch.testing.assert_close(run(LossConfig(), output, truth).values, alone.values / 2)
-    # fewer than one box a rank counts as one
+    # a batch without any box counts as one box, whatever the number of ranks
     monkeypatch.setattr(dist, "all_reduce", lambda counts: counts.mul_(0))
-    torch.testing.assert_close(run(LossConfig(), output, truth).values, alone.values * 10)
+    torch.testing.assert_close(run(LossConfig(), output, truth).values, alone.values * 20)
 
 
 def test_nothing_to_learn_from_is_an_error(

@@ -1,0 +1,80 @@
+"""What pairing each query with each box costs: `class + L1 - GIoU`, weighted by `MatchCost` (DETR,
+§3.1; the focal class term is Deformable DETR's). Scores of teacher boxes are not part of it.
+"""
+
+import torch
+from torch import Tensor
+
+from student_train.losses.config import LossConfig, MatchCost
+from student_train.losses.geometry import TINY
+from student_train.models.output import Prediction
+
+
+def pair_costs(
+    prediction: Prediction, labels: Tensor, wanted: Tensor, config: LossConfig
+) -> Tensor:
+    """[L, B, T, Q] in float32 or wider, no gradient.
+
+    prediction: [L, B, Q, ...]. labels: LongTensor [B, T]; wanted: [B, T, 4], (cx, cy, w, h): the
+    boxes of each image, all sets side by side.
+    """
+    logits, boxes = prediction.logits.detach(), prediction.boxes.detach()
+    logits = logits.to(torch.promote_types(logits.dtype, torch.float32))
+    boxes, wanted = boxes.to(logits.dtype), wanted.to(logits.dtype)
+    layers, images, queries, classes = logits.shape
+    most = labels.shape[1]
+    if not most:
+        return logits.new_zeros(layers, images, 0, queries)
+    weights = config.match
+    index = labels[None, :, :, None].expand(layers, -1, -1, queries)
+    if config.classification == "softmax":
+        cost = -logits.softmax(-1).mT.gather(2, index)
+    elif most < classes:
+        cost = _focal_cost(logits.mT.gather(2, index), config)
+    else:
+        cost = _focal_cost(logits, config).mT.gather(2, index)
+    cost *= weights.class_cost
+    return _add_box_cost(cost, boxes, wanted, weights, config.giou_eps)
+
+
+def _focal_cost(logits: Tensor, config: LossConfig) -> Tensor:
+    """What saying that a class is there costs, against saying that it is not."""
+    alpha, gamma = config.focal_alpha, config.focal_gamma
+    p = logits.sigmoid()
+    # the official codes' 1e-8 inside the logarithms decides between very sure queries
+    absent = (1 - alpha) * p**gamma * -(1 - p + 1e-8).log()
+    present = alpha * (1 - p) ** gamma * -(p + 1e-8).log()
+    return present - absent
+
+
+def _add_box_cost(
+    cost: Tensor, boxes: Tensor, wanted: Tensor, weights: MatchCost, eps: float
+) -> Tensor:
+    """Add L1 and minus GIoU to a cost [L, B, T, Q], in place; boxes [L, B, Q, 4], wanted [B, T, 4].
+
+    The GIoU is `geometry.iou_and_giou`'s. These are the largest tensors of the losses and have no
+    gradient, so they are reused instead of made anew; `torch.cdist` would be many times slower.
+    """
+    left = boxes.movedim(-1, 0).contiguous().unsqueeze(-2)  # 4 x [L, B, 1, Q]
+    right = wanted.movedim(-1, 0).contiguous()[:, None, :, :, None]  # 4 x [1, B, T, 1]
+    work = torch.empty_like(cost)
+    for mine, other in zip(left, right, strict=True):
+        cost.add_(torch.sub(mine, other, out=work).abs_(), alpha=weights.l1_cost)
+
+    left_low, left_high = left[:2] - left[2:] / 2, left[:2] + left[2:] / 2
+    right_low, right_high = right[:2] - right[2:] / 2, right[:2] + right[2:] / 2
+    shared, hull = torch.ones_like(cost), torch.ones_like(cost)
+    side = torch.empty_like(cost)
+    for axis in range(2):
+        torch.minimum(left_high[axis], right_high[axis], out=side)
+        side -= torch.maximum(left_low[axis], right_low[axis], out=work)
+        shared *= side.clamp_(min=0)
+        torch.maximum(left_high[axis], right_high[axis], out=side)
+        side -= torch.minimum(left_low[axis], right_low[axis], out=work)
+        hull *= side.clamp_(min=0)
+    union = torch.add(left[2] * left[3], right[2] * right[3], out=work).sub_(shared)
+    cost.sub_(
+        shared.div_(torch.add(union, eps, out=side).clamp_(min=TINY)), alpha=weights.giou_cost
+    )
+    outside = torch.sub(hull, union, out=shared).div_(hull.add_(eps).clamp_(min=TINY))
+    return cost.add_(outside, alpha=weights.giou_cost)

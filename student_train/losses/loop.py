@@ -1,0 +1,154 @@
+"""The oracle: the same losses, one source, layer and image at a time, as the papers write them.
+
+`Criterion` computes all of them at once. This says what they are, in the order in which one would
+explain them, and takes a copy to the host and some thirty operations for each. The tests hold the
+two against each other, and `student-train bench` measures what doing it at once saves.
+"""
+
+from collections.abc import Sequence
+from dataclasses import replace
+
+import torch
+from scipy.optimize import linear_sum_assignment
+from torch import Tensor
+
+from student_train.losses.config import LossConfig
+from student_train.losses.criterion import Losses
+from student_train.losses.geometry import iou_and_giou, to_corners
+from student_train.losses.layout import TERMS
+from student_train.losses.plan import PROPOSALS, Stack, Task, plan
+from student_train.losses.supervision import Supervision
+from student_train.models.output import Denoising, StudentOutput
+from student_train.models.targets import Targets
+
+# query and box indices of one image
+Pairs = tuple[Tensor, Tensor]
+
+
+def loop_losses(
+    output: StudentOutput, supervisions: Sequence[Supervision], config: LossConfig
+) -> Losses:
+    """The losses of a batch that is a whole step of one process, as `Criterion` returns them.
+
+    Raises UsageError if nothing supervises the student.
+    """
+    parts: dict[str, Tensor] = {}
+    stacks = plan(output, supervisions)
+    with torch.autocast(output.last.boxes.device.type, enabled=False):
+        for supervision in supervisions:
+            for stack in stacks:
+                for task in stack.tasks:
+                    if task.supervision is supervision:
+                        parts |= _task_losses(stack, task, output.denoising, config)
+    values = torch.stack(list(parts.values()))
+    return Losses(values.sum(), tuple(parts), values.detach())
+
+
+def _task_losses(
+    stack: Stack, task: Task, denoising: Denoising | None, config: LossConfig
+) -> dict[str, Tensor]:
+    supervision = task.supervision
+    targets = [
+        None if each is None else _as_seen(each.repeat(task.repeat), stack)
+        for each in supervision.targets
+    ]
+    normaliser = max(1, sum(len(each) for each in targets if each is not None)) * task.copies
+    layers = range(task.first, stack.shape[0])
+    weights = (config.class_loss, config.l1_loss, config.giou_loss)
+    found: dict[str, dict[int, Tensor]] = {term: {} for term in TERMS}
+    for layer in layers:
+        logits = stack.prediction.logits[layer].float()
+        boxes = stack.prediction.boxes[layer].float()
+        sums = [logits.new_zeros(()) for _ in TERMS]
+        weight_sum = logits.new_zeros(())
+        for image, each in enumerate(targets):
+            if each is None:
+                continue
+            if stack.known:
+                assert denoising is not None
+                mine = denoising.image_index == image
+                pairs = (denoising.slot_index[mine], denoising.target_index[mine])
+            else:
+                pairs = match_one(logits[image], boxes[image], each, config)
+            terms, weight = _image_losses(logits[image], boxes[image], each, pairs, task, config)
+            sums = [total + term for total, term in zip(sums, terms, strict=True)]
+            weight_sum = weight_sum + weight
+        whole = torch.full_like(weight_sum, normaliser)
+        divisors = [whole] * 3
+        if config.classification == "softmax":
+            divisors = [weight_sum.clamp(min=1e-12), whole, whole]
+        for term, total, divisor, factor in zip(TERMS, sums, divisors, weights, strict=True):
+            found[term][layer] = total / divisor * (factor * supervision.coefficient)
+    label = "proposals" if stack.name == PROPOSALS else None
+    return {
+        f"{supervision.name}/{term}/{label or layer}": value
+        for term, by_layer in found.items()
+        for layer, value in by_layer.items()
+    }
+
+
+def _as_seen(targets: Targets, stack: Stack) -> Targets:
+    if not stack.classless:
+        return targets
+    return replace(targets, labels=torch.zeros_like(targets.labels))
+
+
+@torch.no_grad()
+def match_one(logits: Tensor, boxes: Tensor, targets: Targets, config: LossConfig) -> Pairs:
+    """The cheapest assignment of one image [Q, C], [Q, 4], with a copy to the host of its own."""
+    weights = config.match
+    if config.classification == "softmax":
+        classes = -logits.softmax(-1)
+    else:
+        p, alpha, gamma = logits.sigmoid(), config.focal_alpha, config.focal_gamma
+        present = alpha * (1 - p) ** gamma * -(p + 1e-8).log()
+        classes = present - (1 - alpha) * p**gamma * -(1 - p + 1e-8).log()
+    corners, wanted = to_corners(boxes)[:, None], to_corners(targets.boxes)[None]
+    cost = (
+        weights.class_cost * classes[:, targets.labels]
+        + weights.l1_cost * torch.cdist(boxes, targets.boxes.to(boxes.dtype), p=1)
+        - weights.giou_cost * iou_and_giou(corners, wanted, config.giou_eps)[1]
+    )
+    queries, matched = linear_sum_assignment(cost.cpu().numpy())
+    return torch.as_tensor(queries, device=boxes.device), torch.as_tensor(
+        matched, device=boxes.device
+    )
+
+
+def _image_losses(
+    logits: Tensor,
+    boxes: Tensor,
+    targets: Targets,
+    pairs: Pairs,
+    task: Task,
+    config: LossConfig,
+) -> tuple[list[Tensor], Tensor]:
+    """Class, box and GIoU loss of one image and layer, and the sum of its class weights."""
+    supervision, (queries, matched) = task.supervision, pairs
+    labels, scores = targets.labels[matched], targets.scores[matched]
+    own = scores ** (supervision.power if task.weighted else 0.0)
+    values = scores if supervision.soft else torch.ones_like(scores)
+    background = supervision.background if task.weighted else 1.0
+    soft = config.classification == "softmax"
+    weights = logits.new_full((len(logits),), background * (config.no_object if soft else 1.0))
+    weights[queries] = own
+    goal = torch.zeros_like(logits)
+    if soft:
+        goal[:, -1] = 1
+        goal[queries, -1] = 1 - values
+        goal[queries, labels] = values
+        rows = -(goal * logits.log_softmax(-1)).sum(-1)
+    else:
+        goal[queries, labels] = values
+        p, alpha = logits.sigmoid(), config.focal_alpha
+        entropy = torch.nn.functional.binary_cross_entropy_with_logits(
+            logits, goal, reduction="none"
+        )
+        miss = p * (1 - goal) + (1 - p) * goal
+        balance = alpha * goal + (1 - alpha) * (1 - goal)
+        rows = (balance * entropy * miss**config.focal_gamma).sum(-1)
+    wanted = targets.boxes[matched]
+    _, giou = iou_and_giou(to_corners(boxes[queries]), to_corners(wanted), config.giou_eps)
+    apart = 1 - own * giou if supervision.released_giou else own * (1 - giou)
+    distance = (own * (boxes[queries] - wanted).abs().sum(-1)).sum()
+    return [(weights * rows).sum(), distance, apart.sum()], weights.sum()

@@ -1,0 +1,87 @@
+"""Many small assignment problems at once: SciPy on a pool of threads, the longest first.
+
+SciPy's solver releases the interpreter's lock, so the threads run beside each other and beside the
+thread that feeds the device.
+"""
+
+import os
+import threading
+from collections import deque
+from collections.abc import Callable, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from functools import lru_cache
+from typing import TypeVar
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy.optimize import linear_sum_assignment
+
+T = TypeVar("T")
+Assignment = tuple[NDArray[np.int64], NDArray[np.int64]]
+
+_MOST_THREADS = 16
+
+
+class UnsolvableCosts(ValueError):
+    """A cost is NaN or infinite; `index` is the problem's."""
+
+    def __init__(self, index: int):
+        super().__init__(f"the costs of problem {index} are not finite")
+        self.index = index
+
+
+def in_background(work: Callable[[], T]) -> "Future[T]":
+    """Start `work` on the pool; its exceptions come out of `Future.result`."""
+    return _pool(os.getpid()).submit(work)
+
+
+def solve(costs: Sequence[np.ndarray]) -> list[Assignment]:
+    """Minimal assignments of [boxes, queries] costs: pairs (box, query), min of both counts long.
+
+    Where costs tie, any of the cheapest assignments may come out, always the same one.
+
+    Raises UnsolvableCosts.
+    """
+    found: list[Assignment | None] = [None] * len(costs)
+    # by the number of boxes: the time of a solution grows faster than with it
+    waiting = deque(sorted(range(len(costs)), key=lambda i: len(costs[i]), reverse=True))
+    left = threading.Semaphore(0)
+    failed: list[int] = []
+
+    def work() -> None:
+        while True:
+            try:
+                index = waiting.popleft()
+            except IndexError:
+                return
+            try:
+                # what SciPy would convert to anyway, while holding the lock
+                cost = np.ascontiguousarray(costs[index], np.float64)
+                found[index] = linear_sum_assignment(cost)
+            except ValueError:
+                failed.append(index)
+            finally:
+                left.release()
+
+    helpers = min(n_threads(), len(costs)) - 1
+    for _ in range(helpers):
+        in_background(work)
+    work()
+    # helpers that never got a thread have nothing left to do: only the problems are waited for
+    for _ in costs:
+        left.acquire()
+    if failed:
+        raise UnsolvableCosts(min(failed))
+    return [each for each in found if each is not None]
+
+
+def n_threads() -> int:
+    """Threads that this process may use: its share of the machine's cores, at most 16."""
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+    return max(1, min(_MOST_THREADS, (cores or 1) // int(os.environ.get("LOCAL_WORLD_SIZE", "1"))))
+
+
+@lru_cache(maxsize=1)
+def _pool(process: int) -> ThreadPoolExecutor:
+    # by process: a forked child has none of its parent's threads
+    return ThreadPoolExecutor(n_threads(), thread_name_prefix="matching")

@@ -1,0 +1,65 @@
+"""What the losses of a step are divided by: counts over all parts of its batch and all ranks.
+
+A step may be cut into parts (gradient accumulation) and shared among ranks. It has the gradient of
+one undivided batch only if every part is divided by the counts of the whole, known before the first
+part is computed.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+import torch.distributed as dist
+from torch import Tensor
+
+from student_train.losses.supervision import Supervision
+
+
+@dataclass(frozen=True)
+class Totals:
+    """Counts of one part of a step and of the whole: rows are supervisions; the columns boxes (as
+    often as they are repeated), the sum of their weights, and images that the source knows.
+    """
+
+    names: tuple[str, ...]
+    own: Tensor
+    """[supervisions, 3], float64"""
+    whole: Tensor
+    """[supervisions, 3], the sum over all parts and ranks, divided by the number of ranks:
+    gradients are averaged over ranks"""
+    floor: float
+    """an empty batch counts as one box: 1 / ranks"""
+
+    def boxes(self) -> Tensor:
+        """[supervisions], the normalisers N."""
+        return self.whole[:, 0].clamp(min=self.floor)
+
+
+def totals_of(
+    parts: Sequence[Sequence[Supervision]], device: torch.device, weights: bool = False
+) -> list[Totals]:
+    """The totals of every part of a step on this rank, one collective operation for all.
+
+    weights: sum the boxes' weights too, which needs them on the host; otherwise that column is 0.
+    All parts and all ranks must have supervisions of the same names.
+    """
+    # built on the host: a tensor made on the device from a list would wait for the device
+    own = torch.tensor(
+        [[_counts(each, weights) for each in part] for part in parts], dtype=torch.float64
+    ).to(device, non_blocking=True)  # [parts, supervisions, 3]
+    whole, ranks = own.sum(0), 1
+    if dist.is_available() and dist.is_initialized():
+        ranks = dist.get_world_size()
+        dist.all_reduce(whole)
+        whole /= ranks
+    names = tuple(each.name for each in parts[0])
+    return [Totals(names, mine, whole, 1 / ranks) for mine in own.unbind()]
+
+
+def _counts(supervision: Supervision, weights: bool) -> tuple[float, float, float]:
+    known = [each for each in supervision.targets if each is not None]
+    total = 0.0
+    if weights and known:
+        scores = torch.cat([each.scores for each in known])
+        total = float((scores.double() ** supervision.power).sum()) * supervision.repeat
+    return float(supervision.n_boxes), total, float(len(known))
