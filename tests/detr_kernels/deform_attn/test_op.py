@@ -86,21 +86,6 @@ def test_shapes_as_tensor_or_pairs(plain_case):
 
 
 @pytest.mark.slow
-# torch's own checker reads .grad of a tensor that has none
-@pytest.mark.filterwarnings("ignore:The .grad attribute of a Tensor:UserWarning")
-def test_opcheck(plain_case):
-    value, locations, weights = plain_case.tensors(torch.float32)
-    shapes = torch.tensor(plain_case.levels)
-    arguments = (value, shapes, locations, weights, "torch")
-    torch.library.opcheck(torch.ops.detr_kernels.deform_attn.default, arguments)
-    grad = torch.randn(2, 5, 12)
-    torch.library.opcheck(
-        torch.ops.detr_kernels.deform_attn_backward.default,
-        (grad, *(t.detach() for t in arguments[:4]), "torch"),
-    )
-
-
-@pytest.mark.slow
 @pytest.mark.parametrize("as_tensor", [False, True], ids=["pairs", "tensor"])
 def test_compiles_to_one_graph(plain_case, outcome, assert_close, as_tensor):
     tensors = plain_case.tensors(torch.float32)
