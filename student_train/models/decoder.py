@@ -11,7 +11,8 @@ from detr_kernels import MultiScaleDeformableAttention
 from student_train.models.encoder import Tokens
 from student_train.models.heads import MLP, LayerHeads
 from student_train.models.output import Prediction
-from student_train.models.position import inverse_sigmoid, sine_boxes
+from student_train.models.position import sine_boxes
+from student_train.models.refinement import Place, Refinement, RefiningDecoder
 
 
 class DeformableDecoderLayer(nn.Module):
@@ -55,8 +56,9 @@ class DeformableDecoderLayer(nn.Module):
     ) -> Tensor:
         """[B, Q, C] to the same shape.
 
-        `position` is [B, Q, C], `reference` [B, Q, L, 4] in 0..1 of each padded level, `memory` [B,
-        S, C]; `blocked` [Q, Q] is True where the row's query must not see the column's.
+        `position` is [B, Q, C], `reference` [B, Q, L, 2 or 4] in 0..1 of each padded level,
+        `memory` [B, S, C]; `blocked` [Q, Q] is True where the row's query must not see the
+        column's.
         """
         query = x + position
         seen, _ = self.self_attn(query, query, x, attn_mask=blocked, need_weights=False)
@@ -67,13 +69,15 @@ class DeformableDecoderLayer(nn.Module):
         return self.norm3(x + self.dropout4(self.linear2(hidden)))
 
 
-class DeformableDecoder(nn.Module):
-    """Layers that refine boxes, with DINO's look forward twice (section 3.5).
+class DeformableDecoder(RefiningDecoder):
+    """Layers that refine boxes: DINO's, Deformable DETR's, H-DETR's and ViDT's.
 
-    A layer's reference carries no gradient into the layer's own attention, but the box that the
-    layer predicts is measured from the previous layer's refined box *with* its gradient, so each
-    box head is trained by the next layer's loss too. The head reads the raw state to refine the
-    reference and the normed one to predict, as in the official code.
+    Beside what a `RefiningDecoder` leaves open they differ in two choices.
+
+    - `box_position`: the queries' position is a network's reading of the current box, anew in every
+      layer (DINO). Without it the caller gives one position for all layers.
+    - `predict_input`: the queries are read by a first pair of heads before any layer, and refined
+      (ViDT). There is then one prediction more than layers.
     """
 
     def __init__(
@@ -84,51 +88,61 @@ class DeformableDecoder(nn.Module):
         n_heads: int,
         n_levels: int,
         n_points: int,
+        *,
         dropout: float = 0.0,
         backend: str = "auto",
+        refinement: Refinement = "detached",
+        norm: bool = False,
+        box_position: bool = False,
+        predict_input: bool = False,
+        eps: float = 1e-5,
     ) -> None:
-        super().__init__()
+        super().__init__(dim, n_layers + predict_input, refinement, norm, eps)
         self.dim = dim
+        self.predict_input = predict_input
         self.layers = nn.ModuleList(
             DeformableDecoderLayer(dim, ffn_dim, n_heads, n_levels, n_points, dropout, backend)
             for _ in range(n_layers)
         )
-        self.norm = nn.LayerNorm(dim)
-        self.query_position = MLP(2 * dim, dim, dim, 2)
+        self.query_position = MLP(2 * dim, dim, dim, 2) if box_position else None
 
     def forward(
         self,
         content: Tensor,
-        boxes: Tensor,
+        reference: Tensor,
         memory: Tensor,
         tokens: Tokens,
         heads: LayerHeads,
         blocked: Tensor | None = None,
+        position: Tensor | None = None,
     ) -> list[Prediction]:
         """Predictions of every layer, first to last.
 
-        `content` is [B, Q, C]; `boxes` [B, Q, 4] are the starting references, (cx, cy, w, h) in
-        0..1 of the valid image; `memory` is the encoder's output [B, S, C]; `blocked` [Q, Q] hides
-        queries from each other.
+        `content` is [B, Q, C]; `reference` the starting references in 0..1 of the valid image, [B,
+        Q, 4] (cx, cy, w, h) or [B, Q, 2] (cx, cy); `memory` is the encoder's output [B, S, C];
+        `blocked` [Q, Q] hides queries from each other; `position` [B, Q, C] is that of the queries,
+        unless it is read off their boxes.
         """
-        scale = tokens.valid_ratios.repeat(1, 1, 2)[:, None]  # [B, 1, L, 4]
-        state, reference, start = content, boxes, boxes
-        predictions = []
-        for index, layer in enumerate(self.layers):
-            on_levels = reference[:, :, None] * scale
-            place = sine_boxes(on_levels[:, :, 0], self.dim).to(state.dtype)
-            state = layer(state, self.query_position(place), on_levels, memory, tokens, blocked)
-            normed = self.norm(state)
-            change = heads.locate(index, normed).to(start.dtype)
-            predictions.append(
-                Prediction(
-                    heads.classify(index, normed).to(start.dtype),
-                    (change + inverse_sigmoid(start)).sigmoid(),
-                )
-            )
-            if index == len(self.layers) - 1:
-                break
-            refined = heads.locate(index, state).to(start.dtype) + inverse_sigmoid(reference)
-            start = refined.sigmoid()
-            reference = start.detach()
+        state, place = content, Place(reference, reference)
+        predictions: list[Prediction] = []
+        if self.predict_input:
+            prediction, place = self.predict(state, place, heads, 0)
+            predictions.append(prediction)
+        for layer in self.layers:
+            on_levels = _on_levels(place.reference, tokens)
+            if self.query_position is not None:
+                encoded = sine_boxes(on_levels[:, :, 0], self.dim).to(state.dtype)
+                position = self.query_position(encoded)
+            assert position is not None
+            state = layer(state, position, on_levels, memory, tokens, blocked)
+            prediction, place = self.predict(state, place, heads, len(predictions))
+            predictions.append(prediction)
         return predictions
+
+
+def _on_levels(reference: Tensor, tokens: Tokens) -> Tensor:
+    """References [B, Q, 2 or 4] in 0..1 of the valid image as such of every padded level, [B, Q, L,
+    2 or 4].
+    """
+    scale = tokens.valid_ratios.repeat(1, 1, reference.shape[-1] // 2)
+    return reference[:, :, None] * scale[:, None]

@@ -82,6 +82,10 @@ class Dino(nn.Module):
             *sizes,
             dropout=config.dropout,
             backend=config.attention_backend,
+            refinement="look_forward_twice",
+            norm=True,
+            box_position=True,
+            eps=1e-3,
         )
         self.heads = LayerHeads(
             config.dim, config.n_classes, config.decoder_layers, config.share_heads
@@ -104,6 +108,7 @@ class Dino(nn.Module):
             for layer in part.layers:
                 for name in ("linear1", "linear2"):
                     nn.init.xavier_uniform_(layer.get_submodule(name).weight)  # type: ignore[arg-type]
+        assert self.decoder.query_position is not None
         for layer in self.decoder.query_position.layers:
             nn.init.xavier_uniform_(layer.weight)  # type: ignore[arg-type]
         for layer in self.decoder.layers:

@@ -34,20 +34,26 @@ class Tokens:
 
 
 def flatten_maps(
-    maps: list[Tensor], mask: Tensor, level_embedding: Tensor, temperature: float
+    maps: list[Tensor],
+    mask: Tensor,
+    level_embedding: Tensor | None,
+    temperature: float,
+    offset: float = 0.0,
 ) -> Tokens:
     """Maps [B, C, H_l, W_l] and the batch's padding mask [B, H, W] as one sequence of tokens.
 
-    `level_embedding` is [L, C]; it tells levels apart.
+    `level_embedding` is [L, C]; it tells levels apart, where there are several. `temperature` and `offset` are those of the
+    position encoding, see `sine_map`.
     """
     dtype = geometry_dtype(maps[0])
     content, position, masks, shapes, ratios = [], [], [], [], []
     for level, x in enumerate(maps):
         size = x.shape[-2:]
         level_mask = F.interpolate(mask[:, None].float(), size=size)[:, 0].bool()
-        place = sine_map(level_mask, x.shape[1], temperature, dtype).to(x.dtype)
+        place = sine_map(level_mask, x.shape[1], temperature, dtype, offset).to(x.dtype)
         content.append(x.flatten(2).transpose(1, 2))
-        position.append(place.flatten(1, 2) + level_embedding[level])
+        place = place.flatten(1, 2)
+        position.append(place if level_embedding is None else place + level_embedding[level])
         masks.append(level_mask.flatten(1))
         shapes.append((int(size[0]), int(size[1])))
         ratios.append(valid_ratio(level_mask, dtype))

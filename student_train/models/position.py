@@ -4,6 +4,7 @@ import math
 
 import torch
 from torch import Tensor
+from torch.nn import functional as F
 
 
 def geometry_dtype(x: Tensor) -> torch.dtype:
@@ -21,31 +22,40 @@ def _waves(x: Tensor, dim: int, temperature: float) -> Tensor:
     return torch.stack((angle[..., 0::2].sin(), angle[..., 1::2].cos()), dim=-1).flatten(-2)
 
 
-def sine_map(mask: Tensor, dim: int, temperature: float, dtype: torch.dtype) -> Tensor:
+def sine_map(
+    mask: Tensor, dim: int, temperature: float, dtype: torch.dtype, offset: float = 0.0
+) -> Tensor:
     """Position encoding of a feature map, [B, H, W, dim]: the first half of the channels tells y,
     the second x.
 
     `mask` is [B, H, W], True on padding: places are counted over the valid cells and scaled to 0..2
-    pi, so padding does not move them. DINO section 4 (temperature 20); DETR uses 10000.
+    pi, so padding does not move them. The count starts at 1 - `offset`: 0.5 means the cells'
+    centres, as in Deformable DETR; 0 their far borders, as in DETR and DINO. DINO section 4 has
+    temperature 20; the others use 10000.
     """
     valid = ~mask
     y = valid.cumsum(1, dtype=dtype)
     x = valid.cumsum(2, dtype=dtype)
     # a column or row that is padding throughout ends at 0: the small number keeps the division
     # finite there
-    y = y / (y[:, -1:, :] + 1e-6) * (2 * math.pi)
-    x = x / (x[:, :, -1:] + 1e-6) * (2 * math.pi)
+    y = (y - offset) / (y[:, -1:, :] + 1e-6) * (2 * math.pi)
+    x = (x - offset) / (x[:, :, -1:] + 1e-6) * (2 * math.pi)
     return torch.cat((_waves(y, dim // 2, temperature), _waves(x, dim // 2, temperature)), dim=-1)
+
+
+def sine_coordinates(values: Tensor, dim: int, temperature: float = 10000.0) -> Tensor:
+    """Encoding of N numbers in 0..1, [..., N] to [..., N x dim / 2], in their own order."""
+    return _waves(values * (2 * math.pi), dim // 2, temperature).flatten(-2)
 
 
 def sine_boxes(boxes: Tensor, dim: int, temperature: float = 10000.0) -> Tensor:
     """Encoding of boxes [..., 4] (cx, cy, w, h in 0..1), [..., 2 dim]: y, x, w, h in this order,
-    `dim` / 2 each.
+    `dim` / 2 each; of points [..., 2] (cx, cy), [..., dim].
 
     DAB-DETR section 4.2; its own temperature of 10000 stays even where the image's differs.
     """
-    cx, cy, w, h = (boxes * (2 * math.pi)).unbind(-1)
-    return torch.cat([_waves(v, dim // 2, temperature) for v in (cy, cx, w, h)], dim=-1)
+    y_first = torch.cat((boxes[..., :2].flip(-1), boxes[..., 2:]), -1)
+    return sine_coordinates(y_first, dim, temperature)
 
 
 def inverse_sigmoid(x: Tensor, eps: float = 1e-3) -> Tensor:
@@ -54,6 +64,18 @@ def inverse_sigmoid(x: Tensor, eps: float = 1e-3) -> Tensor:
     """
     x = x.clamp(0, 1)
     return torch.log(x.clamp(min=eps) / (1 - x).clamp(min=eps))
+
+
+def move_reference(change: Tensor, reference: Tensor, eps: float) -> Tensor:
+    """Boxes [B, Q, 4] that lie `change` away from their references, in logit space.
+
+    `reference` is [B, Q, 4] in 0..1, or [B, Q, 2] if only the centre has one. `eps` is
+    `inverse_sigmoid`'s: 1e-3 in DINO, 1e-5 in Deformable DETR.
+    """
+    start = inverse_sigmoid(reference, eps)
+    if reference.shape[-1] == 2:
+        start = F.pad(start, (0, 2))
+    return (change + start).sigmoid()
 
 
 def valid_ratio(mask: Tensor, dtype: torch.dtype) -> Tensor:
