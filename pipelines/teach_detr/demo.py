@@ -25,6 +25,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
 from box_store.errors import TeachDetrError, UsageError
 from teach_detr.scenes import VAL_FIRST_ID, VAL_SEED, make_split
 from teach_detr.weights import START_STUDENT, mmdet_checkpoint, weights_folder
+from teach_detr.yolo_training import IMAGE_SIZE
 
 MMDET, YOLO, START = "rtmdet", "yolo", "start"
 BASELINE, TAUGHT = "baseline", "taught"
@@ -59,7 +60,7 @@ class DemoSize:
     top_k: int = 20
 
 
-FULL = DemoSize(1280, 250, 1600, 75, 240, 80)
+FULL = DemoSize(1280, 250, 1600, 110, 240, 80)
 FAST = DemoSize(64, 24, 96, 4, 8, 4)
 
 
@@ -279,8 +280,9 @@ class _Demo:
         teachers: list[str] = []
         if checkpoint.exists():
             teachers.append(f"{MMDET}=mmdet:{config},weights={checkpoint}")
-        if (places.teachers / "yolo.pt").exists():
-            teachers.append(f"{YOLO}=ultralytics:{places.teachers / 'yolo.pt'},image_size=192")
+        yolo = places.teachers / "yolo.pt"
+        if yolo.exists():
+            teachers.append(f"{YOLO}=ultralytics:{yolo},image_size={IMAGE_SIZE}")
         self._title(f"running {len(teachers)} teachers over both splits into the box store")
         self._command(
             "teacher-infer",
@@ -293,7 +295,7 @@ class _Demo:
             "teacher-infer",
             "import",
             *("--store", places.store, "--name", START, "--licence", "MIT"),
-            *("--score-floor", "0.05"),
+            *("--score-floor", "0.01"),
             *("--results", places.teachers / "start" / "train2017.json"),
             *("--results", places.teachers / "start" / "val2017.json"),
         )
