@@ -17,6 +17,7 @@ from student_train.models.dino import Dino, DinoConfig
 from student_train.models.output import Denoising, Prediction, StudentOutput
 from student_train.models.postprocess import Detections, top_k
 from student_train.models.targets import Targets
+from student_train.models.yolos import Yolos, YolosConfig
 
 
 class Family(NamedTuple):
@@ -28,6 +29,7 @@ class Family(NamedTuple):
 
 FAMILIES: dict[str, Family] = {
     DinoConfig.family: Family(DinoConfig, Dino),
+    YolosConfig.family: Family(YolosConfig, Yolos),
 }
 """every family by name"""
 
@@ -71,6 +73,8 @@ __all__ = [
     "StudentConfig",
     "StudentOutput",
     "Targets",
+    "Yolos",
+    "YolosConfig",
     "build_student",
     "family_of",
     "top_k",

@@ -1,4 +1,4 @@
-"""Pretrained backbones from the files people have: torchvision, timm, official Swin."""
+"""Pretrained backbones from the files people have: torchvision, timm, official Swin, DeiT."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from torch import Tensor, nn
 
 from student_train.errors import CheckpointError
 from student_train.models.swin import Swin
+from student_train.models.vit import TokenViT
 from student_train.models.weights_file import read_checkpoint
 
 # what classifiers have beyond the feature maps
@@ -19,10 +20,10 @@ _CLASSIFIER = re.compile(
 
 
 def load_backbone_weights(body: nn.Module, name: str, weights: str) -> None:
-    """Fill `body` (timm's feature extractor or `Swin`) with the weights of an image classifier.
+    """Fill `body` (timm's feature extractor, `Swin`, `TokenViT`) with the weights of a classifier.
 
     `weights` is a file, or `timm` for timm's own pretrained weights, which are downloaded. Every
-    parameter of the body must be in the file, save the norms that detection adds to Swin's stages.
+    parameter of the body must be in the file, save those that detection adds.
 
     Raises CheckpointError naming missing or misshapen parameters.
     """
@@ -59,6 +60,8 @@ def to_body_names(state: dict[str, Tensor], body: nn.Module) -> dict[str, Tensor
     """Rename a classifier's parameters to those of a backbone body; unknown names stay."""
     if isinstance(body, Swin):
         return _swin_names(state)
+    if isinstance(body, TokenViT):
+        return body.from_classifier(state)
     if "features.0.0.weight" in state and "features.18.0.weight" in state:
         return _mobilenet_v2_names(state)
     own = body.state_dict()
@@ -76,6 +79,9 @@ def _from_timm(name: str) -> dict[str, Tensor]:
 
 
 def _added(key: str, body: nn.Module) -> bool:
+    """Parameters that detection adds to a classifier's."""
+    if isinstance(body, TokenViT):
+        return key in ("det_token", "mid_pos_embed")
     return isinstance(body, Swin) and re.match(r"norm\d\.", key) is not None
 
 

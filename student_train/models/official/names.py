@@ -10,12 +10,13 @@ from torch import Tensor, nn
 
 from student_train.errors import CheckpointError
 from student_train.models.config import StudentConfig
-from student_train.models.official import names_dino
+from student_train.models.official import names_dino, names_yolos
 
 Names = Callable[[nn.Module, str], list[str]]
 
 _NAMES: dict[str, Names] = {
     "dino": names_dino.official_names,
+    "yolos": names_yolos.official_names,
 }
 # parameters that only one family has
 _FAMILIES = {
