@@ -37,25 +37,37 @@ class Shape:
         """Bilinear samples in all."""
         return self.batch * self.n_queries * self.heads * len(self.levels) * self.points
 
+    @property
+    def coordinates(self) -> int:
+        """Of a reference: an encoder's queries have points (2), a decoder's have boxes (4)."""
+        return 2 if self.queries is None else 4
+
 
 _PHOTO4 = ((100, 167), (50, 84), (25, 42), (13, 21))  # 800 x 1333, strides 8 to 64
 _PHOTO5 = ((200, 334), *_PHOTO4)
+_SQUARE3 = ((80, 80), (40, 40), (20, 20))  # 640 x 640, strides 8 to 32
 _SCENE = ((16, 16), (8, 8), (4, 4))
 
-# DINO's encoder and decoder (900 queries and 200 for denoising) with 4 and 5 scales, two photos
 GPU_SHAPES = {
+    # DINO's encoder and decoder (900 queries and 200 for denoising) with 4 and 5 scales, two photos
     "enc4": Shape(2, _PHOTO4),
     "dec4": Shape(2, _PHOTO4, queries=1100),
     "enc5": Shape(2, _PHOTO5),
     "dec5": Shape(2, _PHOTO5, queries=1100),
+    # RT-DETR's decoder (300 queries and 200 for denoising), and its maps under an encoder of the
+    # deformable kind, which it lacks
+    "rtdetr-enc": Shape(4, _SQUARE3),
+    "rtdetr-dec": Shape(4, _SQUARE3, queries=500),
 }
-# a small student on 128 x 128 scenes, and a decoder layer of DINO on one photo
 CPU_SHAPES = {
+    # a small student on 128 x 128 scenes, and a decoder layer of DINO on one photo
     "scene-enc": Shape(16, _SCENE, heads=4),
     "scene-dec": Shape(16, _SCENE, heads=4, queries=100),
     "photo-dec": Shape(1, _PHOTO4, queries=900),
 }
-SHAPES = GPU_SHAPES | CPU_SHAPES
+# to see that everything runs
+SMALL = {"small": Shape(2, ((12, 16), (6, 8)), heads=4, dim=32, queries=50)}
+SHAPES = GPU_SHAPES | CPU_SHAPES | SMALL
 
 
 class Inputs(NamedTuple):
@@ -72,6 +84,21 @@ class Inputs(NamedTuple):
         return self.value, self.sampling_locations, self.attention_weights
 
 
+class FusedInputs(NamedTuple):
+    """The same for `deform_attn_fused`; the reference needs no gradient, as in training."""
+
+    value: Tensor
+    spatial_shapes: tuple[tuple[int, int], ...]
+    offsets: Tensor
+    logits: Tensor
+    reference: Tensor
+    grad_output: Tensor
+
+    @property
+    def leaves(self) -> tuple[Tensor, Tensor, Tensor]:
+        return self.value, self.offsets, self.logits
+
+
 def make_inputs(
     shape: Shape,
     law: Law = "uniform",
@@ -85,41 +112,97 @@ def make_inputs(
     law "uniform": locations anywhere on the map, the worst case for caches. "local": a reference
     point a query (its own pixel in an encoder) plus a normal spread of a few pixels, as trained.
     """
-    s = shape
-    generator = torch.Generator(device).manual_seed(seed)
-    exact = torch.float64 if dtype == torch.float64 else torch.float32
-
-    def normal(*sizes: int) -> Tensor:
-        return torch.randn(sizes, generator=generator, device=device, dtype=exact)
-
-    grouping = (s.batch, s.n_queries, s.heads, len(s.levels), s.points)
-    if law == "uniform":
-        locations = torch.rand((*grouping, 2), generator=generator, device=device, dtype=exact)
-    else:
-        sizes = torch.tensor([(w, h) for h, w in s.levels], device=device, dtype=exact)
-        spread = normal(*grouping, 2) * (LOCAL_SPREAD_PX / sizes[:, None])
-        locations = _references(s, generator, exact)[:, :, None, None, None] + spread
-    weights = normal(*grouping).flatten(3).softmax(-1).view(grouping)
-    value = normal(s.batch, s.pixels, s.heads, s.dim).to(dtype)
-    grad_output = normal(s.batch, s.n_queries, s.heads * s.dim).to(dtype)
+    draw = _Draw(shape, dtype, device, seed)
+    weights = draw.logits().flatten(3).softmax(-1).view(draw.grouping)
     return Inputs(
-        value.requires_grad_(),
-        s.levels,
-        locations.requires_grad_(),
+        draw.value(),
+        shape.levels,
+        draw.locations(law, draw.centres()).requires_grad_(),
         weights.requires_grad_(),
-        grad_output,
+        draw.grad_output(),
     )
 
 
-def _references(shape: Shape, generator: torch.Generator, dtype: torch.dtype) -> Tensor:
-    """Reference points [B, Q, 2], x then y in 0..1: pixel centres of an encoder, random else."""
-    device = generator.device
-    if shape.queries is not None:
-        sizes = (shape.batch, shape.queries, 2)
-        return torch.rand(sizes, generator=generator, device=device, dtype=dtype)
-    centres = []
-    for h, w in shape.levels:
-        y = (torch.arange(h, device=device, dtype=dtype) + 0.5) / h
-        x = (torch.arange(w, device=device, dtype=dtype) + 0.5) / w
-        centres.append(torch.cartesian_prod(y, x).flip(-1).reshape(-1, 2))
-    return torch.cat(centres).expand(shape.batch, -1, -1)
+def make_fused_inputs(
+    shape: Shape,
+    law: Law = "uniform",
+    *,
+    dtype: torch.dtype = torch.float32,
+    device: torch.device | str = "cpu",
+    seed: int = 0,
+) -> FusedInputs:
+    """As `make_inputs`, before softmax and reference: logits of `dtype`, offsets and reference
+    in fp32 (or fp64), as the layer has them under autocast.
+    """
+    draw = _Draw(shape, dtype, device, seed)
+    centres = draw.centres()
+    places = draw.locations(law, centres) - centres[:, :, None, None, None]
+    if shape.coordinates == 2:
+        reference = centres
+        scale = 1 / draw.sizes[:, None]
+    else:
+        extents = 0.05 + 0.4 * draw.uniform(shape.batch, shape.n_queries, 2)
+        reference = torch.cat([centres, extents], dim=-1)
+        scale = extents[:, :, None, None, None] * (0.5 / shape.points)
+    return FusedInputs(
+        draw.value(),
+        shape.levels,
+        (places / scale).requires_grad_(),
+        draw.logits().to(dtype).requires_grad_(),
+        reference[:, :, None].expand(-1, -1, len(shape.levels), -1).contiguous(),
+        draw.grad_output(),
+    )
+
+
+class _Draw:
+    """Random tensors of one problem, from one seed."""
+
+    def __init__(
+        self, shape: Shape, dtype: torch.dtype, device: torch.device | str, seed: int
+    ) -> None:
+        self.shape = shape
+        self.dtype = dtype
+        self.exact = torch.float64 if dtype == torch.float64 else torch.float32
+        self.generator = torch.Generator(device).manual_seed(seed)
+        s = shape
+        self.grouping = (s.batch, s.n_queries, s.heads, len(s.levels), s.points)
+        self.sizes = torch.tensor([(w, h) for h, w in s.levels], device=device, dtype=self.exact)
+
+    def normal(self, *sizes: int) -> Tensor:
+        g = self.generator
+        return torch.randn(sizes, generator=g, device=g.device, dtype=self.exact)
+
+    def uniform(self, *sizes: int) -> Tensor:
+        g = self.generator
+        return torch.rand(sizes, generator=g, device=g.device, dtype=self.exact)
+
+    def value(self) -> Tensor:
+        s = self.shape
+        return self.normal(s.batch, s.pixels, s.heads, s.dim).to(self.dtype).requires_grad_()
+
+    def grad_output(self) -> Tensor:
+        s = self.shape
+        return self.normal(s.batch, s.n_queries, s.heads * s.dim).to(self.dtype)
+
+    def logits(self) -> Tensor:
+        return self.normal(*self.grouping)
+
+    def centres(self) -> Tensor:
+        """[B, Q, 2], x then y in 0..1: pixel centres of an encoder, random in a decoder."""
+        s = self.shape
+        if s.queries is not None:
+            return self.uniform(s.batch, s.queries, 2)
+        centres = []
+        for h, w in s.levels:
+            x, y = (
+                (torch.arange(n, device=self.generator.device, dtype=self.exact) + 0.5) / n
+                for n in (w, h)
+            )
+            centres.append(torch.cartesian_prod(y, x).flip(-1).reshape(-1, 2))
+        return torch.cat(centres).expand(s.batch, -1, -1)
+
+    def locations(self, law: Law, centres: Tensor) -> Tensor:
+        if law == "uniform":
+            return self.uniform(*self.grouping, 2)
+        spread = self.normal(*self.grouping, 2) * (LOCAL_SPREAD_PX / self.sizes[:, None])
+        return centres[:, :, None, None, None] + spread
