@@ -12,8 +12,11 @@ from torch import nn
 
 from box_store.errors import nearest
 from student_train.errors import ConfigError
+from student_train.models.conditional_detr import ConditionalDetr, ConditionalDetrConfig
 from student_train.models.config import StudentConfig
+from student_train.models.dab_detr import DabDetr, DabDetrConfig
 from student_train.models.dino import Dino, DinoConfig
+from student_train.models.dn_detr import DnDetr, DnDetrConfig
 from student_train.models.output import Denoising, Prediction, StudentOutput
 from student_train.models.postprocess import Detections, top_k
 from student_train.models.targets import Targets
@@ -29,6 +32,9 @@ class Family(NamedTuple):
 
 FAMILIES: dict[str, Family] = {
     DinoConfig.family: Family(DinoConfig, Dino),
+    ConditionalDetrConfig.family: Family(ConditionalDetrConfig, ConditionalDetr),
+    DabDetrConfig.family: Family(DabDetrConfig, DabDetr),
+    DnDetrConfig.family: Family(DnDetrConfig, DnDetr),
     YolosConfig.family: Family(YolosConfig, Yolos),
 }
 """every family by name"""
@@ -64,10 +70,16 @@ def build_student(config: StudentConfig) -> nn.Module:
 
 __all__ = [
     "FAMILIES",
+    "ConditionalDetr",
+    "ConditionalDetrConfig",
+    "DabDetr",
+    "DabDetrConfig",
     "Denoising",
     "Detections",
     "Dino",
     "DinoConfig",
+    "DnDetr",
+    "DnDetrConfig",
     "Family",
     "Prediction",
     "StudentConfig",

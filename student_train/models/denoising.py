@@ -1,9 +1,9 @@
-"""Contrastive denoising: extra training queries made from noised ground truth, which have to
-restore it.
+"""Denoising: extra training queries made from noised ground truth, which have to restore it.
 
-DINO section 3.3 (and DN-DETR for the idea). Every group holds each target twice: a positive, moved
-by less than its half size, which must find its target again, and a negative, moved by more, which
-must say that there is nothing.
+DN-DETR (Li et al., CVPR 2022) section 4: groups that each hold every target once, its label
+perhaps replaced, its box moved. DINO section 3.3, contrastive: every group holds each target twice,
+as a positive, moved by less than its half size, which must find its target again, and a negative,
+moved by more, which must say that there is nothing.
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional as F
 
 from student_train.models.output import Denoising, Prediction
 from student_train.models.position import inverse_sigmoid
@@ -20,17 +21,27 @@ from student_train.models.targets import Targets
 
 @dataclass
 class Noise:
-    """The random numbers of one step. R = 2 x groups x boxes of the batch: the whole list tiled,
-    groups outermost, positives and negatives in turn."""
+    """The random numbers of one step. R = groups x boxes of the batch (contrastive: twice as many):
+    the whole list tiled, groups outermost, positives and negatives in turn."""
 
     flip: Tensor
-    """[R], uniform in 0..1: the label is replaced where it is below half the label noise"""
+    """[R], uniform in 0..1: the label is replaced where it is below the share to be replaced"""
     label: Tensor
     """LongTensor [R], the label that replaces it"""
     sign: Tensor
-    """[R, 4], 0 or 1: direction in which a corner coordinate moves"""
+    """[R, 4], 0 or 1: direction in which a coordinate of the box moves"""
     amount: Tensor
-    """[R, 4], uniform in 0..1: how far, in half sizes; one more for negatives"""
+    """[R, 4], uniform in 0..1: how far; one more for negatives"""
+
+    @property
+    def shift(self) -> Tensor:
+        """[R, 4], uniform in -1..1."""
+        return self.amount * self.direction
+
+    @property
+    def direction(self) -> Tensor:
+        """[R, 4], -1 or 1."""
+        return self.sign * 2 - 1
 
     @staticmethod
     def draw(rows: int, n_classes: int, device: torch.device, dtype: torch.dtype) -> Noise:
@@ -45,7 +56,8 @@ class Noise:
 
 @dataclass
 class NoisyQueries:
-    """Denoising queries, P slots an image: groups x 2 x (targets of the fullest image)."""
+    """Denoising queries, P slots an image: groups x copies of a target x (targets of the fullest
+    image)."""
 
     content: Tensor
     """[B, P, C], label embeddings, zero in slots that no target fills"""
@@ -58,16 +70,26 @@ class NoisyQueries:
     target_index: Tensor
     n_groups: int
 
-    def outcome(self, layers: list[Prediction]) -> Denoising:
-        """What the loss needs, from the decoder's predictions at the first P queries."""
-        return Denoising(
-            layers,
+    def before(self, content: Tensor, boxes: Tensor) -> tuple[Tensor, Tensor]:
+        """Contents [B, P + Q, C] and boxes [B, P + Q, 4] of all queries, from the Q matching
+        ones'.
+        """
+        return torch.cat((self.content, content), 1), torch.cat((self.boxes, boxes), 1)
+
+    def split(self, layers: list[Prediction]) -> tuple[list[Prediction], Denoising]:
+        """The decoder's predictions at all queries: those of the matching ones, and what the loss
+        needs of the denoising ones.
+        """
+        n_slots = self.boxes.shape[1]
+        denoising = Denoising(
+            [each.queries(0, n_slots) for each in layers],
             self.image_index,
             self.slot_index,
             self.target_index,
             self.n_groups,
-            self.boxes.shape[1],
+            n_slots,
         )
+        return [each.queries(n_slots, None) for each in layers], denoising
 
 
 def group_count(number: int, most: int) -> int:
@@ -94,20 +116,33 @@ def attention_mask(n_noisy: int, n_matching: int, group: int, device: torch.devi
     return noisy[None, :] & (~noisy[:, None] | (group_of[:, None] != group_of[None, :]))
 
 
-class ContrastiveDenoising(nn.Module):
+class DenoisingQueries(nn.Module):
     """Makes denoising queries; owns the embedding of labels (one row more than classes, as in the
-    official code).
+    official code). Subclasses say how boxes move.
     """
 
-    def __init__(
-        self, n_classes: int, dim: int, number: int, label_noise: float, box_noise: float
-    ) -> None:
+    copies = 1
+    """of every target in a group: 1 positive, and perhaps a negative"""
+
+    def __init__(self, n_classes: int, width: int, label_noise: float, box_noise: float) -> None:
+        """`label_noise` is the share of labels that are replaced."""
         super().__init__()
         self.n_classes = n_classes
-        self.number = number
         self.label_noise = label_noise
         self.box_noise = box_noise
-        self.label_embedding = nn.Embedding(n_classes + 1, dim)
+        self.label_embedding = nn.Embedding(n_classes + 1, width)
+
+    def group_count(self, most: int) -> int:
+        """Groups of a batch whose fullest image has `most` targets."""
+        raise NotImplementedError
+
+    def embed(self, labels: Tensor) -> Tensor:
+        """Contents [R, C] of queries with these labels [R]."""
+        return self.label_embedding(labels)
+
+    def noisy_boxes(self, boxes: Tensor, negative: Tensor, noise: Noise) -> Tensor:
+        """Boxes [R, 4] (cx, cy, w, h) in 0..1, moved; `negative` [R] marks those that go far."""
+        raise NotImplementedError
 
     def forward(
         self,
@@ -122,34 +157,36 @@ class ContrastiveDenoising(nn.Module):
         if total == 0:
             return None
         device = self.label_embedding.weight.device
-        groups = group_count(self.number, most)
+        groups, copies = self.group_count(most), self.copies
         labels = torch.cat([t.labels for t in targets]).to(device)
         boxes = torch.cat([t.boxes for t in targets]).to(device, dtype)
         image = torch.cat([torch.full((n,), i) for i, n in enumerate(counts)]).to(device)
         index = torch.cat([torch.arange(n) for n in counts]).to(device)
-        rows = 2 * groups * total
+        rows = groups * copies * total
         if noise is None:
             noise = Noise.draw(rows, self.n_classes, device, dtype)
         row = torch.arange(rows, device=device)
         repetition, box = row // total, row % total
-        negative = repetition % 2 == 1
+        negative = repetition % copies > 0
 
         noisy_labels = self._noisy_labels(labels[box], noise)
-        noisy_boxes = self._noisy_boxes(boxes[box], negative, noise)
+        noisy_boxes = boxes[box]
+        if self.box_noise > 0:
+            noisy_boxes = self.noisy_boxes(noisy_boxes, negative, noise)
         slot = repetition * most + index[box]
-        n_slots = 2 * groups * most
-        embedded = self.label_embedding(noisy_labels)
+        n_slots = groups * copies * most
+        embedded = self.embed(noisy_labels)
         content = embedded.new_zeros(len(targets), n_slots, embedded.shape[-1])
         content = content.index_put((image[box], slot), embedded)
         references = boxes.new_full((len(targets), n_slots, 4), 0.5)
         # through the logit and back, so that boxes at the border are clamped as references are
         references[image[box], slot] = inverse_sigmoid(noisy_boxes).sigmoid()
         # by their place: indexing with a mask would make the host wait for the device
-        positive = row.view(groups, 2, total)[:, 0].reshape(-1)
+        positive = row.view(groups, copies, total)[:, 0].reshape(-1)
         return NoisyQueries(
             content,
             references,
-            attention_mask(n_slots, n_matching, 2 * most, device),
+            attention_mask(n_slots, n_matching, copies * most, device),
             image_index=image[box][positive],
             slot_index=slot[positive],
             target_index=index[box][positive],
@@ -159,18 +196,66 @@ class ContrastiveDenoising(nn.Module):
     def _noisy_labels(self, labels: Tensor, noise: Noise) -> Tensor:
         if self.label_noise <= 0:
             return labels
-        return torch.where(noise.flip < self.label_noise * 0.5, noise.label, labels)
+        return torch.where(noise.flip < self.label_noise, noise.label, labels)
 
-    def _noisy_boxes(self, boxes: Tensor, negative: Tensor, noise: Noise) -> Tensor:
-        """Corners moved by a share of the half size, below one for positives and from one to two
-        for negatives.
+
+class ContrastiveDenoising(DenoisingQueries):
+    """DINO's: positives and negatives, whose corners move by a share of the half size: below one
+    for positives, from one to two for negatives.
+    """
+
+    copies = 2
+
+    def __init__(
+        self, n_classes: int, dim: int, number: int, label_noise: float, box_noise: float
+    ) -> None:
+        """`number` is of queries, see `group_count`; `label_noise` twice the share of labels that
+        are replaced.
         """
-        if self.box_noise <= 0:
-            return boxes
+        super().__init__(n_classes, dim, label_noise * 0.5, box_noise)
+        self.number = number
+
+    def group_count(self, most: int) -> int:
+        """By the number of queries."""
+        return group_count(self.number, most)
+
+    def noisy_boxes(self, boxes: Tensor, negative: Tensor, noise: Noise) -> Tensor:
+        """Corners moved."""
         centre, half = boxes[:, :2], boxes[:, 2:] / 2
         corners = torch.cat((centre - half, centre + half), 1)
         amount = noise.amount + negative[:, None]
-        moved = amount * (noise.sign * 2 - 1) * torch.cat((half, half), 1) * self.box_noise
+        moved = amount * noise.direction * torch.cat((half, half), 1) * self.box_noise
         corners = (corners + moved).clamp(0, 1)
         low, high = corners[:, :2], corners[:, 2:]
         return torch.cat(((low + high) / 2, high - low), 1)
+
+
+class PlainDenoising(DenoisingQueries):
+    """DN-DETR's: a fixed number of groups without negatives. The last channel of a content tells
+    denoising queries (1) from matching ones (0), so the embedding of labels is one narrower.
+    """
+
+    def __init__(
+        self, n_classes: int, dim: int, groups: int, label_noise: float, box_noise: float
+    ) -> None:
+        super().__init__(n_classes, dim - 1, label_noise, box_noise)
+        self.groups = groups
+
+    def group_count(self, most: int) -> int:
+        """Always the same."""
+        return self.groups
+
+    def embed(self, labels: Tensor) -> Tensor:
+        """Labels marked as denoising."""
+        return F.pad(self.label_embedding(labels), (0, 1), value=1.0)
+
+    def unknown(self) -> Tensor:
+        """Content [C] of a matching query: the row beyond the classes, marked as matching."""
+        return F.pad(self.label_embedding.weight[self.n_classes], (0, 1), value=0.0)
+
+    def noisy_boxes(self, boxes: Tensor, negative: Tensor, noise: Noise) -> Tensor:
+        """Centres moved by at most `box_noise` half sizes, sizes changed by at most `box_noise` of
+        themselves.
+        """
+        reach = torch.cat((boxes[:, 2:] / 2, boxes[:, 2:]), 1) * self.box_noise
+        return (boxes + noise.shift * reach).clamp(0, 1)

@@ -17,7 +17,7 @@ from student_train.models.denoising import ContrastiveDenoising, Noise
 from student_train.models.encoder import DeformableEncoder, flatten_maps
 from student_train.models.heads import LayerHeads
 from student_train.models.neck import Neck
-from student_train.models.output import Prediction, StudentOutput
+from student_train.models.output import StudentOutput
 from student_train.models.position import geometry_dtype
 from student_train.models.queries import TwoStageQueries
 from student_train.models.targets import Targets
@@ -137,11 +137,9 @@ class Dino(nn.Module):
         noisy = None
         if self.training and targets is not None and self.config.dn_number > 0:
             noisy = self.denoising(targets, start.content.shape[1], geometry_dtype(images), noise)
-        content, boxes, blocked, n_noisy = start.content, start.boxes, None, 0
+        content, boxes, blocked = start.content, start.boxes, None
         if noisy is not None:
-            n_noisy = noisy.boxes.shape[1]
-            content = torch.cat((noisy.content, content), 1)
-            boxes = torch.cat((noisy.boxes, boxes), 1)
+            content, boxes = noisy.before(content, boxes)
             blocked = noisy.blocked
         elif self.training:
             # without denoising queries the label embedding still has to receive a (zero) gradient:
@@ -151,14 +149,10 @@ class Dino(nn.Module):
         layers = self.decoder(content, boxes, memory, tokens, self.heads, blocked)
         denoising = None
         if noisy is not None:
-            denoising = noisy.outcome([_part(p, 0, n_noisy) for p in layers])
+            layers, denoising = noisy.split(layers)
         return StudentOutput(
-            layers=[_part(p, n_noisy, None) for p in layers],
+            layers,
             proposals=start.proposals,
             proposal_labels="class",
             denoising=denoising,
         )
-
-
-def _part(prediction: Prediction, start: int, stop: int | None) -> Prediction:
-    return Prediction(prediction.logits[:, start:stop], prediction.boxes[:, start:stop])

@@ -42,8 +42,8 @@ def flatten_maps(
 ) -> Tokens:
     """Maps [B, C, H_l, W_l] and the batch's padding mask [B, H, W] as one sequence of tokens.
 
-    `level_embedding` is [L, C]; it tells levels apart, where there are several. `temperature` and `offset` are those of the
-    position encoding, see `sine_map`.
+    `level_embedding` is [L, C]; it tells levels apart, where there are several. `temperature` and
+    `offset` are those of the position encoding, see `sine_map`.
     """
     dtype = geometry_dtype(maps[0])
     content, position, masks, shapes, ratios = [], [], [], [], []

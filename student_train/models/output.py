@@ -1,5 +1,7 @@
 """What every student returns: one type, so that one loss and one post-processing serve them all."""
 
+from __future__ import annotations
+
 from dataclasses import dataclass
 from typing import Literal
 
@@ -20,6 +22,10 @@ class Prediction:
     is no-object"""
     boxes: Tensor
     """[B, Q, 4], (cx, cy, w, h) divided by the size of the valid (unpadded) image, in 0..1"""
+
+    def queries(self, start: int, stop: int | None) -> Prediction:
+        """Those of queries `start` to `stop`."""
+        return Prediction(self.logits[:, start:stop], self.boxes[:, start:stop])
 
 
 @dataclass

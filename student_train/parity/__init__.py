@@ -18,11 +18,18 @@ from student_train.parity.family import FamilyParity
 from student_train.parity.golden import GoldenStudent
 from student_train.parity.rows import Row, skipped
 from student_train.parity.selection import check_fusion, check_top_k
+from student_train.parity.single_scale import CONDITIONAL, DAB, DN
 from student_train.parity.students import check_student
 from student_train.parity.yolos import YOLOS
 
 # by what stands before the first underscore of a set's name
-_FAMILIES: dict[str, FamilyParity] = {"dino": DINO, "yolos": YOLOS}
+_FAMILIES: dict[str, FamilyParity] = {
+    "dino": DINO,
+    "yolos": YOLOS,
+    "cond": CONDITIONAL,
+    "dab": DAB,
+    "dn": DN,
+}
 
 __all__ = ["Row", "golden_sets", "iterate_parity", "run_parity"]
 

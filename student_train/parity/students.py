@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable
 from dataclasses import replace
 
@@ -13,6 +14,7 @@ from student_train.losses import Criterion
 from student_train.losses.criterion import PROPOSALS
 from student_train.models import Prediction, StudentOutput, build_student
 from student_train.models.official import load_official, official_names
+from student_train.models.output import stack
 from student_train.parity.family import Arrays, FamilyParity, compare_prediction
 from student_train.parity.golden import GoldenStudent, probe
 from student_train.parity.rows import (
@@ -90,7 +92,9 @@ def check_training(golden: GoldenStudent, family: FamilyParity, student: nn.Modu
     output = student(images, mask, targets, noise)
     rows += _compare_layers(name, "out/", output.layers, want)
     if output.denoising is not None:
-        rows += _compare_layers(name, "out/dn/", output.denoising.layers, want)
+        noisy = output.denoising.layers
+        rows += _compare_layers(name, "out/dn/", noisy, want)
+        rows += compare_prediction(name, "out/dn/all_", stack(noisy), want)
     rows += family.proposals(name, "out/", output, want)
     rows += _compare_losses(golden, family, output)
     return rows + check_gradients(golden, family, student, exact=False)
@@ -207,7 +211,8 @@ def _compare_losses(
 
 
 class _Probes:
-    """While open, describes the output of every probed module by its official name."""
+    """While open, describes the output of every probed module by its official name; NAME#2 is the
+    second call."""
 
     def __init__(
         self,
@@ -221,20 +226,26 @@ class _Probes:
         self._handles: list[torch.utils.hooks.RemovableHandle] = []
 
     def __enter__(self) -> None:
-        for name, shape in self._shapes.items():
+        for name in self._shapes:
             if name in self._modules:
-                hook = self._hook(name, tuple(shape))
-                self._handles.append(self._modules[name].register_forward_hook(hook))
+                self._handles.append(self._modules[name].register_forward_hook(self._hook(name)))
 
     def __exit__(self, *_: object) -> None:
         for handle in self._handles:
             handle.remove()
 
-    def _hook(self, name: str, shape: tuple[int, ...]) -> Callable[..., None]:
+    def _hook(self, name: str) -> Callable[..., None]:
+        calls = itertools.count(1)
+
         def describe(_module: nn.Module, _inputs: object, output: Tensor) -> None:
+            call = next(calls)
+            key = name if call == 1 else f"{name}#{call}"
+            if key not in self._shapes:
+                return
             # the official decoder has queries first, ours the batch
+            shape = tuple(self._shapes[key])
             swap = output.shape != shape and output.transpose(0, 1).shape == shape
-            self._found(name, probe(output.transpose(0, 1) if swap else output))
+            self._found(key, probe(output.transpose(0, 1) if swap else output))
 
         return describe
 

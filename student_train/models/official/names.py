@@ -10,12 +10,15 @@ from torch import Tensor, nn
 
 from student_train.errors import CheckpointError
 from student_train.models.config import StudentConfig
-from student_train.models.official import names_dino, names_yolos
+from student_train.models.official import names_dino, names_single_scale, names_yolos
 
 Names = Callable[[nn.Module, str], list[str]]
 
 _NAMES: dict[str, Names] = {
     "dino": names_dino.official_names,
+    "conditional_detr": names_single_scale.official_names,
+    "dab_detr": names_single_scale.official_names,
+    "dn_detr": names_single_scale.official_names,
     "yolos": names_yolos.official_names,
 }
 # parameters that only one family has
