@@ -1,110 +1,21 @@
-"""Saved states of a run (exact resuming) and single-file weights (everything else).
-
-A state is `checkpoints/last.pt`: only tensors, numbers, strings and containers, so it loads with
-`torch.load(weights_only=True)`. The one before it stays as `checkpoints/previous.pt`. Weights are
-`.safetensors` whose metadata holds the configuration and the category table: one file is enough to
-predict with.
+"""Single-file weights: `.safetensors` whose metadata holds the configuration and the category
+table, so that one file is enough to predict with. What a run resumes from is in `states`.
 """
 
 import json
-import os
-import pickle
-import zipfile
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import torch
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
+from safetensors.torch import save
 from torch import Tensor, nn
 
+from box_store.files import remove_temporaries, replacing
 from student_train.errors import CheckpointError
 
-STATE_FORMAT = "teach-detr training state 1"
 WEIGHTS_FORMAT = "teach-detr weights 1"
-
-
-def save_state(folder: Path, state: Mapping[str, Any]) -> Path:
-    """Write `last.pt`; the former one becomes `previous.pt`. A whole state exists at any moment.
-
-    Raises:
-        CheckpointError: the file cannot be written (disk full, no permission); states written
-            before are kept.
-    """
-    folder.mkdir(parents=True, exist_ok=True)
-    last, previous, partial = (
-        folder / name for name in ("last.pt", "previous.pt", "last.pt.partial")
-    )
-    try:
-        with partial.open("wb") as file:
-            torch.save({"format": STATE_FORMAT, **state}, file)
-            file.flush()
-            os.fsync(file.fileno())
-        if last.exists():
-            last.replace(previous)
-        partial.replace(last)
-        _sync_folder(folder)
-    except (OSError, RuntimeError) as error:
-        # torch.save reports a full disk as a RuntimeError of its zip writer
-        partial.unlink(missing_ok=True)
-        raise CheckpointError(f"cannot save the state to {last}: {error}") from error
-    return last
-
-
-def load_state(folder: Path) -> tuple[dict[str, Any], str]:
-    """The newest state that can be read, and a note if that was not `last.pt` ("" otherwise).
-
-    Raises:
-        CheckpointError: there is none.
-    """
-    complaints: list[str] = []
-    for name in ("last.pt", "previous.pt"):
-        path = folder / name
-        if not path.exists():
-            continue
-        try:
-            return read_state(path), " ".join(complaints)
-        except CheckpointError as error:
-            complaints.append(f"{error}; going back to the state before it.")
-    if complaints:
-        raise CheckpointError(f"no readable state in {folder}: " + " ".join(complaints))
-    raise CheckpointError(f"no saved state in {folder}; expected last.pt")
-
-
-def read_state(path: Path) -> dict[str, Any]:
-    """One state file.
-
-    Raises:
-        CheckpointError: it is missing, damaged, or holds something else.
-    """
-    try:
-        state = torch.load(path, map_location="cpu", weights_only=True)
-    except (OSError, RuntimeError, EOFError, ValueError, KeyError, pickle.UnpicklingError) as error:
-        raise CheckpointError(f"{path} is damaged ({type(error).__name__})") from error
-    except zipfile.BadZipFile as error:
-        raise CheckpointError(f"{path} is damaged ({error})") from error
-    if not isinstance(state, dict) or state.get("format") != STATE_FORMAT:
-        kind = (
-            state.get("format", "something else") if isinstance(state, dict) else "something else"
-        )
-        raise CheckpointError(f"{path} holds {kind!r}, expected {STATE_FORMAT!r}")
-    return state
-
-
-def is_state(path: Path) -> bool:
-    """Whether a file is a saved state, and not another checkpoint of that suffix."""
-    try:
-        read_state(path)
-    except CheckpointError:
-        return False
-    return True
-
-
-def state_weights(state: Mapping[str, Any]) -> dict[str, Tensor]:
-    """The weights of a state that a student is judged by: the average where there is one."""
-    return (state["average"] or state)["model"]
 
 
 def save_weights(path: Path, tensors: Mapping[str, Tensor], about: Mapping[str, Any]) -> None:
@@ -113,17 +24,16 @@ def save_weights(path: Path, tensors: Mapping[str, Tensor], about: Mapping[str, 
     Raises:
         CheckpointError: the file cannot be written.
     """
-    path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_name(path.name + ".partial")
     metadata = {"format": WEIGHTS_FORMAT, "teach_detr": json.dumps(about)}
     try:
-        save_file(_without_shared(tensors), partial, metadata=metadata)
-        with partial.open("rb") as file:
-            os.fsync(file.fileno())
-        partial.replace(path)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        remove_temporaries(path)
+        data = save(_without_shared(tensors), metadata=metadata)
+        with replacing(path) as file:
+            file.write(data)
     except (OSError, SafetensorError) as error:
-        partial.unlink(missing_ok=True)
-        raise CheckpointError(f"cannot write {path}: {error}") from error
+        reason = getattr(error, "strerror", None) or error
+        raise CheckpointError(f"cannot write {path}: {reason}") from error
 
 
 def load_weights(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
@@ -147,14 +57,6 @@ def _without_shared(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
     own.
     """
     return {name: value.detach().cpu().clone().contiguous() for name, value in tensors.items()}
-
-
-def _sync_folder(folder: Path) -> None:
-    descriptor = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
 
 
 @dataclass(frozen=True)

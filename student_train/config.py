@@ -138,6 +138,18 @@ class TeacherConfig:
 
 
 @dataclass(frozen=True)
+class LogConfig:
+    """Where a run's numbers go besides its own metrics.jsonl."""
+
+    to: tuple[Literal["tensorboard", "wandb"], ...] = ()
+    """Trackers: tensorboard (RUN/tensorboard) and wandb, each an extra of that name."""
+    project: str = "teach-detr"
+    """Project of Weights & Biases."""
+    offline: bool = False
+    """Weights & Biases: write to RUN/wandb only; `wandb sync` uploads later."""
+
+
+@dataclass(frozen=True)
 class TrainConfig:
     """Everything that determines a training run."""
 
@@ -149,6 +161,7 @@ class TrainConfig:
     optim: OptimConfig = field(default_factory=OptimConfig)
     loss: LossConfig = field(default_factory=LossConfig)
     teachers: TeacherConfig = field(default_factory=TeacherConfig)
+    log: LogConfig = field(default_factory=LogConfig)
     init: Path | None = None
     """Weights to start from: run folder, .safetensors, or official checkpoint (`--init`)."""
     epochs: int = 12
@@ -162,7 +175,9 @@ class TrainConfig:
     eval_every: float = 1
     """Epochs between evaluations; 0 evaluates at the end only."""
     save_every: int = 500
-    """Steps between saved states, besides the end of every epoch."""
+    """Steps between saved states, besides one before every evaluation and at the end."""
+    keep_last: int = 2
+    """Saved states that are kept; a damaged one gives way to the one before it."""
     log_every: int = 50
     """Steps between records in metrics.jsonl (and lines, where the output is not a terminal)."""
     seed: int = 0
@@ -184,6 +199,10 @@ OPERATIONAL = frozenset(
         "data.val_images",
         "data.val_annotations",
         "teachers.store",
+        "teachers.boxes",
+        "log.to",
+        "log.project",
+        "log.offline",
         "init",
         "data.workers",
         "data.val_limit",
@@ -192,6 +211,7 @@ OPERATIONAL = frozenset(
         "eval_batch_size",
         "eval_every",
         "save_every",
+        "keep_last",
         "log_every",
         "device",
         "threads",
@@ -227,6 +247,7 @@ def problems_of(config: TrainConfig) -> list[str]:
     require(optim.ema is None or 0 < optim.ema < 1, f"optim.ema must lie in 0..1, got {optim.ema}")
     require(config.log_every >= 1, f"log_every must be at least 1, got {config.log_every}")
     require(config.save_every >= 1, f"save_every must be at least 1, got {config.save_every}")
+    require(config.keep_last >= 1, f"keep_last must be at least 1, got {config.keep_last}")
     require(
         config.data.workers >= 0, f"data.workers must not be negative, got {config.data.workers}"
     )

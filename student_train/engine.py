@@ -1,28 +1,29 @@
 """The training loop: steps, evaluations, saved states, and stopping cleanly for whatever reason."""
 
 import contextlib
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from typing import Any, NoReturn
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
-from student_train.checkpoint import load_state, save_state, save_weights
+from student_train.checkpoint import save_weights
 from student_train.config import TrainConfig, as_plain
 from student_train.data import Batch
 from student_train.errors import CheckpointError, Interrupted, NonFiniteLoss
 from student_train.evaluate import Evaluation, evaluate_model
 from student_train.inputs import Inputs
-from student_train.interrupt import StopRequest
-from student_train.losses import Criterion, Losses, NonFinitePrediction, fold
-from student_train.metrics import Clock, MetricsLog, RunningMeans
+from student_train.interrupt import Stopped, StopRequest
+from student_train.losses import Criterion, Losses, NonFinitePrediction
 from student_train.optim import WeightAverage, clip_gradients, lr_factor, make_optimizer, set_lr
-from student_train.progress import ProgressLine, Status
+from student_train.progress import ProgressLine
+from student_train.recorder import Recorder
 from student_train.run_folder import RunFolder, class_space_to_plain
 from student_train.runtime import Runtime
+from student_train.states import StateFolder
 
 
 @dataclass
@@ -53,7 +54,7 @@ class Trainer:
         self.inputs = inputs
         self.folder = folder
         self.runtime = runtime
-        self.progress = progress
+        self.states = StateFolder(folder.checkpoints, config.keep_last)
         self.model = model.to(runtime.device)
         self.optimizer = make_optimizer(self.model, config.optim, runtime.device)
         decay = config.optim.ema
@@ -70,9 +71,9 @@ class Trainer:
         if config.steps is not None:
             self.total_steps = min(self.total_steps, config.steps)
         self._trainable = [p for p in self.model.parameters() if p.requires_grad]
-        self._log = MetricsLog(folder.metrics)
-        self._means = RunningMeans()
-        self._norms = RunningMeans()
+        self.recorder = Recorder(
+            config, folder, runtime, progress, self.steps_per_epoch, self.total_steps
+        )
 
     def resume(self) -> str:
         """Take over the newest saved state; a note if that was not the last one written.
@@ -80,32 +81,62 @@ class Trainer:
         Raises:
             CheckpointError: there is no readable state, or it does not fit the configuration.
         """
-        state, note = load_state(self.folder.checkpoints)
+        state, note = self.states.load()
+        world = self.runtime.world
         try:
             self.model.load_state_dict(state["model"])
             self.optimizer.load_state_dict(state["optimizer"])
             if self.average is not None:
                 self.average.load_state_dict(state["average"])
             self.position = Position(**state["position"])
+            # by rank; after a step that only one process saw fail, by that one alone
+            intervals = state["intervals"]
+            if len(intervals) == world.size:
+                self.recorder.load_state_dict(intervals[world.rank])
         except (KeyError, RuntimeError, ValueError, TypeError) as error:
             raise CheckpointError(
                 f"the saved state does not fit this configuration: {error}"
             ) from error
-        return note
-
-    def save(self) -> None:
-        """Write `last.pt` (first process only)."""
-        if self.runtime.world.is_first:
-            save_state(
-                self.folder.checkpoints,
-                {
-                    "model": self.model.state_dict(),
-                    "optimizer": self.optimizer.state_dict(),
-                    "average": self.average.state_dict() if self.average is not None else None,
-                    "position": dict(vars(self.position)),
-                    "config": as_plain(self.config),
-                },
+        if state["processes"] != world.size:
+            note += (
+                f" {state['processes']} processes trained it so far, now {world.size}: going on, "
+                "with other random numbers."
             )
+        return note.strip()
+
+    def save(self, intervals: Sequence[Mapping[str, Any]] | None = None) -> None:
+        """Save a state, by the first process; all must call, or give what `intervals` gathers.
+
+        Raises:
+            CheckpointError: it cannot be written; the states before it are kept.
+        """
+        world = self.runtime.world
+        if intervals is None:
+            intervals = world.gather([self.recorder.state_dict()])
+        if not world.is_first:
+            return
+        self.recorder.sync()
+        self.states.save(
+            self.position.step,
+            {
+                "model": self.model.state_dict(),
+                "optimizer": self.optimizer.state_dict(),
+                "average": self.average.state_dict() if self.average is not None else None,
+                "position": dict(vars(self.position)),
+                "intervals": list(intervals),
+                "processes": world.size,
+                "config": as_plain(self.config),
+            },
+        )
+
+    def _save_on_the_way(self) -> None:
+        """Save; a disk that is full now need not stay full: training goes on with a warning."""
+        try:
+            self.save()
+        except CheckpointError as error:
+            newest = self.states.newest()
+            kept = f"{newest.name} stays the newest" if newest else "nothing is saved yet"
+            self.recorder.say(f"warning   {error}; {kept}, training goes on and saves again later")
 
     def train(self) -> Evaluation | None:
         """Train to the end; the last evaluation, None where there was none.
@@ -114,41 +145,35 @@ class Trainer:
             NonFiniteLoss: the loss became NaN or infinite; the state before that step was saved.
             Interrupted: Ctrl-C or SIGTERM; the state was saved.
         """
+        try:
+            return self._train()
+        finally:
+            self.recorder.close()
+
+    def _train(self) -> Evaluation | None:
         at = self.position
-        if self.runtime.world.is_first:
-            self._log.keep(self._already_done)
-        self.progress.begin(self.total_steps, at.step)
-        clock = Clock(self.total_steps, at.step)
+        self.recorder.begin(at.step, at.evaluated_step)
         with StopRequest() as stop:
-            self._evaluate_if_due(clock)
+            self._evaluate_if_due(stop)
             for batches in self._batches():
                 rates = set_lr(
                     self.optimizer,
                     lr_factor(self.config.optim, at.step, self.steps_per_epoch, self.total_steps),
                 )
-                signal_number = self._step(batches, stop)
+                norm, signal_number = self._step(batches, stop)
                 at.step += 1
-                self.progress.advance(at.step)
-                is_last = at.step == self.total_steps
-                if at.step % self.config.log_every == 0 or is_last:
-                    self._report(clock, rates)
+                self.recorder.finish_step(at.step, norm, rates)
                 if signal_number:
                     self._stop_for(signal_number)
+                is_last = at.step == self.total_steps
                 if is_last or at.step % self.config.save_every == 0 or self._evaluation_due():
-                    with clock.excluded():
-                        self.save()
-                self._evaluate_if_due(clock)
+                    with self.recorder.excluded():
+                        self._save_on_the_way()
+                self._evaluate_if_due(stop)
         if self.inputs.validation is None:
             self._save_best()
         self.save()
         return self.evaluation
-
-    def _already_done(self, record: Mapping[str, Any]) -> bool:
-        """Whether a record of an earlier process describes something this one will not do again."""
-        done = self.position.step
-        if record.get("kind") == "eval":
-            done = self.position.evaluated_step
-        return record.get("step", 0) <= done
 
     def _batches(self) -> Iterator[list[Batch]]:
         """The parts of each step that is left, across epochs, in the order that the seed fixes."""
@@ -157,10 +182,15 @@ class Trainer:
             epoch, done = divmod(self.position.step, self.steps_per_epoch)
             batches = self.inputs.train_batches(epoch, done * n_parts)
             for _ in range(min(self.steps_per_epoch - done, self.total_steps - self.position.step)):
-                yield [next(batches) for _ in range(n_parts)]
+                with self.recorder.waiting():
+                    parts = [next(batches) for _ in range(n_parts)]
+                yield parts
 
-    def _step(self, batches: list[Batch], stop: StopRequest) -> int:
-        """One step of the optimiser over the parts of a batch; the signal to stop for, or 0."""
+    def _step(self, batches: list[Batch], stop: StopRequest) -> tuple[Tensor, int]:
+        """One step of the optimiser over the parts of a batch.
+
+        The gradient's norm before clipping (0-d), and the signal to stop for, or 0.
+        """
         self.model.train()
         self.runtime.seed_step(self.config.seed, "step", self.position.step)
         broken = torch.zeros((), device=self.runtime.device)
@@ -183,9 +213,8 @@ class Trainer:
         if self.average is not None:
             self.average.update(self.model)
         for losses in seen:
-            self._means.add(losses.names, losses.values)
-        self._norms.add(("grad_norm",), norm[None])
-        return int(signal_number)
+            self.recorder.add(losses.names, losses.values)
+        return norm, int(signal_number)
 
     def _losses(self, batch: Batch) -> Losses:
         epoch = self.position.step / self.steps_per_epoch
@@ -207,11 +236,12 @@ class Trainer:
         """Keep the state before this step, unless the forward pass has spoilt it, and stop."""
         kept = all(bool(tensor.isfinite().all()) for tensor in self.model.state_dict().values())
         if kept:
-            self.save()
-        at, last = self.position.step, self.folder.checkpoints / "last.pt"
-        state = f"the state of step {at}" if kept else "the last state saved before it"
+            # the other processes may not know yet: nothing may wait for them
+            self.save([self.recorder.state_dict()])
+        at, newest = self.position.step, self.states.newest()
+        state = f"{newest} holds the weights before it. " if newest else ""
         raise NonFiniteLoss(
-            f"training diverged at step {at + 1}: {what} {last} is {state}. A lower optim.lr, "
+            f"training diverged at step {at + 1}: {what} {state}A lower optim.lr, "
             "optim.warmup_steps or amp=off often help; start the new run with "
             f"--init {self.folder.root}"
         )
@@ -222,47 +252,6 @@ class Trainer:
             f"stopped after step {self.position.step} of {self.total_steps}; the state is saved. "
             f"To go on: student-train train --resume --out {self.folder.root}",
             signal_number,
-        )
-
-    def _report(self, clock: Clock, rates: Mapping[str, float]) -> None:
-        """Write the means since the last record to `metrics.jsonl`, and show them folded."""
-        world = self.runtime.world
-        everyone = world.gather([self._means.take() | self._norms.take()])
-        names = dict.fromkeys(name for means in everyone for name in means)
-        means = {n: sum(each.get(n, 0.0) for each in everyone) / world.size for n in names}
-        norm = means.pop("grad_norm")
-        folded = fold(tuple(means), torch.tensor(list(means.values())))
-        step = self.position.step
-        images_per_second, seconds_left = clock.read(step, self.config.batch_size)
-        if not world.is_first:
-            return
-        epoch = (step - 1) / self.steps_per_epoch
-        record = {
-            "step": step,
-            "epoch": step / self.steps_per_epoch,
-            "loss": folded,
-            "parts": means,
-            "grad_norm": norm,
-            "lr": rates,
-            "images_per_second": images_per_second,
-            "seconds_left": seconds_left,
-        }
-        if self.runtime.device.type == "cuda":
-            record["memory_gib"] = torch.cuda.max_memory_allocated(self.runtime.device) / 2**30
-        self._log.write("train", record)
-        n_epochs = -(-self.total_steps // self.steps_per_epoch)
-        lr = rates.get("head", 0.0)
-        self.progress.show(
-            Status(
-                int(epoch) + 1,
-                n_epochs,
-                step,
-                self.total_steps,
-                images_per_second,
-                seconds_left,
-                lr,
-                folded,
-            )
         )
 
     def _evaluation_due(self) -> bool:
@@ -277,37 +266,31 @@ class Trainer:
         interval = every * self.steps_per_epoch
         return int(step / interval) > int((step - 1) / interval)
 
-    def _evaluate_if_due(self, clock: Clock) -> None:
+    def _evaluate_if_due(self, stop: StopRequest) -> None:
         validation = self.inputs.validation
         if validation is None or not self._evaluation_due():
             return
-        with clock.excluded():
+        with self.recorder.excluded():
             model = self.model if self.average is None else self.average.model
-            self.evaluation = evaluate_model(model, validation, self.runtime)
+            try:
+                self.evaluation = evaluate_model(model, validation, self.runtime, stop)
+            except Stopped as stopped:
+                self._stop_for(stopped.signal_number)
             if self.runtime.world.is_first:
                 self._keep_evaluation(self.evaluation, validation.source.name)
             self.position.evaluated_step = self.position.step
 
     def _keep_evaluation(self, evaluation: Evaluation, split: str) -> None:
-        epoch = self.position.step / self.steps_per_epoch
-        self._log.write(
-            "eval",
-            {"step": self.position.step, "epoch": epoch, **evaluation.metrics.to_json()},
-        )
-        evaluation.write(self.folder.results, split)
-        ap = evaluation.metrics.AP
-        values = "  ".join(
-            f"{name} {'-' if value is None else f'{value:.3f}'}"
-            for name, value in evaluation.metrics.values.items()
-        )
-        better = self.position.best < (ap or 0.0)
-        self.progress.say(
-            f"epoch {epoch:.4g}, {evaluation.metrics.n_images} images of {split}: "
-            f"{values}{'  (best so far)' if better else ''}"
-        )
-        if better or not self.folder.best.exists():
-            self.position.best = max(self.position.best, ap or 0.0)
-            self._save_best()
+        ap = evaluation.metrics.AP or 0.0
+        better = self.position.best < ap
+        self.recorder.evaluated(self.position.step, evaluation.metrics, split, better)
+        try:
+            evaluation.write(self.folder.results, split)
+            if better or not self.folder.best.exists():
+                self._save_best()
+                self.position.best = max(self.position.best, ap)
+        except (CheckpointError, OSError) as error:
+            self.recorder.say(f"warning   {error}; a later evaluation tries again")
 
     def _save_best(self) -> None:
         """Write the weights that are evaluated, with all that is needed to use them."""

@@ -10,9 +10,11 @@ import torch
 from torch import nn
 
 from box_store.boxes import Boxes
+from box_store.files import replacing
 from student_train.coco_metrics import METRIC_NAMES, ClassMetrics, Metrics, coco_metrics
 from student_train.detections import to_boxes
 from student_train.inputs import Validation
+from student_train.interrupt import Stopped, StopRequest
 from student_train.models import top_k
 from student_train.runtime import Runtime
 
@@ -46,16 +48,41 @@ class Evaluation:
         return path
 
 
-@torch.inference_mode()
-def evaluate_model(model: nn.Module, validation: Validation, runtime: Runtime) -> Evaluation:
+def evaluate_model(
+    model: nn.Module, validation: Validation, runtime: Runtime, stop: StopRequest | None = None
+) -> Evaluation:
     """Detect in every image of the evaluation split and compare with its annotations.
 
     Every process takes its share of the images; all return the same.
+
+    Raises:
+        Stopped: one of the processes was asked to stop on the way; raised on all.
     """
+    rows, signal_number = _detect(model, validation, runtime, stop)
+    world = runtime.world
+    asked = max(world.gather([signal_number]))
+    if asked:
+        raise Stopped(asked)
+    # in the order of one process, whichever process found them: ties between scores then rank alike
+    rows = sorted(world.gather(rows), key=lambda row: row["image_id"])
+    messages = [problem.message for problem in validation.loader.problems.values()]
+    metrics = coco_metrics(
+        validation.source.annotations, rows, image_ids=validation.dataset.image_ids.tolist()
+    )
+    return Evaluation(metrics, rows, tuple(world.gather(messages)))
+
+
+@torch.inference_mode()
+def _detect(
+    model: nn.Module, validation: Validation, runtime: Runtime, stop: StopRequest | None
+) -> tuple[list[dict[str, Any]], int]:
+    """This process's share of the results, and the signal that cut it short (0: none)."""
     was_training = model.training
     model.eval()
     rows: list[dict[str, Any]] = []
     for batch in validation.loader:
+        if stop is not None and stop.signal_number:
+            break
         batch = batch.to(runtime.device)
         with runtime.autocast():
             output = model(batch.images, batch.mask)
@@ -66,13 +93,7 @@ def evaluate_model(model: nn.Module, validation: Validation, runtime: Runtime) -
         ):
             rows += to_results(image_id, boxes)
     model.train(was_training)
-    world = runtime.world
-    rows = world.gather(rows)
-    messages = [problem.message for problem in validation.loader.problems.values()]
-    metrics = coco_metrics(
-        validation.source.annotations, rows, image_ids=validation.dataset.image_ids.tolist()
-    )
-    return Evaluation(metrics, rows, tuple(world.gather(messages)))
+    return rows, stop.signal_number if stop is not None else 0
 
 
 def to_results(image_id: int, boxes: Boxes) -> list[dict[str, Any]]:
@@ -96,6 +117,5 @@ def to_results(image_id: int, boxes: Boxes) -> list[dict[str, Any]]:
 def write_results(path: Path, results: Sequence[Mapping[str, Any]]) -> None:
     """Write a COCO results file, whole or not at all."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_name(path.name + ".partial")
-    partial.write_text(json.dumps(list(results)), encoding="utf-8")
-    partial.replace(path)
+    with replacing(path) as file:
+        file.write(json.dumps(list(results)).encode())

@@ -7,6 +7,14 @@ from types import FrameType, TracebackType
 from typing import Self
 
 
+class Stopped(Exception):
+    """Work was given up for the signal of this number."""
+
+    def __init__(self, signal_number: int) -> None:
+        super().__init__(signal_number)
+        self.signal_number = signal_number
+
+
 class StopRequest:
     """While active, SIGINT and SIGTERM only leave a note; a second SIGINT interrupts at once.
 

@@ -10,14 +10,7 @@ from torch import nn
 
 from box_store.categories import ClassSpace
 from detr_kernels import explain
-from student_train.checkpoint import (
-    InitReport,
-    is_state,
-    load_matching,
-    load_weights,
-    read_state,
-    state_weights,
-)
+from student_train.checkpoint import InitReport, load_matching, load_weights
 from student_train.config import TrainConfig, problems_of
 from student_train.engine import Trainer
 from student_train.errors import ConfigError, RunError
@@ -30,6 +23,7 @@ from student_train.predictor import load_student
 from student_train.progress import ProgressLine
 from student_train.run_folder import RunFolder, changed_settings
 from student_train.runtime import Runtime
+from student_train.states import is_state, read_state, state_weights
 
 N_CLASSES = "model.n_classes"
 

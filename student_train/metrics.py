@@ -2,13 +2,17 @@
 
 import json
 import math
+import os
 import time
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
+import torch
 from torch import Tensor
+
+from box_store.files import replacing
 
 
 class RunningMeans:
@@ -36,9 +40,31 @@ class RunningMeans:
         self._sums, self._count = {}, 0
         return totals
 
+    def state_dict(self) -> dict[str, Any]:
+        """The unfinished interval, on the CPU."""
+        sums = [(list(names), values.cpu()) for names, values in self._sums.items()]
+        return {"sums": sums, "count": self._count}
+
+    def load_state_dict(self, state: Mapping[str, Any], device: torch.device) -> None:
+        """Take over an unfinished interval."""
+        self._sums = {tuple(names): values.to(device) for names, values in state["sums"]}
+        self._count = int(state["count"])
+
+
+class Pace(NamedTuple):
+    """How fast a run is."""
+
+    images_per_second: float
+    seconds_left: float
+    data_wait: float
+    """share of the time that went into waiting for data, 0..1"""
+
 
 class Clock:
-    """Images per second and remaining time, from the steps since the last call."""
+    """The pace since the last call, and the time that is left.
+
+    `waited` collects the seconds spent waiting for data.
+    """
 
     def __init__(self, total_steps: int, step: int) -> None:
         self._total = total_steps
@@ -46,6 +72,7 @@ class Clock:
         self._since = time.perf_counter()
         self._seconds_per_step: float | None = None
         self._excluded = 0.0
+        self.waited = 0.0
 
     @contextmanager
     def excluded(self) -> Iterator[None]:
@@ -54,37 +81,58 @@ class Clock:
         yield
         self._excluded += time.perf_counter() - started
 
-    def read(self, step: int, batch_size: int) -> tuple[float, float]:
-        """(images per second since the last call, seconds left to the last step)."""
+    def read(self, step: int, batch_size: int) -> Pace:
+        """The pace since the last call."""
         now = time.perf_counter()
         elapsed = max(1e-9, now - self._since - self._excluded)
         seconds = elapsed / max(1, step - self._step)
         # the first interval holds start-up costs: later ones replace it quickly
         known = self._seconds_per_step
         self._seconds_per_step = seconds if known is None else 0.5 * known + 0.5 * seconds
-        self._since, self._step, self._excluded = now, step, 0.0
-        return batch_size / seconds, (self._total - step) * self._seconds_per_step
+        wait = min(1.0, self.waited / elapsed)
+        self._since, self._step, self._excluded, self.waited = now, step, 0.0, 0.0
+        return Pace(batch_size / seconds, (self._total - step) * self._seconds_per_step, wait)
 
 
 class MetricsLog:
-    """`metrics.jsonl`: a record of kind `train` every interval, `eval` every evaluation."""
+    """`metrics.jsonl`: a record of kind `train` every interval, `eval` every evaluation.
+
+    Lines that a full disk refuses are kept in memory and written with the next one.
+    """
 
     def __init__(self, path: Path) -> None:
         self.path = path
+        self._waiting: list[str] = []
 
     def keep(self, wanted: Callable[[Mapping[str, Any]], bool]) -> None:
         """Drop the records that a resumed run is going to write again."""
         if not self.path.exists():
             return
         kept = [_line(record) for record in read_metrics(self.path) if wanted(record)]
-        partial = self.path.with_name(self.path.name + ".partial")
-        partial.write_text("".join(kept), encoding="utf-8")
-        partial.replace(self.path)
+        with replacing(self.path) as file:
+            file.write("".join(kept).encode())
 
-    def write(self, kind: str, record: Mapping[str, Any]) -> None:
-        """Append one record as a line."""
-        with self.path.open("a", encoding="utf-8") as file:
-            file.write(_line({"kind": kind, **record}))
+    def write(self, kind: str, record: Mapping[str, Any]) -> str:
+        """Append one record as a line; a sentence about why it has to wait, "" if it was written.
+
+        Either all of the lines that are due are appended or none.
+        """
+        self._waiting.append(_line({"kind": kind, **record}))
+        size = self.path.stat().st_size if self.path.exists() else 0
+        try:
+            with self.path.open("ab") as file:
+                file.write("".join(self._waiting).encode())
+        except OSError as error:
+            with suppress(OSError):
+                os.truncate(self.path, size)
+            return f"{self.path} cannot be written ({error.strerror}); its lines wait in memory"
+        self._waiting.clear()
+        return ""
+
+    def sync(self) -> None:
+        """Make what was written survive a power cut."""
+        with suppress(OSError), self.path.open("rb") as file:
+            os.fsync(file.fileno())
 
 
 def read_metrics(path: Path) -> Iterator[dict[str, Any]]:

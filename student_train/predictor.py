@@ -11,7 +11,7 @@ from torch import nn
 
 from box_store.boxes import Boxes
 from box_store.categories import Categories, ClassSpace
-from student_train.checkpoint import load_matching, load_state, load_weights, state_weights
+from student_train.checkpoint import load_matching, load_weights
 from student_train.config import TrainConfig, from_plain
 from student_train.data import EvalTransform, Sample, Scene, collate
 from student_train.data.loader import Batch
@@ -20,6 +20,7 @@ from student_train.errors import CheckpointError, RunError
 from student_train.models import Targets, build_student, top_k
 from student_train.run_folder import RunFolder, class_space_from_plain
 from student_train.runtime import Runtime
+from student_train.states import StateFolder, state_weights
 
 
 @dataclass(frozen=True)
@@ -58,9 +59,9 @@ def load_student(run: Path, weights: str = "best") -> TrainedStudent:
         record = folder.read()
         config, space = record.config, record.class_space
         if weights == "last":
-            state, note = load_state(folder.checkpoints)
+            state, note = StateFolder(folder.checkpoints).load()
             tensors = state_weights(state)
-            origin = f"{folder.checkpoints / 'last.pt'} {note}".strip()
+            origin = f"step {state['position']['step']} of {folder.root} {note}".strip()
         elif folder.best.exists():
             tensors, _ = load_weights(folder.best)
             origin = str(folder.best)

@@ -10,19 +10,25 @@ from rich.progress import BarColumn, Progress, TaskID, TextColumn
 
 @dataclass(frozen=True)
 class Status:
-    """What a progress line says; `losses` are means over the interval by folded name."""
+    """What a progress line says; `losses` are means over the interval by folded name.
+
+    `data_wait` is the share of the time (0..1) that went into waiting for data, `memory_gib` the
+    most memory in use so far.
+    """
 
     epoch: int
     epochs: int
     step: int
     steps: int
     images_per_second: float
+    data_wait: float
+    memory_gib: float
     seconds_left: float
     lr: float
     losses: Mapping[str, float]
 
     def line(self) -> str:
-        """Epoch, step, speed, losses, learning rate and remaining time in one line."""
+        """Place, losses, learning rate, speed, wait, memory and remaining time in one line."""
         parts = " ".join(
             f"{short_name(name)} {value:.2f}"
             for name, value in self.losses.items()
@@ -31,8 +37,9 @@ class Status:
         total = self.losses.get("total", math.nan)
         return (
             f"epoch {self.epoch}/{self.epochs}  step {self.step}/{self.steps}  "
-            f"{self.images_per_second:.1f} images/s  loss {total:.2f} ({parts})  "
-            f"lr {self.lr:.0e}  {duration(self.seconds_left)} left"
+            f"loss {total:.2f} ({parts})  lr {self.lr:.2g}  "
+            f"{self.images_per_second:.1f} images/s  data wait {100 * self.data_wait:.0f}%  "
+            f"{self.memory_gib:.1f} GiB  {duration(self.seconds_left)} left"
         )
 
 

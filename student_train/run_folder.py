@@ -5,7 +5,7 @@
     RUN/
       config.json               resolved configuration with origins, categories, versions, command
       metrics.jsonl             losses and evaluations, one JSON object a line
-      checkpoints/last.pt       state to resume from; previous.pt is the one before
+      checkpoints/step-*.pt     states to resume from, the last few; states.json lists them
       checkpoints/best.safetensors   weights of the best evaluation so far, self-contained
       results/*.json            detections as COCO results, and metrics
       predictions/              pictures drawn by `student-train predict`
@@ -24,6 +24,7 @@ from box_store.categories import Categories, ClassSpace
 from student_train.config import OPERATIONAL, TrainConfig, as_plain, from_plain
 from student_train.errors import RunError
 from student_train.overrides import Resolved, as_text, settings
+from student_train.states import StateFolder
 
 _PACKAGES = (
     "teach-detr",
@@ -60,7 +61,7 @@ class RunFolder:
 
     def has_state(self) -> bool:
         """Whether there is something to resume."""
-        return any((self.checkpoints / name).exists() for name in ("last.pt", "previous.pt"))
+        return StateFolder(self.checkpoints).exists()
 
     def is_used(self) -> bool:
         """Whether a run was started here before."""
@@ -70,8 +71,7 @@ class RunFolder:
         """Forget a former run's configuration, metrics and checkpoints; the rest stays."""
         for path in (self.config_file, self.metrics, self.best):
             path.unlink(missing_ok=True)
-        for name in ("last.pt", "previous.pt"):
-            (self.checkpoints / name).unlink(missing_ok=True)
+        StateFolder(self.checkpoints).clear()
 
     def write(
         self, resolved: Resolved[TrainConfig], class_space: ClassSpace, command: Sequence[str]

@@ -10,10 +10,11 @@ from pathlib import Path
 import pytest
 import torch
 
-from student_train.checkpoint import load_state, load_weights
+from student_train.checkpoint import load_weights
 from student_train.distributed import World, join_world
 from student_train.errors import RunError
 from student_train.metrics import read_metrics
+from student_train.states import StateFolder
 
 # images of one size, no flip and no crop: both see the same pixels with the same padding; frozen
 # norms have no statistics of their own; denoising draws other noise on every process
@@ -74,7 +75,9 @@ def test_two_processes_equal_one_with_the_doubled_batch(toy: Path, store: Path, 
     for first, second, tolerance in zip(one, two, (1e-4, 1e-2), strict=True):
         assert second["loss"] == pytest.approx(first["loss"], rel=tolerance)
         assert second["grad_norm"] == pytest.approx(first["grad_norm"], rel=100 * tolerance)
-    a, b = (load_state(tmp_path / name / "checkpoints")[0]["model"] for name in ("one", "two"))
+    a, b = (
+        StateFolder(tmp_path / name / "checkpoints").load()[0]["model"] for name in ("one", "two")
+    )
     # two steps of Adam move a weight by at most about 2 x lr, whatever its gradient
     assert all(torch.allclose(a[key], b[key], atol=4.1e-4) for key in a)
     same = sum(int(torch.isclose(a[k], b[k], atol=2e-5).sum()) for k in a)

@@ -16,7 +16,7 @@ from rich.console import Console
 
 from box_store.categories import Categories
 from student_train import engine
-from student_train.checkpoint import load_state, load_weights
+from student_train.checkpoint import load_weights
 from student_train.config import resolve
 from student_train.engine import Trainer
 from student_train.errors import CheckpointError, Interrupted, NonFiniteLoss, RunError
@@ -26,6 +26,7 @@ from student_train.metrics import read_metrics
 from student_train.overrides import Layer
 from student_train.presets import load_preset
 from student_train.run_folder import RunFolder
+from student_train.states import StateFolder
 
 FAST = {"model.n_queries": "8", "model.top_k": "8", "eval_every": "0"}
 
@@ -41,8 +42,12 @@ def run(data: Path, out: Path, *, resume: bool = False, overwrite: bool = False,
     return printed.getvalue()
 
 
+def state(out: Path) -> dict[str, Any]:
+    return StateFolder(out / "checkpoints").load()[0]
+
+
 def weights(out: Path) -> dict[str, torch.Tensor]:
-    return load_state(out / "checkpoints")[0]["model"]
+    return state(out)["model"]
 
 
 def assert_same(a: Path, b: Path, apart: Sequence[str] = ()) -> None:
@@ -140,11 +145,13 @@ def test_a_signal_saves_the_state_and_says_how_to_go_on(
 @pytest.mark.slow
 def test_a_damaged_last_state_costs_a_few_steps_only(toy: Path, tmp_path: Path):
     run(toy, tmp_path / "run", steps=4, save_every=2)
-    last = tmp_path / "run/checkpoints/last.pt"
+    last = StateFolder(tmp_path / "run/checkpoints").newest()
+    assert last is not None
     expected = weights(tmp_path / "run")
     last.write_bytes(last.read_bytes()[:1000])
     printed = run(toy, tmp_path / "run", resume=True, steps=4, save_every=2)
-    assert "last.pt is damaged" in printed
+    assert f"{last.name} is damaged" in printed
+    assert "resuming after step 2" in printed
     found = weights(tmp_path / "run")
     assert all(torch.equal(found[key], expected[key]) for key in expected)
 
@@ -159,10 +166,10 @@ def test_predictions_that_are_not_finite_stop_the_run(
     toy: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ):
     stop_at(monkeypatch, 3, break_the_class_head)
-    with pytest.raises(NonFiniteLoss, match=r"diverged at step 4.*last state saved before.*--init"):
+    with pytest.raises(NonFiniteLoss, match=r"at step 4.*step-00000002-.*before it.*--init"):
         run(toy, tmp_path / "run", steps=4, save_every=2)
     # broken weights are not saved
-    assert load_state(tmp_path / "run/checkpoints")[0]["position"]["step"] == 2
+    assert state(tmp_path / "run")["position"]["step"] == 2
 
 
 def test_a_loss_that_is_not_finite_is_named_by_its_parts(
@@ -173,11 +180,11 @@ def test_a_loss_that_is_not_finite_is_named_by_its_parts(
         trainer.criterion = Criterion(loss)
 
     stop_at(monkeypatch, 1, break_the_box_loss)
-    with pytest.raises(NonFiniteLoss, match=r"step 2: not finite are .*truth/box/0.*step 1\."):
+    with pytest.raises(NonFiniteLoss, match=r"step 2: not finite.*truth/box/0.*step-00000001-"):
         run(toy, tmp_path / "run", steps=4)
-    state = load_state(tmp_path / "run/checkpoints")[0]
-    assert state["position"]["step"] == 1
-    assert all(tensor.isfinite().all() for tensor in state["model"].values())
+    found = state(tmp_path / "run")
+    assert found["position"]["step"] == 1
+    assert all(tensor.isfinite().all() for tensor in found["model"].values())
 
 
 def test_a_gradient_that_is_not_finite_stops_the_run(
@@ -256,7 +263,7 @@ def test_a_former_run_is_not_overwritten_unasked(toy: Path, tmp_path: Path):
     with pytest.raises(RunError, match="holds a run already"):
         run(toy, tmp_path / "run", steps=1)
     run(toy, tmp_path / "run", steps=2, overwrite=True)
-    assert load_state(tmp_path / "run/checkpoints")[0]["position"]["step"] == 2
+    assert state(tmp_path / "run")["position"]["step"] == 2
 
 
 def test_a_resumed_run_keeps_its_settings(toy: Path, tmp_path: Path):
@@ -264,7 +271,7 @@ def test_a_resumed_run_keeps_its_settings(toy: Path, tmp_path: Path):
     with pytest.raises(RunError, match=r"optim\.lr: 0\.001 -> 0\.1"):
         run(toy, tmp_path / "run", resume=True, steps=2, optim__lr=0.1)
     run(toy, tmp_path / "run", resume=True, steps=2)
-    assert load_state(tmp_path / "run/checkpoints")[0]["position"]["step"] == 2
+    assert state(tmp_path / "run")["position"]["step"] == 2
 
 
 def test_resuming_nothing_starts(toy: Path, tmp_path: Path):

@@ -45,16 +45,48 @@ def test_a_line_cut_by_a_kill_is_skipped_and_later_records_go(tmp_path: Path):
     assert [json.loads(line)["step"] for line in path.read_text().splitlines()] == [1, 2]
 
 
+def test_lines_that_a_full_disk_refuses_are_written_later(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    path = tmp_path / "metrics.jsonl"
+    log = MetricsLog(path)
+    log.write("train", {"step": 1})
+    with monkeypatch.context() as patch:
+        patch.setattr(Path, "open", full)
+        assert "No space left on device" in log.write("train", {"step": 2})
+    assert [record["step"] for record in read_metrics(path)] == [1]
+    assert log.write("train", {"step": 3}) == ""
+    assert [record["step"] for record in read_metrics(path)] == [1, 2, 3]
+
+
+def full(*_: object) -> None:
+    raise OSError(28, "No space left on device")
+
+
+def test_an_unfinished_interval_is_taken_over():
+    whole, first, second = RunningMeans(), RunningMeans(), RunningMeans()
+    steps = [(("a", "b"), [0.1, 0.2]), (("a",), [0.3]), (("a", "b"), [0.7, 0.11])]
+    for names, values in steps:
+        whole.add(names, torch.tensor(values))
+    for names, values in steps[:2]:
+        first.add(names, torch.tensor(values))
+    second.load_state_dict(first.state_dict(), torch.device("cpu"))
+    second.add(steps[2][0], torch.tensor(steps[2][1]))
+    assert second.take() == whole.take()
+
+
 def test_evaluations_do_not_count_as_training_time(monkeypatch: pytest.MonkeyPatch):
     now = iter([0.0, 10.0, 16.0, 18.0]).__next__
     monkeypatch.setattr("student_train.metrics.time.perf_counter", now)
     clock = Clock(total_steps=10, step=0)
     with clock.excluded():
         pass
-    speed, left = clock.read(4, batch_size=8)
+    clock.waited = 3.0
+    pace = clock.read(4, batch_size=8)
     # 18 s less the 6 s of the evaluation, for 4 steps of 8 images
-    assert speed == pytest.approx(32 / 12)
-    assert left == pytest.approx(6 * 3)
+    assert pace.images_per_second == pytest.approx(32 / 12)
+    assert pace.seconds_left == pytest.approx(6 * 3)
+    assert pace.data_wait == pytest.approx(3 / 12)
 
 
 def status() -> Status:
@@ -66,13 +98,25 @@ def status() -> Status:
         "denoising": 4.0,
         "teacher:yolox": 2.3,
     }
-    return Status(3, 36, 1200, 7330, 12.34, 3723.0, 1e-4, losses)
+    return Status(
+        epoch=3,
+        epochs=36,
+        step=1200,
+        steps=7330,
+        images_per_second=12.34,
+        data_wait=0.034,
+        memory_gib=9.84,
+        seconds_left=3723.0,
+        lr=1e-4,
+        losses=losses,
+    )
 
 
 def test_the_line_is_folded_and_names_every_teacher():
     assert status().line() == (
-        "epoch 3/36  step 1200/7330  12.3 images/s  loss 12.30 "
-        "(class 1.00 box 2.00 giou 3.00 denoising 4.00 yolox 2.30)  lr 1e-04  1:02:03 left"
+        "epoch 3/36  step 1200/7330  loss 12.30 "
+        "(class 1.00 box 2.00 giou 3.00 denoising 4.00 yolox 2.30)  lr 0.0001  "
+        "12.3 images/s  data wait 3%  9.8 GiB  1:02:03 left"
     )
 
 
