@@ -10,8 +10,6 @@ import json
 import os
 import shutil
 import signal
-import subprocess
-import sys
 import time
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
@@ -22,23 +20,14 @@ from typing import Any
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
 
-from box_store.errors import TeachDetrError, UsageError
+from box_store.errors import UsageError
 from teach_detr.scenes import VAL_FIRST_ID, VAL_SEED, make_split
+from teach_detr.stages import Stages, StageStopped, write_json
 from teach_detr.weights import START_STUDENT, mmdet_checkpoint, weights_folder
 from teach_detr.yolo_training import IMAGE_SIZE
 
 MMDET, YOLO, START = "rtmdet", "yolo", "start"
 BASELINE, TAUGHT = "baseline", "taught"
-
-
-class DemoError(TeachDetrError):
-    """A stage of the demo failed, or what it made has not the shape it should have."""
-
-
-class DemoStopped(TeachDetrError):
-    """Ctrl-C or SIGTERM; what was done stays."""
-
-    exit_code = 130
 
 
 @dataclass(frozen=True)
@@ -104,8 +93,8 @@ def run_demo(out: Path, *, fast: bool, fresh: bool, console: Console) -> None:
 
     Raises:
         UsageError: `out` holds a demo of the other size, or something else.
-        DemoError: a stage failed.
-        DemoStopped: Ctrl-C; the same command goes on.
+        StageError: a stage failed.
+        StageStopped: Ctrl-C; the same command goes on.
     """
     from teach_detr.demo_screen import closing_screen
 
@@ -123,7 +112,7 @@ def run_demo(out: Path, *, fast: bool, fresh: bool, console: Console) -> None:
         demo.train_students()
         demo.mark_time(time.monotonic() - started)
     except KeyboardInterrupt as error:
-        raise DemoStopped(
+        raise StageStopped(
             f"stopped. Run the same command again to go on; everything is in {out}"
         ) from error
     finally:
@@ -166,28 +155,27 @@ def _claim(root: Path, size: DemoSize, fresh: bool) -> None:
         raise UsageError(f"{root} is not empty and holds no demo: choose another folder with --out")
     root.mkdir(parents=True, exist_ok=True)
     if not note.exists():
-        _write_json(note, {"size": asdict(size), "seconds": 0.0})
+        write_json(note, {"size": asdict(size), "seconds": 0.0})
 
 
-class _Demo:
+class _Demo(Stages):
     """The stages, in order. Each is safe to run again."""
 
     def __init__(self, places: Places, size: DemoSize, console: Console) -> None:
-        self.places = places
-        self.size = size
-        self.console = console
-        self.skipped: list[str] = []
-        self.seconds = 0.0
         # more threads than cores slow everything down; more than four do not help nets this small
         cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
-        self.threads = max(1, min(4, cores or 1))
+        super().__init__(places.root, console, threads=max(1, min(4, cores or 1)))
+        self.places = places
+        self.size = size
+        self.skipped: list[str] = []
+        self.seconds = 0.0
 
     # --- scenes ---------------------------------------------------------------------------------
 
     def draw_scenes(self) -> None:
         """The data set: labels of the training split thinned, those of validation complete."""
         size, places = self.size, self.places
-        self._title(f"drawing scenes, with {size.thin:.0%} of the training labels left out")
+        self.title(f"drawing scenes, with {size.thin:.0%} of the training labels left out")
         self._draw(
             places.scenes, "train2017", size.train_images, size.seed, [size.style], size.thin
         )
@@ -236,7 +224,7 @@ class _Demo:
                 "pip install 'teach-detr[ultralytics]' adds it"
             )
         elif not (places.teachers / "yolo.pt").exists():
-            self._title(
+            self.title(
                 "training a YOLO teacher on other, fully labelled scenes (AGPL-3.0, so none ships)"
             )
             self._draw(
@@ -246,7 +234,7 @@ class _Demo:
                 self.size.seed + 2 * VAL_SEED,
                 [self.size.style],
             )
-            self._python(
+            self.python(
                 "teach_detr.yolo_training",
                 places.other,
                 places.teachers / "yolo.pt",
@@ -258,8 +246,8 @@ class _Demo:
         for split in ("train2017", "val2017"):
             if (places.teachers / "start" / f"{split}.json").exists():
                 continue
-            self._title(f"the start student's own detections on {split}, as COCO results JSON")
-            self._command(
+            self.title(f"the start student's own detections on {split}, as COCO results JSON")
+            self.command(
                 "student-train",
                 "eval",
                 weights_folder() / START_STUDENT,
@@ -273,7 +261,7 @@ class _Demo:
     def fill_store(self) -> None:
         """Live teachers by Ray, the JSON by import: the same commands as for COCO."""
         places = self.places
-        if self._is_done("store"):
+        if self.is_done("store"):
             return
         config = Path(__file__).parent / "configs" / "rtmdet_toys.py"
         checkpoint = places.teachers / "rtmdet_toys.pth"
@@ -283,15 +271,15 @@ class _Demo:
         yolo = places.teachers / "yolo.pt"
         if yolo.exists():
             teachers.append(f"{YOLO}=ultralytics:{yolo},image_size={IMAGE_SIZE}")
-        self._title(f"running {len(teachers)} teachers over both splits into the box store")
-        self._command(
+        self.title(f"running {len(teachers)} teachers over both splits into the box store")
+        self.command(
             "teacher-infer",
             "run",
             *("--data", places.scenes, "--split", "train2017", "--split", "val2017"),
             *("--store", places.store),
             *(part for text in teachers for part in ("--teacher", text)),
         )
-        self._command(
+        self.command(
             "teacher-infer",
             "import",
             *("--store", places.store, "--name", START, "--licence", "MIT"),
@@ -299,7 +287,7 @@ class _Demo:
             *("--results", places.teachers / "start" / "train2017.json"),
             *("--results", places.teachers / "start" / "val2017.json"),
         )
-        self._mark("store")
+        self.mark("store")
 
     # --- students -------------------------------------------------------------------------------
 
@@ -309,12 +297,12 @@ class _Demo:
         self._train(TAUGHT, "all")
 
     def _train(self, name: str, teachers: str) -> None:
-        if self._is_done(name):
+        if self.is_done(name):
             return
         places, size = self.places, self.size
-        self._title(f"fine-tuning the small DINO, teachers: {teachers}")
+        self.title(f"fine-tuning the small DINO, teachers: {teachers}")
         steps_per_epoch = size.train_images // 16
-        self._command(
+        self.command(
             "student-train",
             "train",
             *("--preset", "dino-demo", "--init", weights_folder() / START_STUDENT),
@@ -332,7 +320,7 @@ class _Demo:
             f"seed={size.seed}",
             f"threads={self.threads}",
         )
-        self._mark(name)
+        self.mark(name)
 
     # --- small things ---------------------------------------------------------------------------
 
@@ -341,68 +329,10 @@ class _Demo:
         note = self.places.root / "demo.json"
         known = json.loads(note.read_text(encoding="utf-8"))
         self.seconds = float(known["seconds"]) + seconds
-        _write_json(note, {**known, "seconds": self.seconds})
-
-    def _title(self, text: str) -> None:
-        self.console.print()
-        self.console.rule(text, align="left", characters="-")
+        write_json(note, {**known, "seconds": self.seconds})
 
     def _bar(self, label: str, total: int) -> "_Bar":
         return _Bar(self.console, label, total)
-
-    def _marker(self, stage: str) -> Path:
-        return self.places.root / "done" / stage
-
-    def _is_done(self, stage: str) -> bool:
-        return self._marker(stage).exists()
-
-    def _mark(self, stage: str) -> None:
-        self._marker(stage).parent.mkdir(exist_ok=True)
-        self._marker(stage).touch()
-
-    def _command(self, tool: str, *arguments: object, quiet: bool = False) -> None:
-        shown = " ".join(_short(str(argument)) for argument in arguments)
-        self.console.print(f"$ {tool} {shown}", style="dim", markup=False, soft_wrap=True)
-        module = {"teacher-infer": "teacher_infer.cli", "student-train": "student_train.cli"}[tool]
-        self._python(module, *arguments, quiet=quiet)
-
-    def _python(self, module: str, *arguments: object, quiet: bool = False) -> None:
-        """Run a module of ours in a new process.
-
-        Raises:
-            DemoError: it failed; what it said is on the screen already, or is in the message.
-            KeyboardInterrupt: it, or this process, was stopped.
-        """
-        environment = {
-            **os.environ,
-            "OMP_NUM_THREADS": str(self.threads),
-            "RAY_USAGE_STATS_ENABLED": "0",
-            "PYTHONUNBUFFERED": "1",
-        }
-        command = [sys.executable, "-W", "ignore", "-m", module, *map(str, arguments)]
-        process = subprocess.Popen(
-            command,
-            env=environment,
-            stdout=subprocess.DEVNULL if quiet else None,
-            stderr=subprocess.PIPE if quiet else None,
-            text=True,
-        )
-        try:
-            _, said = process.communicate()
-        except KeyboardInterrupt:
-            # Ctrl-C reached it as well; SIGTERM reached only us. Give it time to save its state
-            process.terminate()
-            try:
-                process.wait(30)
-            except subprocess.TimeoutExpired:
-                process.kill()
-            raise
-        if process.returncode in (130, -signal.SIGINT, -signal.SIGTERM):
-            raise KeyboardInterrupt
-        if process.returncode:
-            raise DemoError(
-                f"{module} ended with {process.returncode}. {(said or '').strip()[-600:]}".strip()
-            )
 
 
 class _Bar:
@@ -424,15 +354,3 @@ class _Bar:
 
     def __exit__(self, *exception: object) -> None:
         self._progress.stop()
-
-
-def _short(text: str) -> str:
-    """Paths inside the package by their last parts: commands should fit a screen."""
-    package = str(Path(__file__).parent)
-    return text.replace(package, "teach_detr")
-
-
-def _write_json(path: Path, value: Any) -> None:
-    part = path.with_name(path.name + ".part")
-    part.write_text(json.dumps(value, indent=1), encoding="utf-8")
-    part.replace(path)

@@ -19,9 +19,10 @@ from student_train.evaluate import METRIC_NAMES
 from student_train.metrics import read_metrics
 from student_train.runtime import Runtime
 from student_train.tables import percent
-from teach_detr.demo import BASELINE, TAUGHT, DemoError, DemoSize, Places
+from teach_detr.demo import BASELINE, TAUGHT, DemoSize, Places
 from teach_detr.pictures import Column, picture_grid, training_curves
 from teach_detr.sql_shell import as_table
+from teach_detr.stages import StageError
 from teach_detr.teachers import TeacherScore, score_teachers
 
 SHOWN = METRIC_NAMES[:6]
@@ -78,7 +79,7 @@ def closing_screen(
     """Gather everything, draw the pictures, write `report.json`, print the screen.
 
     Raises:
-        DemoError: something that the stages should have made is missing or has the wrong shape.
+        StageError: something that the stages should have made is missing or has the wrong shape.
     """
     outcome = gather(places, seconds)
     check_shape(outcome, size, places)
@@ -132,7 +133,7 @@ def check_shape(outcome: Outcome, size: DemoSize, places: Places) -> None:
     """Whether everything is there that the stages promise; says nothing about how good it is.
 
     Raises:
-        DemoError: naming what is missing.
+        StageError: naming what is missing.
     """
     n_images = size.train_images + size.val_images
     wanted = {
@@ -153,7 +154,7 @@ def check_shape(outcome: Outcome, size: DemoSize, places: Places) -> None:
     }
     missing = [what for what, there in wanted.items() if not there]
     if missing:
-        raise DemoError(f"the demo did not make what it should have: {'; '.join(missing)}")
+        raise StageError(f"the demo did not make what it should have: {'; '.join(missing)}")
 
 
 def _last_metrics(run: Path) -> dict[str, float | None]:
@@ -162,7 +163,7 @@ def _last_metrics(run: Path) -> dict[str, float | None]:
     try:
         metrics = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
-        raise DemoError(f"no evaluation at {path} ({error}): run the demo with --fresh") from error
+        raise StageError(f"no evaluation at {path} ({error}): run the demo with --fresh") from error
     return {name: metrics[name] for name in METRIC_NAMES}
 
 

@@ -11,8 +11,9 @@ from rich.console import Console
 from box_store.errors import UsageError
 from student_train.evaluate import METRIC_NAMES, Metrics
 from teach_detr import demo as module
-from teach_detr.demo import BASELINE, FAST, FULL, TAUGHT, DemoError, DemoStopped, Places, run_demo
+from teach_detr.demo import BASELINE, FAST, FULL, TAUGHT, Places, run_demo
 from teach_detr.demo_screen import Outcome, check_shape, show
+from teach_detr.stages import StageError, StageStopped
 from teach_detr.teachers import TeacherScore
 
 
@@ -66,14 +67,14 @@ def test_the_screen_shows_the_table_with_a_negative_difference_as_it_is(tmp_path
 def test_a_complete_demo_passes_and_each_missing_piece_is_named(tmp_path: Path) -> None:
     places, good = make_runs(tmp_path), outcome(tmp_path)
     check_shape(good, FAST, places)
-    with pytest.raises(DemoError, match="boxes in the store"):
+    with pytest.raises(StageError, match="boxes in the store"):
         check_shape(replace(good, counts={**good.counts, "boxes": 0}), FAST, places)
-    with pytest.raises(DemoError, match="a score for every teacher"):
+    with pytest.raises(StageError, match="a score for every teacher"):
         check_shape(replace(good, teachers=good.teachers[:1]), FAST, places)
-    with pytest.raises(DemoError, match="1530 images"):
+    with pytest.raises(StageError, match="1530 images"):
         check_shape(good, FULL, places)
     (places.run(TAUGHT) / "checkpoints" / "best.safetensors").unlink()
-    with pytest.raises(DemoError, match="weights of both students"):
+    with pytest.raises(StageError, match="weights of both students"):
         check_shape(good, FAST, places)
 
 
@@ -117,7 +118,7 @@ def test_stages_run_in_order_once_and_a_stopped_demo_goes_on(
 
     tiny = replace(FAST, train_images=16, val_images=1, other_images=1)
     monkeypatch.setattr(module, "FAST", tiny)
-    monkeypatch.setattr(module._Demo, "_command", record)
+    monkeypatch.setattr(module._Demo, "command", record)
     monkeypatch.setattr(module, "find_spec", lambda name: None if name == "ultralytics" else name)
     monkeypatch.setattr(module, "mmdet_checkpoint", lambda out: out)
     shown: list[list[str]] = []
@@ -126,7 +127,7 @@ def test_stages_run_in_order_once_and_a_stopped_demo_goes_on(
         lambda places, size, skipped, seconds, console: shown.append(skipped),
     )
     folder = tmp_path / "demo"
-    with pytest.raises(DemoStopped, match="Run the same command again"):
+    with pytest.raises(StageStopped, match="Run the same command again"):
         run_demo(folder, fast=True, fresh=False, console=Console(quiet=True))
     assert calls == ["eval", "eval", "run", "import", "baseline"]
     calls.clear()
@@ -156,7 +157,7 @@ def test_both_students_get_the_same_settings_but_for_the_teachers(
 ) -> None:
     commands: list[list[str]] = []
     monkeypatch.setattr(
-        module._Demo, "_command", lambda self, *a, quiet=False: commands.append([*map(str, a)])
+        module._Demo, "command", lambda self, *a, quiet=False: commands.append([*map(str, a)])
     )
     stages = module._Demo(Places(tmp_path), FAST, Console(quiet=True))
     stages.train_students()
@@ -171,5 +172,5 @@ def test_both_students_get_the_same_settings_but_for_the_teachers(
 
 def test_a_failing_stage_says_what_it_said(tmp_path: Path) -> None:
     stages = module._Demo(Places(tmp_path), FAST, Console(quiet=True))
-    with pytest.raises(DemoError, match=r"teach_detr.cli ended with 1.*no store"):
-        stages._python("teach_detr.cli", "check", tmp_path / "no store", quiet=True)
+    with pytest.raises(StageError, match=r"teach_detr.cli ended with 1.*no store"):
+        stages.python("teach_detr.cli", "check", tmp_path / "no store", quiet=True)

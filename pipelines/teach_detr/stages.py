@@ -1,0 +1,114 @@
+"""Stages of long work: each a public command in its own process, passed over once it is done."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+
+from box_store.errors import TeachDetrError
+
+_MODULES = {
+    "teacher-infer": "teacher_infer.cli",
+    "student-train": "student_train.cli",
+    "teach-detr": "teach_detr.cli",
+}
+
+
+class StageError(TeachDetrError):
+    """A stage failed; what it said is on the screen already, or is in the message."""
+
+
+class StageStopped(TeachDetrError):
+    """Ctrl-C or SIGTERM; what was done stays."""
+
+    exit_code = 130
+
+
+class Stages:
+    """Runs commands and remembers in the folder `root` which stages are done.
+
+    Every stage has its own process: what one leaves behind is gone before the next begins, teachers
+    and the trainer never compete for the cores, and the commands on the screen are the ones to try
+    next.
+    """
+
+    def __init__(self, root: Path, console: Console, threads: int | None = None) -> None:
+        self.root = root
+        self.console = console
+        self.threads = threads
+
+    def title(self, text: str) -> None:
+        """A line that says what comes next."""
+        self.console.print()
+        self.console.rule(text, align="left", characters="-")
+
+    def is_done(self, stage: str, what: str = "") -> bool:
+        """Whether `mark` was called for this stage with the same `what`."""
+        marker = self._marker(stage)
+        return marker.exists() and marker.read_text(encoding="utf-8") == what
+
+    def mark(self, stage: str, what: str = "") -> None:
+        """Remember a stage as done; `what` describes what it did, and a change undoes the mark."""
+        self._marker(stage).parent.mkdir(parents=True, exist_ok=True)
+        self._marker(stage).write_text(what, encoding="utf-8")
+
+    def _marker(self, stage: str) -> Path:
+        return self.root / "done" / stage
+
+    def command(self, tool: str, *arguments: object, quiet: bool = False) -> None:
+        """Show and run `teacher-infer`, `student-train` or `teach-detr`. Raises as `python`."""
+        self.show(tool, *arguments)
+        self.python(_MODULES[tool], *arguments, quiet=quiet)
+
+    def show(self, *words: object) -> None:
+        """The command line on the screen, with paths inside the package cut short."""
+        package = str(Path(__file__).parent)
+        text = " ".join(str(word).replace(package, "teach_detr") for word in words)
+        self.console.print(f"$ {text}", style="dim", markup=False, soft_wrap=True)
+
+    def python(self, module: str, *arguments: object, quiet: bool = False) -> None:
+        """Run a module in a new process.
+
+        Raises:
+            StageError: it failed.
+            KeyboardInterrupt: it, or this process, was stopped.
+        """
+        environment = {**os.environ, "RAY_USAGE_STATS_ENABLED": "0", "PYTHONUNBUFFERED": "1"}
+        if self.threads is not None:
+            environment["OMP_NUM_THREADS"] = str(self.threads)
+        command = [sys.executable, "-W", "ignore", "-m", module, *map(str, arguments)]
+        process = subprocess.Popen(
+            command,
+            env=environment,
+            stdout=subprocess.DEVNULL if quiet else None,
+            stderr=subprocess.PIPE if quiet else None,
+            text=True,
+        )
+        try:
+            _, said = process.communicate()
+        except KeyboardInterrupt:
+            # Ctrl-C reached it as well; SIGTERM reached only us. Give it time to save its state
+            process.terminate()
+            try:
+                process.wait(30)
+            except subprocess.TimeoutExpired:
+                process.kill()
+            raise
+        if process.returncode in (130, -signal.SIGINT, -signal.SIGTERM):
+            raise KeyboardInterrupt
+        if process.returncode:
+            raise StageError(
+                f"{module} ended with {process.returncode}. {(said or '').strip()[-600:]}".strip()
+            )
+
+
+def write_json(path: Path, value: Any) -> None:
+    """Write a JSON file so that a reader sees the old one or the new one, whole."""
+    part = path.with_name(path.name + ".part")
+    part.write_text(json.dumps(value, indent=1), encoding="utf-8")
+    part.replace(path)
