@@ -154,7 +154,7 @@ def test_uncovered_image_adds_nothing(
         assert gradient[0].abs().max() > 0
         assert gradient[1].abs().max() == 0
     # the same as if the batch were that image alone
-    alone = StudentOutput([cut(layer) for layer in output.layers], cut(output.proposals))
+    alone = StudentOutput([cut(layer) for layer in output.layers], proposals=cut(output.proposals))
     assert losses.total.item() == pytest.approx(
         run(config, alone, [], {"t": [first]}).total.item(), rel=1e-6
     )
@@ -449,6 +449,16 @@ def test_non_finite_predictions_are_named(
         (bad.boxes if place == "layer" else bad.logits)[1, 3, 2] = value
     with pytest.raises(NonFinitePrediction, match=words):
         run(LossConfig(), output, truth)
+
+
+def test_finite_predictions_beyond_all_bounds_are_named(
+    make_output: MakeOutput, make_targets: MakeTargets
+) -> None:
+    output = make_output()
+    with torch.no_grad():
+        output.layers[2].boxes[1, 3] = 1e30
+    with pytest.raises(NonFinitePrediction, match=r"decoder layer 2.*image 1 of the batch"):
+        run(LossConfig(), output, make_targets(4, 6))
 
 
 def test_normaliser_is_the_mean_over_ranks(

@@ -33,10 +33,10 @@ def test_gpu_equals_cpu(
     known = output.denoising
     on_gpu = StudentOutput(
         [to_gpu(layer) for layer in output.layers],
-        to_gpu(output.proposals),
-        "class",
-        [to_gpu(layer) for layer in output.one_to_many],
-        Denoising(
+        proposals=to_gpu(output.proposals),
+        proposal_labels="class",
+        one_to_many=[to_gpu(layer) for layer in output.one_to_many],
+        denoising=Denoising(
             [to_gpu(layer) for layer in known.layers],
             known.image_index.cuda(),
             known.slot_index.cuda(),
