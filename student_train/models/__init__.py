@@ -20,6 +20,7 @@ from student_train.models.dn_detr import DnDetr, DnDetrConfig
 from student_train.models.output import Denoising, Prediction, StudentOutput
 from student_train.models.postprocess import Detections, top_k
 from student_train.models.targets import Targets
+from student_train.models.vidt import Vidt, VidtConfig
 from student_train.models.yolos import Yolos, YolosConfig
 
 
@@ -36,6 +37,7 @@ FAMILIES: dict[str, Family] = {
     DabDetrConfig.family: Family(DabDetrConfig, DabDetr),
     DnDetrConfig.family: Family(DnDetrConfig, DnDetr),
     YolosConfig.family: Family(YolosConfig, Yolos),
+    VidtConfig.family: Family(VidtConfig, Vidt),
 }
 """every family by name"""
 
@@ -85,6 +87,8 @@ __all__ = [
     "StudentConfig",
     "StudentOutput",
     "Targets",
+    "Vidt",
+    "VidtConfig",
     "Yolos",
     "YolosConfig",
     "build_student",

@@ -9,6 +9,7 @@ from torch import Tensor, nn
 
 from student_train.errors import CheckpointError
 from student_train.models.swin import Swin
+from student_train.models.token_swin import TokenSwin
 from student_train.models.vit import TokenViT
 from student_train.models.weights_file import read_checkpoint
 
@@ -18,9 +19,19 @@ _CLASSIFIER = re.compile(
     r"|relative_position_index$|attn_mask$|num_batches_tracked$"
 )
 
+# parameters that detection adds to a classifier's
+_ADDED: dict[type[nn.Module], str] = {
+    Swin: r"^norm\d\.",
+    TokenSwin: (
+        r"^norm\d\.|^det_|\.det_pos_linear\.|downsample\.(expansion|norm2)\."
+        r"|^layers\.3\.downsample\."
+    ),
+    TokenViT: r"^(det_token|mid_pos_embed)$",
+}
+
 
 def load_backbone_weights(body: nn.Module, name: str, weights: str) -> None:
-    """Fill `body` (timm's feature extractor, `Swin`, `TokenViT`) with the weights of a classifier.
+    """Fill `body` (timm's feature extractor, `Swin` ...) with the weights of a classifier.
 
     `weights` is a file, or `timm` for timm's own pretrained weights, which are downloaded. Every
     parameter of the body must be in the file, save those that detection adds.
@@ -58,7 +69,7 @@ def load_backbone_weights(body: nn.Module, name: str, weights: str) -> None:
 
 def to_body_names(state: dict[str, Tensor], body: nn.Module) -> dict[str, Tensor]:
     """Rename a classifier's parameters to those of a backbone body; unknown names stay."""
-    if isinstance(body, Swin):
+    if isinstance(body, Swin | TokenSwin):
         return _swin_names(state)
     if isinstance(body, TokenViT):
         return body.from_classifier(state)
@@ -79,10 +90,8 @@ def _from_timm(name: str) -> dict[str, Tensor]:
 
 
 def _added(key: str, body: nn.Module) -> bool:
-    """Parameters that detection adds to a classifier's."""
-    if isinstance(body, TokenViT):
-        return key in ("det_token", "mid_pos_embed")
-    return isinstance(body, Swin) and re.match(r"norm\d\.", key) is not None
+    pattern = _ADDED.get(type(body))
+    return pattern is not None and re.search(pattern, key) is not None
 
 
 def _beyond(key: str, body: nn.Module) -> bool:

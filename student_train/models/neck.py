@@ -15,21 +15,22 @@ class Neck(nn.Module):
 
     def __init__(self, channels: tuple[int, ...], dim: int, n_levels: int) -> None:
         super().__init__()
-        projections = [_projection(c, dim, 1) for c in channels]
+        projections = [projection(c, dim) for c in channels]
         for level in range(len(channels), n_levels):
-            projections.append(_projection(channels[-1] if level == len(channels) else dim, dim, 3))
+            projections.append(projection(channels[-1] if level == len(channels) else dim, dim, 3))
         self.projections = nn.ModuleList(projections)
 
     def forward(self, maps: list[Tensor]) -> list[Tensor]:
         """Maps [B, C_i, H_i, W_i] to n_levels maps of `dim` channels."""
         levels: list[Tensor] = []
-        for i, projection in enumerate(self.projections):
+        for i, project in enumerate(self.projections):
             source = maps[i] if i < len(maps) else (maps[-1] if i == len(maps) else levels[-1])
-            levels.append(projection(source))
+            levels.append(project(source))
         return levels
 
 
-def _projection(channels: int, dim: int, kernel: int) -> nn.Sequential:
+def projection(channels: int, dim: int, kernel: int = 1) -> nn.Sequential:
+    """A convolution to `dim` channels and a group norm; a `kernel` of 3 halves the map."""
     convolution = nn.Conv2d(
         channels, dim, kernel, stride=2 if kernel == 3 else 1, padding=kernel // 2
     )

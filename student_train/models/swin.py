@@ -18,12 +18,16 @@ from torch.utils.checkpoint import checkpoint
 from torchvision.ops import StochasticDepth
 
 _SIZES = {
+    # no published size: as small as it gets
+    "test": (32, (1, 1, 2, 2), (1, 2, 4, 8)),
+    # ViDT's own
+    "nano": (48, (2, 2, 6, 2), (3, 6, 12, 24)),
     "tiny": (96, (2, 2, 6, 2), (3, 6, 12, 24)),
     "small": (96, (2, 2, 18, 2), (3, 6, 12, 24)),
     "base": (128, (2, 2, 18, 2), (4, 8, 16, 32)),
     "large": (192, (2, 2, 18, 2), (6, 12, 24, 48)),
 }
-_NAME = re.compile(r"swin_(tiny|small|base|large)_patch4_window(\d+)_\d+")
+_NAME = re.compile(r"swin_(test|nano|tiny|small|base|large)_patch4_window(\d+)_\d+")
 
 
 @dataclass(frozen=True)
@@ -99,15 +103,34 @@ class WindowAttention(nn.Module):
 
     def forward(self, x: Tensor, mask: Tensor | None) -> Tensor:
         """`x` is [B x N, window^2, C], `mask` [N, window^2, window^2] or None."""
-        n_windows, area, dim = x.shape
-        qkv = self.qkv(x).view(n_windows, area, 3, self.n_heads, -1).permute(2, 0, 3, 1, 4)
+        n_windows, area, _ = x.shape
         bias = self.relative_position_bias_table[self.relative_position_index.view(-1)]
         bias = bias.view(1, area, area, self.n_heads).permute(0, 3, 1, 2)
         if mask is not None:
             bias = (bias + mask[:, None]).repeat(n_windows // len(mask), 1, 1, 1)
+        return self._attend(*self._heads(x), bias)
+
+    def tokens(self, x: Tensor, context: Tensor | None, bias: Tensor | None) -> Tensor:
+        """The same projections for tokens that stand in no window: they see each other and all of a
+        context.
+
+        `x` is [B, N, C], `context` [B, S, C]; `bias`, [B, 1, 1, S + N], is added to attention.
+        """
+        seen = x if context is None else torch.cat((context, x), 1)
+        q, k, v = self._heads(seen)
+        return self._attend(q[:, :, -x.shape[1] :], k, v, bias)
+
+    def _heads(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Queries, keys and values [B, H, N, D] of [B, N, C]."""
+        qkv = self.qkv(x).unflatten(-1, (3, self.n_heads, -1)).permute(2, 0, 3, 1, 4)
         q, k, v = qkv.unbind(0)
-        out = F.scaled_dot_product_attention(q, k, v, attn_mask=bias.to(q.dtype))
-        return self.proj(out.transpose(1, 2).reshape(n_windows, area, dim))
+        return q, k, v
+
+    def _attend(self, q: Tensor, k: Tensor, v: Tensor, bias: Tensor | None) -> Tensor:
+        """Heads [B, H, N, D] to [B, N, C]."""
+        bias = None if bias is None else bias.to(q.dtype)
+        out = F.scaled_dot_product_attention(q, k, v, attn_mask=bias)
+        return self.proj(out.transpose(1, 2).flatten(2))
 
 
 class FeedForward(nn.Module):
@@ -123,7 +146,7 @@ class FeedForward(nn.Module):
         return self.fc2(F.gelu(self.fc1(x)))
 
 
-class SwinBlock(nn.Module):
+class WindowBlock(nn.Module):
     """Window attention, shifted by half a window in every second block, then an MLP; norms come
     first.
     """
@@ -138,11 +161,11 @@ class SwinBlock(nn.Module):
         self.norm2 = nn.LayerNorm(dim)
         self.mlp = FeedForward(dim)
 
-    def forward(self, x: Tensor) -> Tensor:
-        """[B, H, W, C] to the same shape."""
+    def attend(self, x: Tensor) -> Tensor:
+        """What window attention makes of a normed map [B, H, W, C]: the same shape."""
         _, height, width, _ = x.shape
         window, shift = self.window, self.shift
-        y = F.pad(self.norm1(x), (0, 0, 0, -width % window, 0, -height % window))
+        y = F.pad(x, (0, 0, 0, -width % window, 0, -height % window))
         padded = (y.shape[1], y.shape[2])
         mask = None
         if shift:
@@ -151,12 +174,33 @@ class SwinBlock(nn.Module):
         y = _join(self.attn(_split(y, window), mask), window, *padded)
         if shift:
             y = torch.roll(y, (shift, shift), (1, 2))
-        x = x + self.drop_path(y[:, :height, :width])
+        return y[:, :height, :width]
+
+    def add(self, x: Tensor, attended: Tensor) -> Tensor:
+        """The block's output from its input and what attention made of it, both [B, ..., C]."""
+        x = x + self.drop_path(attended)
         return x + self.drop_path(self.mlp(self.norm2(x)))
 
 
+class SwinBlock(WindowBlock):
+    """A block of a map alone."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        """[B, H, W, C] to the same shape."""
+        return self.add(x, self.attend(self.norm1(x)))
+
+
+def neighbours(x: Tensor) -> Tensor:
+    """Four neighbours side by side, column by column.
+
+    [B, H, W, C] to [B, ceil(H/2), ceil(W/2), 4 C].
+    """
+    x = F.pad(x, (0, 0, 0, x.shape[2] % 2, 0, x.shape[1] % 2))
+    return torch.cat([x[:, i::2, j::2] for j in (0, 1) for i in (0, 1)], -1)
+
+
 class PatchMerging(nn.Module):
-    """Halves a map: four neighbours (column by column) become one place of twice the width."""
+    """Halves a map: four neighbours become one place of twice the width."""
 
     def __init__(self, dim: int) -> None:
         super().__init__()
@@ -165,9 +209,7 @@ class PatchMerging(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """[B, H, W, C] to [B, ceil(H/2), ceil(W/2), 2 C]."""
-        x = F.pad(x, (0, 0, 0, x.shape[2] % 2, 0, x.shape[1] % 2))
-        parts = [x[:, i::2, j::2] for j in (0, 1) for i in (0, 1)]
-        return self.reduction(self.norm(torch.cat(parts, -1)))
+        return self.reduction(self.norm(neighbours(x)))
 
 
 class SwinStage(nn.Module):
@@ -239,7 +281,7 @@ class Swin(nn.Module):
             )
         for i in stages:
             self.add_module(f"norm{i}", nn.LayerNorm(shape.dim * 2**i))
-        self.apply(_initialise)
+        self.apply(initialise_linear)
 
     def forward(self, images: Tensor) -> list[Tensor]:
         """[B, 3, H, W] to one map [B, C_i, ceil(H / 4 / 2^i), ...] for every requested stage i."""
@@ -255,7 +297,8 @@ class Swin(nn.Module):
         return maps
 
 
-def _initialise(module: nn.Module) -> None:
+def initialise_linear(module: nn.Module) -> None:
+    """Swin's start of a linear layer; anything else is left alone."""
     if isinstance(module, nn.Linear):
         nn.init.trunc_normal_(module.weight, std=0.02)
         if module.bias is not None:

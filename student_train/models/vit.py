@@ -18,6 +18,7 @@ from torch.nn import functional as F
 from torch.utils.checkpoint import checkpoint
 
 from student_train.errors import CheckpointError
+from student_train.models.swin import initialise_linear
 
 _SIZES = {"test": (64, 2, 2), "tiny": (192, 12, 3), "small": (384, 12, 6), "base": (768, 12, 12)}
 _NAME = re.compile(r"deit_(test|tiny|small|base)_patch(\d+)_\d+")
@@ -109,7 +110,7 @@ class TokenViT(nn.Module):
             for rate in rates
         )
         self.norm = DeiTNorm(shape.dim)
-        self.apply(_initialise)
+        self.apply(initialise_linear)
 
     def forward(self, images: Tensor) -> Tensor:
         """[B, 3, H, W] to the detection tokens [B, n_tokens, C], normed."""
@@ -173,10 +174,3 @@ def _table(*shape: int) -> nn.Parameter:
     table = nn.Parameter(torch.empty(*shape))
     nn.init.trunc_normal_(table, std=0.02)
     return table
-
-
-def _initialise(module: nn.Module) -> None:
-    if isinstance(module, nn.Linear):
-        nn.init.trunc_normal_(module.weight, std=0.02)
-        if module.bias is not None:
-            nn.init.zeros_(module.bias)

@@ -20,12 +20,13 @@ from student_train.parity.rows import Row, skipped
 from student_train.parity.selection import check_fusion, check_top_k
 from student_train.parity.single_scale import CONDITIONAL, DAB, DN
 from student_train.parity.students import check_student
+from student_train.parity.vidt import VIDT
 from student_train.parity.yolos import YOLOS
 
 # by what stands before the first underscore of a set's name
 _FAMILIES: dict[str, FamilyParity] = {
     "dino": DINO,
-    "yolos": YOLOS,
+    "yolos": YOLOS, "vidt": VIDT,
     "cond": CONDITIONAL,
     "dab": DAB,
     "dn": DN,

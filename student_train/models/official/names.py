@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from student_train.errors import CheckpointError
 from student_train.models.config import StudentConfig
-from student_train.models.official import names_dino, names_single_scale, names_yolos
+from student_train.models.official import names_dino, names_single_scale, names_vidt, names_yolos
 
 Names = Callable[[nn.Module, str], list[str]]
 
@@ -20,6 +20,7 @@ _NAMES: dict[str, Names] = {
     "dab_detr": names_single_scale.official_names,
     "dn_detr": names_single_scale.official_names,
     "yolos": names_yolos.official_names,
+    "vidt": names_vidt.official_names,
 }
 # parameters that only one family has
 _FAMILIES = {
@@ -28,8 +29,8 @@ _FAMILIES = {
     "dab_detr": ("refpoint_embed.weight", "transformer.decoder.ref_anchor_head.layers.0.weight"),
     "conditional_detr": ("transformer.decoder.layers.0.ca_qcontent_proj.weight",),
     "deformable_detr": ("transformer.pos_trans.weight",),
-    "yolos": ("backbone.det_token",),
-    "vidt": ("backbone.0.det_token",),
+    "yolos": ("backbone.det_token", "backbone.cls_token"),
+    "vidt": ("backbone.det_token", "backbone.det_pos_embed"),
 }
 
 
