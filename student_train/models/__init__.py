@@ -15,8 +15,10 @@ from student_train.errors import ConfigError
 from student_train.models.conditional_detr import ConditionalDetr, ConditionalDetrConfig
 from student_train.models.config import StudentConfig
 from student_train.models.dab_detr import DabDetr, DabDetrConfig
+from student_train.models.deformable_detr import DeformableDetr, DeformableDetrConfig
 from student_train.models.dino import Dino, DinoConfig
 from student_train.models.dn_detr import DnDetr, DnDetrConfig
+from student_train.models.h_detr import HDetr, HDetrConfig
 from student_train.models.output import Denoising, Prediction, StudentOutput
 from student_train.models.postprocess import Detections, top_k
 from student_train.models.targets import Targets
@@ -33,6 +35,8 @@ class Family(NamedTuple):
 
 FAMILIES: dict[str, Family] = {
     DinoConfig.family: Family(DinoConfig, Dino),
+    DeformableDetrConfig.family: Family(DeformableDetrConfig, DeformableDetr),
+    HDetrConfig.family: Family(HDetrConfig, HDetr),
     ConditionalDetrConfig.family: Family(ConditionalDetrConfig, ConditionalDetr),
     DabDetrConfig.family: Family(DabDetrConfig, DabDetr),
     DnDetrConfig.family: Family(DnDetrConfig, DnDetr),
@@ -76,6 +80,8 @@ __all__ = [
     "ConditionalDetrConfig",
     "DabDetr",
     "DabDetrConfig",
+    "DeformableDetr",
+    "DeformableDetrConfig",
     "Denoising",
     "Detections",
     "Dino",
@@ -83,6 +89,8 @@ __all__ = [
     "DnDetr",
     "DnDetrConfig",
     "Family",
+    "HDetr",
+    "HDetrConfig",
     "Prediction",
     "StudentConfig",
     "StudentOutput",

@@ -122,6 +122,11 @@ class DeformableConfig(TransformerConfig, SamplingConfig):
     convolutions
     """
 
+    @property
+    def sizes(self) -> tuple[int, int, int, int, int]:
+        """(dim, ffn_dim, n_heads, n_levels, n_points), in which encoder and decoder agree."""
+        return self.dim, self.ffn_dim, self.n_heads, self.n_levels, self.n_points
+
     def problems(self) -> list[str]:
         """Levels that are fewer than the backbone's maps."""
         problems = super().problems() + self.sampling_problems() + self.below_one("n_levels")

@@ -7,16 +7,13 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import ClassVar
 
-import torch
 from torch import Tensor, nn
 
-from student_train.models.backbone import Backbone
 from student_train.models.config import DeformableConfig
 from student_train.models.decoder import DeformableDecoder
 from student_train.models.denoising import ContrastiveDenoising, Noise
-from student_train.models.encoder import DeformableEncoder, flatten_maps
 from student_train.models.heads import LayerHeads
-from student_train.models.neck import Neck
+from student_train.models.multi_scale import MultiScaleStudent
 from student_train.models.output import StudentOutput
 from student_train.models.position import geometry_dtype
 from student_train.models.queries import TwoStageQueries
@@ -57,29 +54,16 @@ class DinoConfig(DeformableConfig):
         return problems
 
 
-class Dino(nn.Module):
-    """Backbone, neck, deformable encoder, mixed query selection, denoising queries, deformable
-    decoder.
-    """
+class Dino(MultiScaleStudent):
+    """Mixed query selection, denoising queries, and a decoder that looks forward twice."""
 
     def __init__(self, config: DinoConfig) -> None:
-        super().__init__()
+        super().__init__(config, config.temperature, offset=0.0)
         self.config = config
-        sizes = (config.dim, config.ffn_dim, config.n_heads, config.n_levels, config.n_points)
-        self.backbone = Backbone(config)
-        self.neck = Neck(self.backbone.channels, config.dim, config.n_levels)
-        self.level_embedding = nn.Parameter(torch.empty(config.n_levels, config.dim))
-        self.encoder = DeformableEncoder(
-            config.encoder_layers,
-            *sizes,
-            dropout=config.dropout,
-            backend=config.attention_backend,
-            checkpointing=config.checkpointing,
-        )
         self.queries = TwoStageQueries(config.n_queries, config.dim, config.n_classes)
         self.decoder = DeformableDecoder(
             config.decoder_layers,
-            *sizes,
+            *config.sizes,
             dropout=config.dropout,
             backend=config.attention_backend,
             refinement="look_forward_twice",
@@ -97,23 +81,9 @@ class Dino(nn.Module):
             config.dn_label_noise,
             config.dn_box_noise,
         )
-        self._initialise()
-
-    def _initialise(self) -> None:
-        """The official start of what its parts have not set themselves: Xavier for the
-        transformer's matrices.
-        """
-        nn.init.normal_(self.level_embedding)
-        for part in (self.encoder, self.decoder):
-            for layer in part.layers:
-                for name in ("linear1", "linear2"):
-                    nn.init.xavier_uniform_(layer.get_submodule(name).weight)  # type: ignore[arg-type]
-        assert self.decoder.query_position is not None
-        for layer in self.decoder.query_position.layers:
-            nn.init.xavier_uniform_(layer.weight)  # type: ignore[arg-type]
-        for layer in self.decoder.layers:
-            nn.init.xavier_uniform_(layer.self_attn.out_proj.weight)  # type: ignore[union-attr, arg-type]
-        self.queries.start_from(self.heads.classes[0], self.heads.boxes[0])
+        assert self.queries.content is not None
+        nn.init.xavier_uniform_(self.queries.content.weight)
+        self.start_as_official()
 
     def forward(
         self,
@@ -129,10 +99,7 @@ class Dino(nn.Module):
         denoising queries, with `noise` in place of fresh random numbers if given. Boxes come out as
         (cx, cy, w, h) in 0..1 of each image without its padding.
         """
-        tokens = flatten_maps(
-            self.neck(self.backbone(images)), mask, self.level_embedding, self.config.temperature
-        )
-        memory = self.encoder(tokens)
+        memory, tokens = self.encode(images, mask)
         start = self.queries(memory, tokens)
         noisy = None
         if self.training and targets is not None and self.config.dn_number > 0:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Literal
 
 import torch
 from torch import Tensor, nn
@@ -10,14 +11,19 @@ from torch import Tensor, nn
 from student_train.models.encoder import Tokens
 from student_train.models.heads import box_head, class_head
 from student_train.models.output import Prediction
+from student_train.models.position import sine_coordinates
 
 
 @dataclass
 class Proposals(Prediction):
-    """The encoder's predictions at the selected tokens, best first."""
+    """The encoder's predictions, and which tokens they made queries of.
+
+    With labels `class` they are those at the selected tokens, best first (DINO); with `binary`
+    those at all tokens, level by level, row by row (Deformable DETR).
+    """
 
     token_index: Tensor
-    """LongTensor [B, Q], which token"""
+    """LongTensor [B, Q], the selected tokens, best first"""
     anchors: Tensor
     """[B, Q, 4], boxes of these tokens before the encoder's box head, (cx, cy, w, h) in 0..1"""
 
@@ -30,6 +36,8 @@ class Queries:
     """[B, Q, C]"""
     boxes: Tensor
     """[B, Q, 4], (cx, cy, w, h) in 0..1 of the valid image; carries no gradient"""
+    position: Tensor | None
+    """[B, Q, C], encoding of the boxes; none if the decoder makes its own"""
     proposals: Proposals
 
 
@@ -67,45 +75,91 @@ def token_anchors(tokens: Tokens) -> tuple[Tensor, Tensor]:
     return logits.masked_fill(~usable[..., None], torch.inf), usable
 
 
+class BoxEmbedding(nn.Module):
+    """Position and content of a query, both read off its box (Deformable DETR, two-stage): a sine
+    encoding of each coordinate, a linear layer, a norm.
+    """
+
+    def __init__(self, dim: int) -> None:
+        super().__init__()
+        self.dim = dim
+        self.project = nn.Linear(2 * dim, 2 * dim)
+        self.norm = nn.LayerNorm(2 * dim)
+        nn.init.xavier_uniform_(self.project.weight)
+
+    def forward(self, boxes: Tensor, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
+        """Boxes [B, Q, 4] in 0..1 to position and content, [B, Q, C] each, of a student that
+        computes in `dtype`.
+        """
+        encoded = sine_coordinates(boxes, self.dim).to(dtype)
+        position, content = self.norm(self.project(encoded)).chunk(2, -1)
+        return position, content
+
+
 class TwoStageQueries(nn.Module):
     """Scores every token with its own heads and starts one query at each of the best.
 
-    The box comes from the token, the content from a learned table (DINO's mixed query selection,
-    section 3.4): row k belongs to the k-th best token. An image with fewer tokens than queries gets
-    one query a token.
+    - `labels`: what the encoder's logits mean. `class`: a token's score is its best class's (DINO).
+      `binary`: it is the first logit, which says that there is an object (Deformable DETR).
+    - `learned_content`: contents come from a table whose row k belongs to the k-th best token
+      (mixed query selection, DINO section 3.4).
+    - `read_boxes`: positions, and contents unless they are learned, are read off the boxes. Without
+      it the decoder makes positions of its own.
+
+    An image with fewer tokens than queries gets one query a token.
     """
 
-    def __init__(self, n_queries: int, dim: int, n_classes: int) -> None:
+    def __init__(
+        self,
+        n_queries: int,
+        dim: int,
+        n_classes: int,
+        labels: Literal["class", "binary"] = "class",
+        learned_content: bool = True,
+        read_boxes: bool = False,
+    ) -> None:
         super().__init__()
         self.n_queries = n_queries
+        self.labels: Literal["class", "binary"] = labels
         self.project = nn.Linear(dim, dim)
         self.norm = nn.LayerNorm(dim)
         self.classes = class_head(dim, n_classes)
         self.boxes = box_head(dim)
-        self.content = nn.Embedding(n_queries, dim)
+        self.content = nn.Embedding(n_queries, dim) if learned_content else None
+        self.embedding = BoxEmbedding(dim) if read_boxes else None
         nn.init.xavier_uniform_(self.project.weight)
-        nn.init.zeros_(self.project.bias)
-        nn.init.xavier_uniform_(self.content.weight)
 
     def start_from(self, classes: nn.Module, boxes: nn.Module) -> None:
         """Let the encoder's heads begin as copies of the decoder's."""
         self.classes.load_state_dict(classes.state_dict())
         self.boxes.load_state_dict(boxes.state_dict())
 
-    def forward(self, memory: Tensor, tokens: Tokens) -> Queries:
-        """`memory` is the encoder's output [B, S, C]."""
+    def forward(self, memory: Tensor, tokens: Tokens, n_queries: int | None = None) -> Queries:
+        """`memory` is the encoder's output [B, S, C]; `n_queries` asks for fewer than there are."""
         anchors, usable = token_anchors(tokens)
         state = self.norm(self.project(memory.masked_fill(~usable[..., None], 0.0)))
         logits = self.classes(state).to(anchors.dtype)
         boxes = self.boxes(state).to(anchors.dtype) + anchors
-        count = min(self.n_queries, state.shape[1])
-        index = logits.amax(-1).topk(count, dim=1).indices
-        selected = boxes.gather(1, index[..., None].expand(-1, -1, 4))
+        scores = logits.amax(-1) if self.labels == "class" else logits[..., 0]
+        count = min(self.n_queries if n_queries is None else n_queries, state.shape[1])
+        index = scores.topk(count, dim=1).indices
+        selected = _gather(boxes, index)
         proposals = Proposals(
-            logits=logits.gather(1, index[..., None].expand(-1, -1, logits.shape[-1])),
-            boxes=selected.sigmoid(),
+            logits=_gather(logits, index) if self.labels == "class" else logits,
+            boxes=(selected if self.labels == "class" else boxes).sigmoid(),
             token_index=index,
-            anchors=anchors.gather(1, index[..., None].expand(-1, -1, 4)).sigmoid(),
+            anchors=_gather(anchors, index).sigmoid(),
         )
-        content = self.content.weight[:count].expand(len(memory), -1, -1)
-        return Queries(content, selected.detach().sigmoid(), proposals)
+        references = selected.detach().sigmoid()
+        position = content = None
+        if self.embedding is not None:
+            position, content = self.embedding(references, state.dtype)
+        if self.content is not None:
+            content = self.content.weight[:count].expand(len(memory), -1, -1)
+        assert content is not None
+        return Queries(content, references, position, proposals)
+
+
+def _gather(values: Tensor, index: Tensor) -> Tensor:
+    """Rows `index` [B, Q] of every image's `values` [B, S, D]."""
+    return values.gather(1, index[..., None].expand(-1, -1, values.shape[-1]))

@@ -13,6 +13,7 @@ from pathlib import Path
 from box_store.errors import nearest
 from student_train.errors import CheckpointError, ConfigError
 from student_train.parity.criteria import CRITERIA, check_criterion
+from student_train.parity.deformable import DEFORMABLE
 from student_train.parity.dino import DINO
 from student_train.parity.family import FamilyParity
 from student_train.parity.golden import GoldenStudent
@@ -26,7 +27,10 @@ from student_train.parity.yolos import YOLOS
 # by what stands before the first underscore of a set's name
 _FAMILIES: dict[str, FamilyParity] = {
     "dino": DINO,
-    "yolos": YOLOS, "vidt": VIDT,
+    "deformable": DEFORMABLE,
+    "hdetr": DEFORMABLE,
+    "yolos": YOLOS,
+    "vidt": VIDT,
     "cond": CONDITIONAL,
     "dab": DAB,
     "dn": DN,

@@ -52,6 +52,8 @@ class FamilyParity:
     proposals: Callable[[str, str, StudentOutput, Arrays], list[Row]] = _no_rows
     """comparisons of the encoder's proposals: name of the set, prefix of its arrays, output, arrays
     """
+    evaluation: Callable[[GoldenStudent, Any], list[Row]] = _no_rows
+    """further comparisons of a student in eval mode"""
 
 
 def compare_prediction(name: str, prefix: str, prediction: Prediction, want: Arrays) -> list[Row]:
@@ -67,3 +69,13 @@ def compare_prediction(name: str, prefix: str, prediction: Prediction, want: Arr
             allowed = 2e-3 if stored.dtype == np.float16 else tolerance
             rows.append(row(name, prefix + kind, largest_difference(tensor, stored), allowed))
     return rows
+
+
+def compare_layers(name: str, prefix: str, layers: list[Prediction], want: Arrays) -> list[Row]:
+    """Decoder layers against the arrays PREFIXaux0/... and, for the last, PREFIXpred_..."""
+    stems = [f"aux{i}/" for i in range(len(layers) - 1)] + ["pred_"]
+    return [
+        each
+        for stem, prediction in zip(stems, layers, strict=True)
+        for each in compare_prediction(name, f"{prefix}{stem}", prediction, want)
+    ]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 
 import numpy as np
@@ -12,10 +12,10 @@ from torch import Tensor, nn
 
 from student_train.losses import Criterion
 from student_train.losses.criterion import PROPOSALS
-from student_train.models import Prediction, StudentOutput, build_student
+from student_train.models import StudentOutput, build_student
 from student_train.models.official import load_official, official_names
 from student_train.models.output import stack
-from student_train.parity.family import Arrays, FamilyParity, compare_prediction
+from student_train.parity.family import FamilyParity, compare_layers, compare_prediction
 from student_train.parity.golden import GoldenStudent, probe
 from student_train.parity.rows import (
     Row,
@@ -27,6 +27,9 @@ from student_train.parity.rows import (
 
 LOGITS_FLOAT64, BOXES_FLOAT64 = 1e-5, 1e-6
 LOSSES = 1e-4
+
+Pairs = tuple[Tensor, Tensor]
+"""query indices and target indices of one image"""
 
 
 def build(golden: GoldenStudent, family: FamilyParity) -> nn.Module:
@@ -56,14 +59,14 @@ def check_evaluation(golden: GoldenStudent, family: FamilyParity, student: nn.Mo
     probes: dict[str, np.ndarray] = {}
     with torch.no_grad(), _Probes(student, shapes, probes.__setitem__):
         output = student(*golden.batch())
-    rows = _compare_layers(name, "", output.layers, want)
+    rows = compare_layers(name, "", output.layers, want)
     rows += family.proposals(name, "", output, want)
     for module, values in probes.items():
         stored = want[f"probe/{module}"].astype(np.float64)
         # errors against the size of the values: activations of a backbone reach tens
         error = largest_difference(values, stored) / max(1.0, float(np.abs(stored).max()))
         rows.append(row(name, f"probe/{module}", error, 1e-3, "relative to the largest value"))
-    return rows
+    return rows + family.evaluation(golden, student)
 
 
 def check_float64(golden: GoldenStudent, student: nn.Module) -> list[Row]:
@@ -90,11 +93,13 @@ def check_training(golden: GoldenStudent, family: FamilyParity, student: nn.Modu
     rows = family.denoising(golden, student, noise)
 
     output = student(images, mask, targets, noise)
-    rows += _compare_layers(name, "out/", output.layers, want)
+    rows += compare_layers(name, "out/", output.layers, want)
     if output.denoising is not None:
         noisy = output.denoising.layers
-        rows += _compare_layers(name, "out/dn/", noisy, want)
+        rows += compare_layers(name, "out/dn/", noisy, want)
         rows += compare_prediction(name, "out/dn/all_", stack(noisy), want)
+    if output.one_to_many is not None:
+        rows += compare_layers(name, "out/one2many/", output.one_to_many, want)
     rows += family.proposals(name, "out/", output, want)
     rows += _compare_losses(golden, family, output)
     return rows + check_gradients(golden, family, student, exact=False)
@@ -163,20 +168,11 @@ def _gradients(
     }
 
 
-def _compare_layers(name: str, prefix: str, layers: list[Prediction], want: Arrays) -> list[Row]:
-    stems = [f"aux{i}/" for i in range(len(layers) - 1)] + ["pred_"]
-    return [
-        each
-        for stem, prediction in zip(stems, layers, strict=True)
-        for each in compare_prediction(name, f"{prefix}{stem}", prediction, want)
-    ]
-
-
 def _compare_losses(
     golden: GoldenStudent, family: FamilyParity, output: StudentOutput
 ) -> list[Row]:
     """Losses by their official keys, and the pairs of every matcher call."""
-    want, table = golden.train or {}, golden.settings["train"]
+    table = golden.settings["train"]
     name = f"{golden.name}.train"
     criterion = Criterion(family.loss)
     supervisions = criterion.supervise(golden.targets())
@@ -197,15 +193,26 @@ def _compare_losses(
     total = relative_difference(float(losses.total.detach()), table["total_float64"])
     rows.append(row(name, "losses/total", total, LOSSES, "relative"))
 
-    found = criterion.matches(output, supervisions)
-    layers = found["truth/decoder layer"]
-    # the official matcher is called for the last layer first
-    calls = [layers[-1], *layers[:-1], *found.get(f"truth/{PROPOSALS}", [])]
+    return rows + _compare_matches(golden, criterion.matches(output, supervisions))
+
+
+def _compare_matches(golden: GoldenStudent, found: Mapping[str, list[list[Pairs]]]) -> list[Row]:
+    """The pairs of every matcher call: decoder layers, the last one first, then the encoder's
+    proposals, then the one-to-many queries' layers.
+    """
+    want, name = golden.train or {}, f"{golden.name}.train"
+    layers, many = found["truth/decoder layer"], found.get("one_to_many/one-to-many layer", [])
+    calls = [layers[-1], *layers[:-1], *found.get(f"truth/{PROPOSALS}", []), *many[-1:], *many[:-1]]
+    counts = golden.settings["train"]["targets"]["counts"]
+    rows = []
     for call, images in enumerate(calls):
-        wrong = sum(
-            wrong_pairs(zip(q.tolist(), t.tolist(), strict=True), want[f"match/{call}/{image}"])
-            for image, (q, t) in enumerate(images)
-        )
+        wrong = 0
+        for image, (query, target) in enumerate(images):
+            # copies of one target cost the same: which of them a query got is up to the solver
+            queries, targets = want[f"match/{call}/{image}"]
+            count = max(counts[image], 1)
+            mine = zip(query.tolist(), (target % count).tolist(), strict=True)
+            wrong += wrong_pairs(mine, np.stack((queries, targets % count)))
         rows.append(row(name, f"match/{call}", float(wrong), 0, "wrong pairs"))
     return rows
 

@@ -10,12 +10,20 @@ from torch import Tensor, nn
 
 from student_train.errors import CheckpointError
 from student_train.models.config import StudentConfig
-from student_train.models.official import names_dino, names_single_scale, names_vidt, names_yolos
+from student_train.models.official import (
+    names_deformable,
+    names_dino,
+    names_single_scale,
+    names_vidt,
+    names_yolos,
+)
 
 Names = Callable[[nn.Module, str], list[str]]
 
 _NAMES: dict[str, Names] = {
     "dino": names_dino.official_names,
+    "deformable_detr": names_deformable.official_names,
+    "h_detr": names_deformable.official_names,
     "conditional_detr": names_single_scale.official_names,
     "dab_detr": names_single_scale.official_names,
     "dn_detr": names_single_scale.official_names,
