@@ -18,6 +18,8 @@ class World:
     rank: int = 0
     size: int = 1
     local_rank: int = 0
+    is_own: bool = True
+    """whether the process group was formed here, and so ends here"""
 
     @property
     def is_first(self) -> bool:
@@ -45,17 +47,21 @@ class World:
         return [row for part in parts for row in part]
 
     def close(self) -> None:
-        """Leave the process group."""
-        if self.size > 1 and dist.is_initialized():
+        """Leave the process group, unless a launcher formed it."""
+        if self.size > 1 and self.is_own and dist.is_initialized():
             dist.destroy_process_group()
 
 
 def join_world(device_type: str) -> World:
-    """The world that torchrun's environment variables describe, joined; one process without them.
+    """The process group that a launcher has formed already, or the one that torchrun's environment
+    variables describe, joined; one process without either.
 
     Raises:
         RunError: the variables are there but the group cannot be formed.
     """
+    local_rank = int(os.environ.get("LOCAL_RANK", "0"))
+    if dist.is_available() and dist.is_initialized():
+        return World(dist.get_rank(), dist.get_world_size(), local_rank, is_own=False)
     if int(os.environ.get("WORLD_SIZE", "1")) == 1:
         return World()
     backend = "nccl" if device_type == "cuda" else "gloo"
@@ -66,5 +72,4 @@ def join_world(device_type: str) -> World:
             f"cannot join the other training processes ({backend}): {error}; start them with "
             "`torchrun --nproc-per-node N -m student_train.cli train ...`"
         ) from None
-    local_rank = int(os.environ.get("LOCAL_RANK", "0"))
     return World(dist.get_rank(), dist.get_world_size(), local_rank)
