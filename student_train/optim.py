@@ -11,15 +11,25 @@ from student_train.config import OptimConfig
 
 # linear layers that say where to look: Deformable DETR trains them more slowly
 _OFFSET_NAMES = ("sampling_offsets", "reference_points")
+_NO_DECAY = "_no_decay"
 
 
 def parameter_groups(model: nn.Module, config: OptimConfig) -> list[dict[str, object]]:
     """Groups for AdamW, those of `head`, `backbone`, `offsets` that have parameters.
 
-    A backbone rate of 0 freezes the backbone. Each group carries `name` and `base_lr` besides
-    `params` and `lr`.
+    A backbone rate of 0 freezes the backbone. Parameters that the student lists in
+    `no_weight_decay()`, as YOLOS and ViDT do, make groups of their own: `backbone_no_decay`. Each
+    group carries `name` and `base_lr` besides `params`, `lr` and `weight_decay`.
     """
-    members: dict[str, list[nn.Parameter]] = {"head": [], "backbone": [], "offsets": []}
+    rates = {
+        "head": config.lr,
+        "backbone": config.backbone_lr,
+        "offsets": config.lr * config.offsets_lr_factor,
+    }
+    undecayed: set[str] = model.no_weight_decay() if hasattr(model, "no_weight_decay") else set()  # type: ignore[operator]
+    members: dict[str, list[nn.Parameter]] = {
+        f"{kind}{ending}": [] for ending in ("", _NO_DECAY) for kind in rates
+    }
     for name, parameter in model.named_parameters():
         if name.startswith("backbone."):
             if config.backbone_lr == 0:
@@ -30,15 +40,16 @@ def parameter_groups(model: nn.Module, config: OptimConfig) -> list[dict[str, ob
         else:
             kind = "head"
         if parameter.requires_grad:
-            members[kind].append(parameter)
-    rates = {
-        "head": config.lr,
-        "backbone": config.backbone_lr,
-        "offsets": config.lr * config.offsets_lr_factor,
-    }
+            members[f"{kind}{_NO_DECAY if name in undecayed else ''}"].append(parameter)
     return [
-        {"name": kind, "params": parameters, "lr": rates[kind], "base_lr": rates[kind]}
-        for kind, parameters in members.items()
+        {
+            "name": name,
+            "params": parameters,
+            "lr": rates[name.removesuffix(_NO_DECAY)],
+            "base_lr": rates[name.removesuffix(_NO_DECAY)],
+            "weight_decay": 0.0 if name.endswith(_NO_DECAY) else config.weight_decay,
+        }
+        for name, parameters in members.items()
         if parameters
     ]
 

@@ -1,8 +1,18 @@
 """Presets of DINO."""
 
 from student_train.config import DataConfig, OptimConfig, TrainConfig
+from student_train.losses import LossConfig
 from student_train.models.dino import DinoConfig
-from student_train.presets.preset import Preset, Published, small_images, teach_detr
+from student_train.presets.preset import (
+    SMALL,
+    SMALLEST,
+    Preset,
+    Published,
+    for_scenes,
+    for_tests,
+    small_images,
+    teach_detr,
+)
 
 
 def dino_r50_4scale() -> TrainConfig:
@@ -97,30 +107,15 @@ def dino_demo() -> TrainConfig:
     )
 
 
+def dino_scenes() -> TrainConfig:
+    """A DINO that learns scenes on a CPU."""
+    # below 50 it is half the number of groups, each of two queries a box
+    return for_scenes(DinoConfig(**SMALL, n_levels=3, dn_number=4), LossConfig())
+
+
 def dino_tiny() -> TrainConfig:
-    """As small as DINO gets, at 64 px: for tests."""
-    return TrainConfig(
-        model=DinoConfig(
-            backbone="test_efficientnet",
-            norm="batch",
-            n_queries=20,
-            n_levels=3,
-            dim=32,
-            n_heads=2,
-            encoder_layers=1,
-            decoder_layers=2,
-            ffn_dim=64,
-            dn_number=1,
-            top_k=20,
-        ),
-        data=DataConfig(workers=0, class_space="contiguous"),
-        augment=small_images(64, crop=0.5),
-        optim=OptimConfig(lr=1e-3, backbone_lr=1e-3, drop_epochs=(3,)),
-        epochs=4,
-        batch_size=4,
-        log_every=2,
-        save_every=4,
-    )
+    """As small as DINO gets."""
+    return for_tests(DinoConfig(**SMALLEST, n_levels=3, dn_number=1), LossConfig())
 
 
 _README = "README of IDEA-Research/DINO"
@@ -141,5 +136,6 @@ DINO = (
     Preset("dino-swin-l-384", dino_swin_l_384, "the best published row", teach_detr(57.8, 58.9)),
     Preset("dino-mobilenetv2", dino_mobilenetv2, "a CPU and a few hundred photos"),
     Preset("dino-demo", dino_demo, "the student of `teach-detr demo`"),
+    Preset("dino-scenes", dino_scenes, "a CPU and the scenes of the demo"),
     Preset("dino-tiny", dino_tiny, "tests"),
 )

@@ -9,13 +9,14 @@ import pytest
 from student_train.config import (
     NO_TEACHERS,
     TrainConfig,
+    as_plain,
     from_plain,
     problems_of,
     resolve,
     without_teachers,
 )
 from student_train.errors import ConfigError
-from student_train.overrides import Layer, settings, to_plain
+from student_train.overrides import Layer, settings
 from student_train.presets import PRESETS, count_parameters, load_preset
 
 
@@ -24,7 +25,7 @@ def test_presets_are_usable_and_survive_json(name: str):
     config = load_preset(name)
     assert problems_of(config) == []
     assert config.preset == name
-    assert from_plain(json.loads(json.dumps(to_plain(config))), "json") == config
+    assert from_plain(json.loads(json.dumps(as_plain(config))), "json") == config
 
 
 @pytest.mark.parametrize(

@@ -98,3 +98,13 @@ def test_the_average_follows_the_weights_and_comes_back():
     restored.update(model)
     assert torch.equal(average.model.weight, restored.model.weight)
     assert not average.model.weight.requires_grad
+
+
+def test_a_student_can_exempt_parameters_from_weight_decay():
+    class Exempting(Student):
+        def no_weight_decay(self) -> set[str]:
+            return {"head.bias"}
+
+    groups = parameter_groups(Exempting(), OptimConfig(lr=1e-4, weight_decay=0.01))
+    decays = {g["name"]: (g["weight_decay"], len(g["params"])) for g in groups}  # type: ignore[arg-type]
+    assert decays == {"head": (0.01, 3), "backbone": (0.01, 1), "head_no_decay": (0.0, 1)}
