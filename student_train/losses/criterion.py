@@ -6,6 +6,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from box_store.errors import UsageError
 from student_train.losses.config import LossConfig
 from student_train.losses.layout import TERMS, Layout
 from student_train.losses.matcher import split_by_image, start_matching
@@ -95,8 +96,9 @@ class Criterion:
         """The loss of one batch, or of one part of a step's batch, whose `totals` are then given.
 
         Raises NonFinitePrediction if the student returned NaN or infinity, UsageError if nothing
-        supervises it.
+        supervises it, or its logits are not of the form that the config says.
         """
+        self._check_form(output)
         device = output.last.boxes.device
         with torch.autocast(device.type, enabled=False):
             stacks = plan(output, supervisions)
@@ -124,6 +126,7 @@ class Criterion:
         """Who is matched with whom, to look at a run: per `SOURCE/STACK`, per layer and image,
         (query indices, target indices of that image), on the host.
         """
+        self._check_form(output)
         stacks = [each for each in plan(output, supervisions) if not each.known]
         totals = totals_of([supervisions], output.last.boxes.device)[0]
         layout = Layout(stacks, totals, self.config)
@@ -133,6 +136,14 @@ class Criterion:
             for each, matches in zip(stacks, found, strict=True)
             for task, match in zip(each.tasks, matches, strict=True)
         }
+
+    def _check_form(self, output: StudentOutput) -> None:
+        form, asked = output.classification, self.config.classification
+        if form != asked:
+            raise UsageError(
+                f"loss.classification: expected {form}, the form of this student's logits, got "
+                f"{asked}; set loss.classification={form}"
+            )
 
     def _losses(
         self, of: Stack, layout: Layout, terms: Mapping[str, ClassTerm], pairs: Pairs

@@ -104,7 +104,17 @@ class FocalTerm:
 
 
 class SoftmaxTerm:
-    """Cross-entropy; the last class is no-object and takes what a soft label leaves over."""
+    """Cross-entropy; the last class is no-object and takes what a soft label leaves over.
+
+    It is a weighted mean, as PyTorch's and so DETR's and YOLOS':
+
+        class  sum_q w_q CE_q / sum_q w_q
+
+    with w_q the weight of q's box, or the background times the class weight of no-object. Teach-DETR
+    does not say what becomes of its loss here; this keeps what it says elsewhere (a box counts as
+    much as its teacher is sure of it, the background half) and has ground truth as the case of
+    weights 1 and background 1.
+    """
 
     weighted_mean = True
 

@@ -40,6 +40,7 @@ def run(
     epoch: float = 0,
 ) -> Losses:
     criterion = Criterion(config)
+    output = replace(output, classification=config.classification)
     return criterion(output, criterion.supervise(truth, teachers, epoch))
 
 
@@ -492,3 +493,41 @@ def test_supervisions_can_be_written_by_hand(
     truth = run(LossConfig(), output, boxes)
     assert losses.total.item() == pytest.approx(2 * truth.total.item(), rel=1e-6)
     assert losses.names[0] == "mine/class/0"
+
+
+def test_the_form_of_the_loss_is_the_students(
+    make_output: MakeOutput, make_targets: MakeTargets
+) -> None:
+    output = replace(make_output(), classification="softmax")
+    criterion = Criterion(LossConfig())
+    supervisions = criterion.supervise(make_targets(2, 1))
+    for compute in (criterion, criterion.matches):
+        with pytest.raises(UsageError, match="set loss.classification=softmax"):
+            compute(output, supervisions)
+
+
+def test_a_teacher_of_a_softmax_student_by_hand() -> None:
+    # three queries, two classes and no-object; one box of score 0.8 at the second query
+    logits = torch.tensor([[[0.3, -0.2, 1.0], [1.2, 0.1, -0.4], [-1.0, 0.5, 0.2]]]).double()
+    boxes = torch.tensor([[[0.2, 0.2, 0.1, 0.1], [0.6, 0.6, 0.2, 0.2], [0.9, 0.1, 0.1, 0.1]]])
+    box = torch.tensor([[0.6, 0.6, 0.2, 0.3]])
+    teacher = [Targets(torch.tensor([0]), box.double(), torch.tensor([0.8]).double())]
+    output = StudentOutput([Prediction(logits.requires_grad_(), boxes.double())])
+    config = replace(teachers_only(), classification="softmax", class_loss=1, giou_eps=0)
+    losses = run(config, output, [], {"t": list(teacher)})
+
+    log_p = logits.log_softmax(-1)[0]
+    # score x 1 for the matched query, background x weight of no-object for the others
+    weights = torch.tensor([0.5 * 0.1, 0.8, 0.5 * 0.1]).double()
+    said = torch.stack([log_p[0, 2], log_p[1, 0], log_p[2, 2]])
+    wanted = -(weights * said).sum() / weights.sum()
+    parts = losses.parts
+    assert parts["teacher:t/class/0"].item() == pytest.approx(wanted.item())
+    # boxes as for any student: divided by the number of boxes
+    assert parts["teacher:t/box/0"].item() == pytest.approx(5 * 0.8 * 0.1)
+    assert parts["teacher:t/giou/0"].item() == pytest.approx(2 * 0.8 * (1 - 2 / 3))
+    (gradient,) = torch.autograd.grad(losses.total, logits)
+    p = log_p.exp()
+    target = torch.eye(3).double()[[2, 0, 2]]
+    wanted_gradient = weights[:, None] * (p - target) / weights.sum()
+    torch.testing.assert_close(gradient[0], wanted_gradient)

@@ -276,7 +276,7 @@ def test_denoising_without_negatives(shared: Path) -> None:
 def test_softmax(shared: Path) -> None:
     for case in shared_cases(shared, "criterion_yolos").values():
         truth = case.targets()
-        output = StudentOutput(case.layers("main/"))
+        output = StudentOutput(case.layers("main/"), classification="softmax")
         cost = MatchCost(class_cost=1)
         criterion = Criterion(LossConfig(classification="softmax", giou_eps=0, match=cost))
         losses = criterion(output, criterion.supervise(truth))

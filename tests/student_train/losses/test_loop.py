@@ -63,6 +63,7 @@ def test_all_at_once_is_one_at_a_time(
     make_output: MakeOutput, make_targets: MakeTargets, name: str, labels: str
 ) -> None:
     output, truth, teachers = everything(make_output, make_targets, labels)
+    output = replace(output, classification=CONFIGS[name].classification)
     criterion = Criterion(CONFIGS[name])
     supervisions = criterion.supervise(truth, teachers)
     ours = criterion(output, supervisions)
