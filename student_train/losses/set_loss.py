@@ -110,7 +110,7 @@ class SoftmaxTerm:
 
         class  sum_q w_q CE_q / sum_q w_q
 
-    with w_q the weight of q's box, or the background times the class weight of no-object. Teach-DETR
+    with w_q the weight of q's box, or background x class weight of no-object. Teach-DETR
     does not say what becomes of its loss here; this keeps what it says elsewhere (a box counts as
     much as its teacher is sure of it, the background half) and has ground truth as the case of
     weights 1 and background 1.

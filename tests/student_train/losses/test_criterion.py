@@ -502,7 +502,7 @@ def test_the_form_of_the_loss_is_the_students(
     criterion = Criterion(LossConfig())
     supervisions = criterion.supervise(make_targets(2, 1))
     for compute in (criterion, criterion.matches):
-        with pytest.raises(UsageError, match="set loss.classification=softmax"):
+        with pytest.raises(UsageError, match="classification=softmax"):
             compute(output, supervisions)
 
 
