@@ -1,7 +1,7 @@
 """Sizes and inputs that benchmarks and tests share."""
 
 from dataclasses import dataclass
-from typing import Literal, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import torch
 from torch import Tensor
@@ -80,6 +80,10 @@ class Inputs(NamedTuple):
     grad_output: Tensor
 
     @property
+    def arguments(self) -> tuple[Any, ...]:
+        return self[:-1]
+
+    @property
     def leaves(self) -> tuple[Tensor, Tensor, Tensor]:
         return self.value, self.sampling_locations, self.attention_weights
 
@@ -93,6 +97,10 @@ class FusedInputs(NamedTuple):
     logits: Tensor
     reference: Tensor
     grad_output: Tensor
+
+    @property
+    def arguments(self) -> tuple[Any, ...]:
+        return self[:-1]
 
     @property
     def leaves(self) -> tuple[Tensor, Tensor, Tensor]:
