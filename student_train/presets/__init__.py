@@ -12,13 +12,26 @@ from student_train.errors import ConfigError
 from student_train.models import build_student
 from student_train.presets.conditional_detr import CONDITIONAL_DETR
 from student_train.presets.dab_detr import DAB_DETR
+from student_train.presets.deformable_detr import DEFORMABLE_DETR
 from student_train.presets.dino import DINO
 from student_train.presets.dn_detr import DN_DETR
+from student_train.presets.h_detr import H_DETR
 from student_train.presets.preset import Preset, Published
+from student_train.presets.vidt import VIDT
 from student_train.presets.yolos import YOLOS
 
 PRESETS: dict[str, Preset] = {
-    preset.name: preset for preset in (*CONDITIONAL_DETR, *DAB_DETR, *DN_DETR, *YOLOS, *DINO)
+    preset.name: preset
+    for preset in (
+        *CONDITIONAL_DETR,
+        *DAB_DETR,
+        *DN_DETR,
+        *YOLOS,
+        *VIDT,
+        *DEFORMABLE_DETR,
+        *H_DETR,
+        *DINO,
+    )
 }
 """every preset by name"""
 
