@@ -54,7 +54,7 @@ class ConditionalDetr(SingleScaleStudent):
         padding.
         """
         memory, tokens = self.encode(images, mask)
-        position = self.queries.weight.expand(len(images), -1, -1)
+        position = self.queries.weight.expand(images.shape[0], -1, -1)
         points = self.reference(position).to(geometry_dtype(images)).sigmoid()
         content = position.new_zeros(position.shape)
         layers = self.decoder(content, points, memory, tokens, self.heads, position=position)

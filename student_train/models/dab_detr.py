@@ -69,8 +69,8 @@ class DabDetr(SingleScaleStudent):
             content = self.patterns.weight.repeat_interleave(len(anchors), dim=0)
             anchors = anchors.repeat(len(self.patterns.weight), 1)
         layers = self.decoder(
-            content.expand(len(images), -1, -1),
-            anchors.expand(len(images), -1, -1),
+            content.expand(images.shape[0], -1, -1),
+            anchors.expand(images.shape[0], -1, -1),
             memory,
             tokens,
             self.heads,

@@ -79,7 +79,7 @@ class DnDetr(SingleScaleStudent):
         noisy = None
         if self.training and targets is not None and self.config.dn_groups > 0:
             noisy = self.denoising(targets, self.config.n_queries, dtype, noise)
-        boxes = self.anchors.weight.to(dtype).sigmoid().expand(len(images), -1, -1)
+        boxes = self.anchors.weight.to(dtype).sigmoid().expand(images.shape[0], -1, -1)
         content = self.denoising.unknown().expand(*boxes.shape[:2], -1)
         if noisy is None:
             return StudentOutput(self.decoder(content, boxes, memory, tokens, self.heads))

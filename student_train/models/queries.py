@@ -155,7 +155,7 @@ class TwoStageQueries(nn.Module):
         if self.embedding is not None:
             position, content = self.embedding(references, state.dtype)
         if self.content is not None:
-            content = self.content.weight[:count].expand(len(memory), -1, -1)
+            content = self.content.weight[:count].expand(memory.shape[0], -1, -1)
         assert content is not None
         return Queries(content, references, position, proposals)
 

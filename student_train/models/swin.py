@@ -45,6 +45,15 @@ class SwinShape:
         found = _NAME.fullmatch(name)
         return SwinShape(*_SIZES[found[1]], int(found[2])) if found else None
 
+    @staticmethod
+    def name_of(dim: int, depths: tuple[int, ...], window: int) -> str | None:
+        """The name that `parse` reads, from a checkpoint's sizes; None if no Swin has them."""
+        for size, (width, blocks, _) in _SIZES.items():
+            if (width, blocks) == (dim, depths):
+                # windows of 7 were trained at 224 px, those of 12 at 384
+                return f"swin_{size}_patch4_window{window}_{32 * window}"
+        return None
+
 
 def _split(x: Tensor, window: int) -> Tensor:
     """[B, H, W, C] to windows [B x N, window^2, C]; H and W are multiples of the window."""
@@ -107,7 +116,7 @@ class WindowAttention(nn.Module):
         bias = self.relative_position_bias_table[self.relative_position_index.view(-1)]
         bias = bias.view(1, area, area, self.n_heads).permute(0, 3, 1, 2)
         if mask is not None:
-            bias = (bias + mask[:, None]).repeat(n_windows // len(mask), 1, 1, 1)
+            bias = (bias + mask[:, None]).repeat(n_windows // mask.shape[0], 1, 1, 1)
         return self._attend(*self._heads(x), bias)
 
     def tokens(self, x: Tensor, context: Tensor | None, bias: Tensor | None) -> Tensor:

@@ -160,7 +160,7 @@ class TokenSwin(nn.Module):
         """
         x = self.patch_embed(images)
         size = (x.shape[1], x.shape[2])
-        x = torch.cat((x.flatten(1, 2), self.det_token.expand(len(x), -1, -1)), 1)
+        x = torch.cat((x.flatten(1, 2), self.det_token.expand(x.shape[0], -1, -1)), 1)
         mask = _resize_mask(mask, (max(1, size[0] // 8), max(1, size[1] // 8)))
         maps, tokens = [], x
         for i, stage in enumerate(self.layers):

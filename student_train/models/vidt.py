@@ -130,7 +130,7 @@ class Vidt(nn.Module):
         maps, tokens = self.backbone(images, mask)
         memory = flatten_maps(self.neck(maps), mask, None, 10000.0)
         position = _project(self.project_position, self.backbone.det_pos_embed)
-        position = position.expand(len(images), -1, -1)
+        position = position.expand(images.shape[0], -1, -1)
         reference = self.reference_points(position).to(geometry_dtype(images)).sigmoid()
         layers = self.decoder(
             _project(self.project_tokens, tokens),

@@ -42,6 +42,14 @@ class ViTShape:
         found = _NAME.fullmatch(name)
         return ViTShape(*_SIZES[found[1]], int(found[2])) if found else None
 
+    @staticmethod
+    def name_of(dim: int, depth: int, patch: int) -> str | None:
+        """The name that `parse` reads, from a checkpoint's sizes; None if no DeiT has them."""
+        for size, (width, blocks, _) in _SIZES.items():
+            if (width, blocks) == (dim, depth):
+                return f"deit_{size}_patch{patch}_224"
+        return None
+
 
 def resize_table(table: Tensor, old: tuple[int, int], new: tuple[int, int]) -> Tensor:
     """A position table [N, h x w, C] of a grid `old` (rows, columns) for a grid `new`, bicubic."""
@@ -117,7 +125,7 @@ class TokenViT(nn.Module):
         height, width = images.shape[-2:]
         images = F.pad(images, (0, max(0, self.patch - width), 0, max(0, self.patch - height)))
         grid = (images.shape[2] // self.patch, images.shape[3] // self.patch)
-        n_images = len(images)
+        n_images = images.shape[0]
         x = torch.cat(
             (
                 self.cls_token.expand(n_images, -1, -1),
