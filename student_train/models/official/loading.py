@@ -17,13 +17,17 @@ from student_train.models.weights_file import read_checkpoint
 # what official checkpoints hold beside parameters: rebuilt here, or counters of trained batch norms
 _BUFFERS = re.compile(r"(relative_position_index|attn_mask|num_batches_tracked)$")
 
+# tables with a row a query
+_QUERY_TABLES = ("tgt_embed", "query_embed", "refpoint_embed")
+
 
 @dataclass
 class LoadReport:
     """What became of a checkpoint's entries."""
 
-    loaded: int = 0
-    """parameters and buffers of the student that were filled"""
+    used: dict[str, str] = field(default_factory=dict)
+    """parameters and buffers of the student that were filled -> the official names they came from
+    """
     copies: int = 0
     """further official names of those (shared heads are stored once a layer, and again elsewhere)
     """
@@ -37,6 +41,11 @@ class LoadReport:
     """names that should hold one shared tensor and hold several"""
     ignored: list[str] = field(default_factory=list)
     """buffers that the student rebuilds itself"""
+
+    @property
+    def loaded(self) -> int:
+        """How many parameters and buffers of the student were filled."""
+        return len(self.used)
 
     @property
     def complete(self) -> bool:
@@ -88,7 +97,7 @@ def load_official(
             report.differing += different
             continue
         filled[key] = entry
-        report.loaded += 1
+        report.used[key] = found[0]
         report.copies += len(found) - 1
     for name in state:
         if name not in seen:
@@ -114,6 +123,11 @@ def export_official(student: nn.Module) -> dict[str, Tensor]:
             continue
         for name in official_names(student, key):
             state[name] = value
+    for key, buffer in student.named_buffers():
+        # what official Swins store though it follows from the window's size
+        if key.endswith("relative_position_index"):
+            for name in official_names(student, key):
+                state[name] = buffer
     return state
 
 
@@ -125,8 +139,8 @@ def _advice(report: LoadReport) -> str:
     """The setting that most likely explains a misfit."""
     if report.differing:
         return " This checkpoint has heads of its own for every layer: set model.share_heads=false"
-    if _any(report.misshapen, "tgt_embed"):
-        return " Set model.n_queries to the checkpoint's"
+    if any(_any(report.misshapen, table) for table in _QUERY_TABLES):
+        return " Set model.n_queries (H-DETR: also model.n_queries_one_to_many) to the checkpoint's"
     if _any(report.misshapen, "class_embed"):
         return " Set model.n_classes to the checkpoint's, or load it without strict"
     if _any(report.misshapen, "level_embed"):

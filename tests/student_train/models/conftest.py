@@ -4,7 +4,7 @@ from dataclasses import replace
 
 import pytest
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from student_train.models import Dino, DinoConfig, Targets
 
@@ -56,6 +56,23 @@ def truth(*counts: int, n_classes: int = 7) -> list[Targets]:
     return found
 
 
+class Maps(nn.Module):
+    """Stands for backbone and neck: maps that are zero on padding, whatever the images are."""
+
+    def __init__(self, height: int, width: int) -> None:
+        super().__init__()
+        generator = torch.Generator().manual_seed(0)
+        self.maps = []
+        for stride in (8, 16, 32, 64):
+            own = torch.randn(1, 32, 128 // stride, 64 // stride, generator=generator)
+            canvas = torch.zeros(1, 32, height // stride, width // stride)
+            canvas[:, :, : own.shape[2], : own.shape[3]] = own
+            self.maps.append(canvas)
+
+    def forward(self, _: object) -> list[Tensor]:
+        return self.maps
+
+
 @pytest.fixture(name="tiny", scope="session")
 def _tiny():
     return tiny
@@ -74,3 +91,8 @@ def _truth():
 @pytest.fixture(name="tiny_config", scope="session")
 def _tiny_config() -> DinoConfig:
     return TINY
+
+
+@pytest.fixture(name="maps", scope="session")
+def _maps():
+    return Maps

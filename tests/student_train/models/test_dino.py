@@ -107,37 +107,20 @@ def test_order_of_the_batch_does_not_matter(tiny, padded) -> None:
     torch.testing.assert_close(straight.boxes[order], turned.boxes, atol=1e-4, rtol=1e-4)
 
 
-class Maps(nn.Module):
-    """Stands for backbone and neck: maps that are zero on padding, whatever the images are."""
-
-    def __init__(self, height: int, width: int) -> None:
-        super().__init__()
-        generator = torch.Generator().manual_seed(0)
-        self.maps = []
-        for stride in (8, 16, 32, 64):
-            own = torch.randn(1, 32, 128 // stride, 64 // stride, generator=generator)
-            canvas = torch.zeros(1, 32, height // stride, width // stride)
-            canvas[:, :, : own.shape[2], : own.shape[3]] = own
-            self.maps.append(canvas)
-
-    def forward(self, _: object) -> list[torch.Tensor]:
-        return self.maps
-
-
 class NoPosition(nn.Module):
     def forward(self, place: torch.Tensor) -> torch.Tensor:
         return torch.zeros_like(place[..., :32])
 
 
 @pytest.mark.parametrize("canvas", [(128, 128), (256, 64), (192, 192)])
-def test_padding_changes_nothing_in_the_transformer(tiny, padded, canvas) -> None:
+def test_padding_changes_nothing_in_the_transformer(tiny, padded, maps, canvas) -> None:
     # a backbone's convolutions tell the border of an image from padding, so it is left out; so is
     # the queries' position, which the official code measures on the padded canvas
     student = tiny().eval()
     student.decoder.query_position = NoPosition()
     outputs = []
     for height, width in ((128, 64), canvas):
-        student.backbone, student.neck = nn.Identity(), Maps(height, width)
+        student.backbone, student.neck = nn.Identity(), maps(height, width)
         mask = torch.ones(1, height, width, dtype=torch.bool)
         mask[:, :128, :64] = False
         with torch.no_grad():
