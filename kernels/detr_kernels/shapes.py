@@ -1,7 +1,8 @@
 """Sizes and inputs that benchmarks and tests share."""
 
+from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, Literal, NamedTuple
+from typing import Any, Literal, NamedTuple, TypeVar
 
 import torch
 from torch import Tensor
@@ -105,6 +106,20 @@ class FusedInputs(NamedTuple):
     @property
     def leaves(self) -> tuple[Tensor, Tensor, Tensor]:
         return self.value, self.offsets, self.logits
+
+
+AnyInputs = TypeVar("AnyInputs", bound=Inputs | FusedInputs)
+
+
+def mapped(inputs: AnyInputs, change: Callable[[Tensor], Tensor]) -> AnyInputs:
+    """Inputs of their own whose tensors are `change` of these, leaves where these are."""
+
+    def apart(field: Any) -> Any:
+        if not isinstance(field, Tensor):
+            return field
+        return change(field.detach()).requires_grad_(field.requires_grad)
+
+    return inputs._make(apart(field) for field in inputs)
 
 
 def make_inputs(

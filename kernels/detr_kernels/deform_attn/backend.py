@@ -2,6 +2,7 @@
 
 import importlib.util
 import os
+from importlib.metadata import version
 
 import torch
 
@@ -31,13 +32,18 @@ def choose_backend(
     obstacle = _obstacle(device, dtype)
     if obstacle:
         return "torch", f"{obstacle}; grid_sample runs"
-    return "triton", f"{torch.cuda.get_device_name(device)} with triton"
+    return "triton", f"{torch.cuda.get_device_name(device)} with triton {version('triton')}"
 
 
 def explain(device: torch.device | str | None = None, dtype: torch.dtype = torch.float32) -> str:
-    """One printable line: the backend that `auto` takes and the reason."""
+    """One printable line: the backend that `auto` takes, the reason, and how it launches."""
     name, reason = choose_backend(device, dtype)
-    return f"deform_attn: {name} ({reason})"
+    line = f"deform_attn: {name} ({reason})"
+    if name != "triton":
+        return line
+    exact = torch.are_deterministic_algorithms_enabled()
+    sums = "sums in a fixed order, slower (deterministic algorithms)" if exact else "atomic sums"
+    return f"{line}; one kernel forward, one backward with {sums}; compiled at the first call"
 
 
 def resolve(backend: str, device: torch.device, dtype: torch.dtype) -> str:

@@ -44,7 +44,20 @@ def gpu(monkeypatch):
 
 
 def test_gpu_runs_triton(gpu):
-    assert choose_backend() == ("triton", "NVIDIA H100 with triton")
+    pytest.importorskip("triton")
+    name, reason = choose_backend()
+    assert name == "triton"
+    assert reason.startswith("NVIDIA H100 with triton ")
+
+
+def test_the_explanation_says_how_gradients_are_summed(gpu):
+    pytest.importorskip("triton")
+    assert "one backward with atomic sums; compiled at the first call" in explain("cuda")
+    torch.use_deterministic_algorithms(True)
+    try:
+        assert "sums in a fixed order, slower (deterministic" in explain("cuda")
+    finally:
+        torch.use_deterministic_algorithms(False)
 
 
 def test_gpu_runs_float64_by_grid_sample(gpu):
