@@ -9,7 +9,7 @@ from student_train.parity import run_parity
 from student_train.parity.family import FamilyParity
 from student_train.parity.golden import GoldenStudent
 from student_train.parity.rows import Row
-from student_train.parity.students import build, check_evaluation, check_float64, check_training
+from student_train.parity.students import build, check_evaluation, check_training
 from student_train.parity.vidt import VIDT
 from student_train.parity.yolos import YOLOS
 
@@ -43,23 +43,18 @@ def test_the_official_code_is_equalled(name: str, family: FamilyParity, calls: i
     assert {f"losses/{key}" for key in weighted} | {"grad keys", "grad_norm"} <= compared
     assert {f"match/{call}" for call in range(calls)} <= compared
 
-    rows = check_float64(golden, student.double().eval())
-    assert failed(rows) == []
-
 
 @pytest.mark.slow
 @pytest.mark.parametrize("name", ["yolos_tiny", "vidt_nano"])
-def test_gradients_in_float64(name: str) -> None:
+def test_float64(name: str) -> None:
     rows = run_parity(GOLDEN, [name])
     assert failed(rows) == []
-    assert "float64/grad_values" in {row.output for row in rows}
+    assert {"float64/pred_logits", "float64/grad_values"} <= {row.output for row in rows}
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(
-    "name", ["yolos_tiny", "yolos_small", "vidt_nano", "vidt_tiny", "vidt_small"]
-)
-def test_all_sizes(shared: Path, name: str) -> None:
+@pytest.mark.parametrize("name", ["yolos_small", "vidt_tiny", "vidt_small"])
+def test_larger_sizes(shared: Path, name: str) -> None:
     assert failed(run_parity(shared / "golden", [name], double=False)) == []
 
 
