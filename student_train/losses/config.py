@@ -105,11 +105,15 @@ class LossConfig:
     """coefficient of the denoising queries' loss"""
     denoising_background: float = 1.0
     """class weight of slots that restore no box: 1 in DINO (negatives), 0 in DN-DETR"""
+    denoising_counts: Literal["mean", "own"] = "mean"
+    """what divides the denoising queries' loss in a distributed run: the boxes a rank on average
+    (DINO), or those of this rank alone (DN-DETR)"""
     teacher: TeacherLossConfig = field(default_factory=TeacherLossConfig)
     """how teachers supervise"""
 
     def __post_init__(self) -> None:
         check_choice("classification", self.classification, ("focal", "softmax"))
+        check_choice("denoising_counts", self.denoising_counts, ("mean", "own"))
         for name in ("class_loss", "l1_loss", "giou_loss", "truth", "one_to_many", "denoising"):
             check_weight(name, getattr(self, name))
         if self.repeat < 1:

@@ -46,6 +46,8 @@ class Supervision:
     """times that every box is repeated before matching"""
     released_giou: bool = False
     """1 - weight x GIoU in place of weight x (1 - GIoU)"""
+    own_counts: bool = False
+    """its losses are divided by the boxes of this rank, not by their mean over the ranks"""
 
     @property
     def n_boxes(self) -> int:
@@ -85,6 +87,7 @@ def supervise(
                 config.denoising,
                 group="denoising",
                 background=config.denoising_background,
+                own_counts=config.denoising_counts == "own",
             )
         )
     for name, boxes in (teachers or {}).items():

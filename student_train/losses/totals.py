@@ -26,7 +26,7 @@ class Totals:
     """[supervisions, 3], float64"""
     whole: Tensor
     """[supervisions, 3], the sum over all parts and ranks, divided by the number of ranks:
-    gradients are averaged over ranks"""
+    gradients are averaged over ranks. Of this rank alone where a supervision asks for that"""
     floor: float
     """an empty batch counts as one box: 1 / ranks"""
 
@@ -47,13 +47,17 @@ def totals_of(
     own = torch.tensor(
         [[_counts(each, weights) for each in part] for part in parts], dtype=torch.float64
     ).to(device, non_blocking=True)  # [parts, supervisions, 3]
-    whole, ranks = own.sum(0), 1
+    mine, ranks = own.sum(0), 1
+    whole = mine
     if dist.is_available() and dist.is_initialized():
         ranks = dist.get_world_size()
+        whole = mine.clone()
         dist.all_reduce(whole)
         whole /= ranks
+        alone = torch.tensor([each.own_counts for each in parts[0]])
+        whole = torch.where(alone.to(device, non_blocking=True)[:, None], mine, whole)
     names = tuple(each.name for each in parts[0])
-    return [Totals(names, mine, whole, 1 / ranks) for mine in own.unbind()]
+    return [Totals(names, part, whole, 1 / ranks) for part in own.unbind()]
 
 
 def _counts(supervision: Supervision, weights: bool) -> tuple[float, float, float]:

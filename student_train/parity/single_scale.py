@@ -103,7 +103,7 @@ CONDITIONAL = FamilyParity(config=_conditional, loss=LossConfig(class_loss=2, gi
 DAB = FamilyParity(config=_dab, loss=LossConfig())
 DN = FamilyParity(
     config=_dn,
-    loss=LossConfig(denoising_background=0),
+    loss=LossConfig(denoising_background=0, denoising_counts="own"),
     loss_key=_dn_loss_key,
     noise=_noise,
     denoising=_denoising,

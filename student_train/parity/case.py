@@ -1,0 +1,104 @@
+"""One case of a golden set of losses, and how it is put to our criterion."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from student_train.losses import Criterion
+from student_train.losses.criterion import Losses
+from student_train.losses.supervision import Supervision
+from student_train.models.output import Prediction, StudentOutput
+from student_train.models.targets import Targets
+from student_train.parity.golden import Arrays
+from student_train.parity.rows import largest_difference, relative_difference
+
+_TERMS = {"class": "loss_ce", "box": "loss_bbox", "giou": "loss_giou"}
+
+
+@dataclass
+class Case:
+    """One case of a set: its arrays, what is expected, and the leaves that gradients return to."""
+
+    arrays: Arrays
+    expected: dict[str, Any]
+    weights: Mapping[str, float]
+    """the official `weight_dict`; a key that is not in it has the weight of its stem"""
+    leaves: dict[str, tuple[Tensor, Tensor]] = field(default_factory=dict)
+
+    def prediction(self, name: str) -> Prediction:
+        """One layer, as leaves."""
+        logits = torch.from_numpy(self.arrays[f"{name}/logits"]).requires_grad_()
+        boxes = torch.from_numpy(self.arrays[f"{name}/boxes"]).requires_grad_()
+        self.leaves[name] = (logits, boxes)
+        return Prediction(logits, boxes)
+
+    def layers(self, group: str) -> list[Prediction]:
+        """`group`layer0, layer1 ..."""
+        names = []
+        while f"{group}layer{len(names)}/logits" in self.arrays:
+            names.append(f"{group}layer{len(names)}")
+        return [self.prediction(name) for name in names]
+
+    def targets(self, prefix: str = "") -> list[Targets]:
+        """The boxes of every image."""
+        found: list[Targets] = []
+        while f"target{len(found)}/{prefix}labels" in self.arrays:
+            name = f"target{len(found)}/{prefix}"
+            labels, boxes = (torch.from_numpy(self.arrays[name + k]) for k in ("labels", "boxes"))
+            scores = self.arrays.get(f"{name}scores", np.ones(len(labels), np.float32))
+            found.append(Targets(labels, boxes, torch.from_numpy(scores)))
+        return found
+
+    def loss_error(self, losses: Losses, source: str, keys: Mapping[str, str]) -> float:
+        """Largest relative error of a source's terms; `keys`: our layer -> official key, in which
+        {} stands for the term.
+        """
+        errors = [0.0]
+        for layer, pattern in keys.items():
+            for term, key in _TERMS.items():
+                want = self.expected["losses"][pattern.format(key)] * self.weights[key]
+                got = float(losses.parts[f"{source}/{term}/{layer}"])
+                errors.append(relative_difference(got, want, 1e-1))
+        return max(errors)
+
+    def gradient_error(self) -> float:
+        """Largest absolute error of the gradients at the leaves."""
+        errors = [0.0]
+        for name, leaves in self.leaves.items():
+            for kind, leaf in zip(("grad_logits", "grad_boxes"), leaves, strict=True):
+                mine = torch.zeros_like(leaf) if leaf.grad is None else leaf.grad
+                errors.append(largest_difference(mine, self.arrays[f"{name}/{kind}"]))
+        return max(errors)
+
+
+@dataclass(frozen=True)
+class Setup:
+    """How one case is put to our criterion."""
+
+    criterion: Criterion
+    output: StudentOutput
+    supervisions: Sequence[Supervision]
+    keys: Mapping[str, Mapping[str, str]]
+    """source -> our layer -> official key, see `Case.loss_error`"""
+    calls: Mapping[str, tuple[str, int]] = field(default_factory=dict)
+    """stored matching -> our (source/stack, layer)"""
+
+
+def layer_keys(layers: int, pattern: str = "{}{}") -> dict[str, str]:
+    """Official keys of decoder layers, from a pattern of term and layer; the last layer's key has
+    no number.
+    """
+    numbers = [f"_{i}" for i in range(layers - 1)] + [""]
+    return {str(i): pattern.format("{}", number) for i, number in enumerate(numbers)}
+
+
+def layer_calls(stack: str, layers: int, first: int = 0) -> dict[str, tuple[str, int]]:
+    """Official matcher calls of a stack from call `first` on: the last layer, then 0, 1, ..."""
+    order = [layers - 1, *range(layers - 1)]
+    return {f"match/{first + i}": (stack, layer) for i, layer in enumerate(order)}
