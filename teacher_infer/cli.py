@@ -359,7 +359,8 @@ def _pool(specs: Sequence[TeacherSpec], local: bool, address: str | None) -> tup
         if address:
             raise UsageError(f"--address needs Ray, which is not installed: {install}")
         return LocalPool(), f"; {install} for several at once"
-    from teacher_infer.ray_pool import RayPool, RayUnavailable
+    from teacher_infer.ray_cluster import RayUnavailable
+    from teacher_infer.ray_pool import RayPool
 
     try:
         return RayPool(specs, address), ""

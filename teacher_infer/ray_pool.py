@@ -1,9 +1,5 @@
 """Workers as Ray actors, on this machine or on a cluster."""
 
-import logging
-import os
-import secrets
-import socket
 from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import count
@@ -12,7 +8,7 @@ from typing import Any
 import ray
 from ray.exceptions import RayError, RayTaskError
 
-from box_store.errors import TeachDetrError, UsageError
+from box_store.errors import UsageError
 from teacher_infer.actor import LoadFailed, Worker
 from teacher_infer.class_map import ClassMap
 from teacher_infer.images import ImageTask
@@ -26,20 +22,11 @@ from teacher_infer.pool import (
     thread_environment,
     thread_limit,
 )
+from teacher_infer.ray_cluster import RayCluster
 from teacher_infer.spec import TeacherSpec
 
-_NAMESPACE = "teach-detr"
-# only rows of boxes pass through the object store: no need for Ray's 30 % of all memory
-_OBJECT_STORE_BYTES = 100 * 2**20
 # batches that a worker may be ahead of the driver
 _BATCHES_AHEAD = 16
-_CONNECT_S = 10
-# Ray gives itself 30 s to start, which a machine that is busy with other things may not keep
-_START_ATTEMPTS = 2
-
-
-class RayUnavailable(TeachDetrError):
-    """Ray does not start, or the cluster cannot be reached."""
 
 
 @dataclass
@@ -53,16 +40,11 @@ class RayPool:
     """One actor a worker. Actors that do not fit yet wait in Ray's queue until others are released.
 
     specs: all teachers of the run, who share the CPUs evenly unless they say otherwise.
-    address: of a running cluster ("auto" finds one on this machine); None starts Ray on this
-        machine alone, for the time of the run, reachable through the loopback interface only.
-        Inside a process that has Ray running already, that one is used.
+    address: as `RayCluster` takes it; a cluster started here lasts as long as the pool.
     """
 
     def __init__(self, specs: Sequence[TeacherSpec], address: str | None = None) -> None:
-        self._owns_ray = not ray.is_initialized()
-        self._token_is_ours = False
-        if self._owns_ray:
-            self._init_ray(address)
+        self._cluster = RayCluster(address)
         nodes = [node["Resources"] for node in ray.nodes() if node["Alive"]]
         total = {key: sum(node.get(key, 0) for node in nodes) for key in ("CPU", "GPU")}
         self._largest = {
@@ -78,45 +60,6 @@ class RayPool:
         self.description = (
             f"Ray {ray.__version__} on {where}: {total['CPU']:g} CPUs, {total['GPU']:g} GPUs"
         )
-
-    def _init_ray(self, address: str | None) -> None:
-        options: dict[str, Any] = {"address": address}
-        os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
-        if address is None:
-            # "local": an address in the environment must not turn this into somebody's cluster
-            options = {
-                "address": "local",
-                "_node_ip_address": "127.0.0.1",
-                "include_dashboard": False,
-                "object_store_memory": _OBJECT_STORE_BYTES,
-            }
-            self._lend_token()
-        else:
-            _check_answers(address)
-        for attempt in range(_START_ATTEMPTS):
-            try:
-                ray.init(
-                    namespace=_NAMESPACE,
-                    log_to_driver=False,
-                    logging_level=logging.ERROR,
-                    **options,
-                )
-                return
-            except Exception as error:
-                ray.shutdown()
-                if attempt + 1 < _START_ATTEMPTS:
-                    continue
-                lines = str(error).strip().splitlines() or [type(error).__name__]
-                remedy = "; check --address" if address else ""
-                text = f"Ray does not start: {lines[0].rstrip('.')}{remedy}"
-                raise RayUnavailable(text) from error
-
-    def _lend_token(self) -> None:
-        """A token for this cluster's short life: Ray would else write one into the home folder."""
-        chosen = ("RAY_AUTH_MODE", "RAY_AUTH_TOKEN", "RAY_AUTH_TOKEN_PATH")
-        if not any(name in os.environ for name in chosen):
-            os.environ["RAY_AUTH_TOKEN"] = secrets.token_hex(32)
-            self._token_is_ours = True
 
     def start(self, spec: TeacherSpec) -> int:
         """See `WorkerPool.start`; there is always room, if only in Ray's queue.
@@ -213,24 +156,7 @@ class RayPool:
         """See `WorkerPool.close`; ends Ray too, if this pool started it."""
         for worker in list(self._actors):
             self.stop(worker)
-        if self._owns_ray:
-            ray.shutdown()
-        if self._token_is_ours:
-            os.environ.pop("RAY_AUTH_TOKEN", None)
-
-
-def _check_answers(address: str) -> None:
-    """RayUnavailable if nothing listens at HOST:PORT; Ray itself would wait for minutes."""
-    host, _, port = address.rpartition("://")[2].rpartition(":")
-    if not port.isdecimal():
-        return
-    try:
-        socket.create_connection((host.strip("[]"), int(port)), timeout=_CONNECT_S).close()
-    except OSError as error:
-        raise RayUnavailable(
-            f"no Ray cluster answers at {address} ({error.strerror or error}); start one with `ray "
-            "start --head`, or leave --address out"
-        ) from error
+        self._cluster.leave()
 
 
 def _reason(error: RayError) -> str:

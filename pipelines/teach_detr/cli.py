@@ -21,6 +21,7 @@ app = typer.Typer(
     help="""Train DETR detectors better with the detectors you already have.
 
     teach-detr demo                      the whole thing on drawn scenes: no data, weights or GPU
+    teach-detr run CONFIG.toml           teachers, store, student and comparison from one file
     teach-detr sql STORE "SELECT ..."    query what teachers saw
     teach-detr teachers STORE ...        how good each teacher is
     teach-detr doctor                    what this machine has
@@ -57,6 +58,32 @@ def demo(
     from teach_detr.demo import run_demo
 
     run_demo(out or Path("demo-fast" if fast else "demo"), fast=fast, fresh=fresh, console=_out())
+
+
+@app.command()
+def run(
+    config: Annotated[Path, typer.Argument(help="TOML file of the run; see docs/runs.md")],
+    overrides: Annotated[
+        list[str] | None, typer.Argument(metavar="[KEY=VALUE]...", help="Values over the file's")
+    ] = None,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Narrate every stage; write nothing")
+    ] = False,
+    as_json: AsJson = False,
+) -> None:
+    """Both stages from one file: label, check, train, evaluate, compare.
+
+    Stopped at any time, the same command goes on. On a Ray cluster with [cluster] address.
+
+    Example: teach-detr run yolox.toml student.preset=dino-r50-4scale --dry-run
+    """
+    from student_train.overrides import parse_assignments
+    from teach_detr.run import run_file
+
+    console = Console(stderr=True) if as_json else _out()
+    report = run_file(config, parse_assignments(overrides or []), dry_run=dry_run, console=console)
+    if as_json:
+        _print_json(report)
 
 
 @app.command("demo-weights")

@@ -82,10 +82,12 @@ class Stages:
         if self.threads is not None:
             environment["OMP_NUM_THREADS"] = str(self.threads)
         command = [sys.executable, "-W", "ignore", "-m", module, *map(str, arguments)]
+        # a console on stderr means that stdout is kept for JSON
+        shown = sys.stderr if self.console.stderr else None
         process = subprocess.Popen(
             command,
             env=environment,
-            stdout=subprocess.DEVNULL if quiet else None,
+            stdout=subprocess.DEVNULL if quiet else shown,
             stderr=subprocess.PIPE if quiet else None,
             text=True,
         )

@@ -349,9 +349,10 @@ def test_without_a_ray_that_starts_the_work_is_done_all_the_same(
     cli, make_folder, request_of, store, monkeypatch
 ):
     ray_pool = pytest.importorskip("teacher_infer.ray_pool")
+    ray_cluster = pytest.importorskip("teacher_infer.ray_cluster")
 
     def fail(specs, address):
-        raise ray_pool.RayUnavailable("Ray does not start: it is busy")
+        raise ray_cluster.RayUnavailable("Ray does not start: it is busy")
 
     monkeypatch.setattr(ray_pool, "RayPool", fail)
     request = request_of(make_folder(3))

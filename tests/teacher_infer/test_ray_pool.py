@@ -24,7 +24,8 @@ from teacher_infer.local_pool import LocalPool
 from teacher_infer.pool import WorkerPool
 from teacher_infer.prepare import prepare
 from teacher_infer.progress import PlainReporter
-from teacher_infer.ray_pool import RayPool, RayUnavailable
+from teacher_infer.ray_cluster import RayUnavailable
+from teacher_infer.ray_pool import RayPool
 from teacher_infer.service import Service
 from teacher_infer.spec import TeacherSpec, parse_teacher
 

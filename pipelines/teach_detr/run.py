@@ -1,0 +1,252 @@
+"""`teach-detr run`: both stages from one file, resumable at every point.
+
+label      teachers over the images, into the store    teacher-infer run
+check      is the store whole                          teach-detr check
+train      the student, with and maybe without them    student-train train
+compare    AP of teachers and students                 OUT/report.json
+"""
+
+import json
+import shlex
+import signal
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+from rich.table import Table
+
+from box_store import BoxStore
+from box_store.errors import UsageError
+from student_train.evaluate import METRIC_NAMES
+from student_train.overrides import to_plain
+from student_train.tables import percent
+from teach_detr.run_config import (
+    BASELINE,
+    TAUGHT,
+    RunConfig,
+    read_run,
+    student_arguments,
+    teacher_arguments,
+)
+from teach_detr.stages import StageError, Stages, StageStopped, write_json
+from teach_detr.teachers import score_teachers
+
+SHOWN = METRIC_NAMES[:6]
+
+
+def run_file(
+    file: Path, overrides: dict[str, str], *, dry_run: bool, console: Console
+) -> dict[str, Any] | None:
+    """Do what is left of the run that `file` describes; its report, None from a dry run.
+
+    Raises:
+        ConfigError: the file or an override cannot be used.
+        UsageError: `config.out` belongs to something else, or the data set is not there.
+        StageError: a stage failed.
+        StageStopped: Ctrl-C or SIGTERM; the same command goes on.
+    """
+    config = read_run(file, overrides)
+    pipeline = Pipeline(config, file.parent, console)
+    pipeline.check_paths()
+    if dry_run:
+        pipeline.narrate()
+        return None
+    _claim(config)
+    previous = signal.signal(signal.SIGTERM, _as_interrupt)
+    try:
+        return pipeline.run()
+    except KeyboardInterrupt as error:
+        raise StageStopped(
+            f"stopped. The same command goes on; everything is in {config.out}"
+        ) from error
+    finally:
+        signal.signal(signal.SIGTERM, previous)
+
+
+def _as_interrupt(signum: int, frame: object) -> None:
+    raise KeyboardInterrupt
+
+
+def _claim(config: RunConfig) -> None:
+    """Make the folder of the run, or see that it is one; write the configuration into it."""
+    note = config.out / "run.json"
+    if config.out.exists() and any(config.out.iterdir()) and not note.exists():
+        raise UsageError(f"{config.out} is not empty and holds no run: choose another `out`")
+    config.out.mkdir(parents=True, exist_ok=True)
+    write_json(note, to_plain(config))
+
+
+class Pipeline(Stages):
+    """The stages of a run, in order. Each is safe to run again."""
+
+    def __init__(self, config: RunConfig, folder: Path, console: Console) -> None:
+        """`folder` is where the configuration lies: teachers' files are looked for there first."""
+        super().__init__(config.out, console)
+        self.config = config
+        self.teachers = teacher_arguments(config, folder)
+
+    def check_paths(self) -> None:
+        """Raise UsageError for a data set that is not there: now, not after the teachers."""
+        config = self.config
+        for split in {config.data.train_split, config.data.val_split} - {"none"}:
+            for path in (config.data.root / split, config.annotations(split)):
+                if not path.exists():
+                    raise UsageError(
+                        f"{path} is not there: data.root should hold {split}/ and "
+                        f"annotations/instances_{split}.json"
+                    )
+
+    def run(self) -> dict[str, Any]:
+        """Everything that is not done yet, then the comparison."""
+        if self.teachers:
+            self.title(f"1 label: {len(self.teachers)} teachers")
+            self.command("teacher-infer", *self.label_arguments())
+        self.title("2 check the store")
+        self.command("teach-detr", "check", self.config.store_path)
+        for name, teachers in self.config.arms.items():
+            self.title(f"3 train: {name}")
+            self.train(name, teachers)
+        self.title("4 compare")
+        report = self.report()
+        write_json(self.config.out / "report.json", report)
+        self.show_report(report)
+        return report
+
+    def narrate(self) -> None:
+        """Say what `run` would do: the commands, and what the first of them would find."""
+        if self.teachers:
+            self.title(f"1 label: {len(self.teachers)} teachers")
+            self.show("teacher-infer", *map(shlex.quote, map(str, self.label_arguments())))
+            plan = [word for word in self.label_arguments()[1:] if word != "--local"]
+            if "--address" in plan:
+                del plan[plan.index("--address") : plan.index("--address") + 2]
+            self.python("teacher_infer.cli", "plan", *plan)
+        self.title("2 check the store")
+        self.show("teach-detr", "check", self.config.store_path)
+        for name, teachers in self.config.arms.items():
+            words = self.train_command(name, teachers)
+            done = self.is_done(name, " ".join(words))
+            self.title(f"3 train: {name}{' (done already)' if done else ''}")
+            self.show("python", "-m", *map(shlex.quote, words))
+        self.title("4 compare")
+        self.console.print(f"AP of teachers and students into {self.config.out / 'report.json'}")
+
+    # --- label ----------------------------------------------------------------------------------
+
+    def label_arguments(self) -> list[object]:
+        """Arguments of `teacher-infer`."""
+        config = self.config
+        words: list[object] = ["run", "--data", config.data.root]
+        for split in config.label_splits:
+            words += ["--split", split]
+        words += ["--store", config.store_path]
+        if config.store.unit_size is not None:
+            words += ["--unit-size", config.store.unit_size]
+        for teacher in self.teachers:
+            words += ["--teacher", teacher]
+        if config.cluster.local_teachers:
+            words.append("--local")
+        elif config.cluster.address:
+            words += ["--address", config.cluster.address]
+        return words
+
+    # --- train ----------------------------------------------------------------------------------
+
+    def train(self, name: str, teachers: str) -> None:
+        """One student, unless the same command finished before."""
+        module, *arguments = self.train_command(name, teachers)
+        what = " ".join((module, *arguments))
+        if self.is_done(name, what):
+            self.console.print(f"{name} is done already")
+            return
+        self.show("python", "-m", module, *arguments)
+        self.python(module, *arguments)
+        self.mark(name, what)
+
+    def train_command(self, name: str, teachers: str) -> list[str]:
+        """The module to run and its arguments."""
+        config, cluster = self.config, self.config.cluster
+        words: Sequence[object] = [
+            *("train", "--preset", config.student.preset),
+            *("--data", config.data.root),
+            *("--train-split", config.data.train_split, "--val-split", config.data.val_split),
+            *("--store", config.store_path, "--teachers", teachers),
+            *("--out", self.run_folder(name), "--resume"),
+            *student_arguments(config),
+        ]
+        train = list(map(str, words))
+        if cluster.launcher == "torchrun":
+            start = ["--standalone", "--nproc-per-node", str(cluster.processes)]
+            return ["torch.distributed.run", *start, "-m", "student_train.cli", *train]
+        if cluster.launcher == "ray":
+            options = {
+                "--address": cluster.address or "local",
+                "--processes": cluster.processes,
+                "--cpus": cluster.cpus,
+                "--gpus": cluster.gpus,
+                "--max-failures": cluster.max_failures,
+                "--storage": (config.out / "ray").absolute(),
+            }
+            given = [str(word) for option in options.items() for word in option]
+            return ["teach_detr.ray_training", *given, "--", *train]
+        return ["student_train.cli", *train]
+
+    def run_folder(self, name: str) -> Path:
+        """The run folder of a student; absolute, for its processes may start elsewhere."""
+        return (self.config.out / name).absolute()
+
+    # --- compare --------------------------------------------------------------------------------
+
+    def report(self) -> dict[str, Any]:
+        """Metrics of every teacher that saw the evaluation split, and of every student."""
+        config = self.config
+        students = {name: self._metrics(name) for name in config.arms}
+        report: dict[str, Any] = {"preset": config.student.preset, "students": students}
+        if config.baseline:
+            report["difference"] = {
+                name: _difference(students[TAUGHT][name], students[BASELINE][name])
+                for name in SHOWN
+            }
+        scores = []
+        if config.data.val_split != "none":
+            store = BoxStore.open(config.store_path)
+            scores = score_teachers(store, config.annotations(config.data.val_split))
+        return report | {"teachers": [score.to_json() for score in scores]}
+
+    def _metrics(self, name: str) -> dict[str, float | None]:
+        if self.config.data.val_split == "none":
+            return dict.fromkeys(METRIC_NAMES)
+        split = self.config.data.val_split
+        path = self.run_folder(name) / "results" / f"{split}.metrics.json"
+        try:
+            found = json.loads(path.read_text(encoding="utf-8"))
+        except (OSError, ValueError) as error:
+            raise StageError(f"no evaluation at {path} ({error})") from error
+        return {metric: found[metric] for metric in METRIC_NAMES}
+
+    def show_report(self, report: dict[str, Any]) -> None:
+        """The comparison as a table."""
+        table = Table("", *SHOWN, title=f"{self.config.data.val_split}, in percent")
+        for score in report["teachers"]:
+            table.add_row(score["teacher"], *(percent(score[name]) for name in SHOWN))
+        table.add_section()
+        for name, metrics in report["students"].items():
+            table.add_row(name, *(percent(metrics[metric]) for metric in SHOWN))
+        if "difference" in report:
+            differences = report["difference"].values()
+            table.add_row(
+                "difference", *("-" if d is None else f"{100 * d:+.1f}" for d in differences)
+            )
+        self.console.print(table)
+        self.console.print(f"report    {self.config.out / 'report.json'}", soft_wrap=True)
+        for name in self.config.arms:
+            self.console.print(f"{name:9} {self.run_folder(name)}", soft_wrap=True)
+
+
+def _difference(after: float | None, before: float | None) -> float | None:
+    return None if after is None or before is None else after - before
+
+
+def _signed(difference: float | None) -> str:
+    return "-" if difference is None else f"{100 * difference:+.1f}"
