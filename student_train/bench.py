@@ -13,7 +13,7 @@ from rich.table import Table
 from box_store.errors import UsageError
 from detr_kernels import explain
 from student_train.config import TrainConfig
-from student_train.data import Batch
+from student_train.data import Batch, BoxSets
 from student_train.losses import Criterion
 from student_train.models import Targets, build_student
 from student_train.optim import clip_gradients, make_optimizer
@@ -196,12 +196,14 @@ def synthetic_batch(
 
     return Batch(
         images=images,
-        mask=torch.zeros(spec.batch, spec.height, spec.width, dtype=torch.bool),
-        truth=[targets(_TRUTH_BOXES, False) for _ in range(spec.batch)],
-        teachers={
-            f"teacher{index}": [targets(spec.n_boxes, True) for _ in range(spec.batch)]
-            for index in range(n_teachers)
-        },
+        sizes=torch.tensor([[spec.height, spec.width]] * spec.batch),
+        boxes=BoxSets.pack(
+            [targets(_TRUTH_BOXES, False) for _ in range(spec.batch)],
+            {
+                f"teacher{index}": [targets(spec.n_boxes, True) for _ in range(spec.batch)]
+                for index in range(n_teachers)
+            },
+        ),
         image_ids=list(range(spec.batch)),
         original_sizes=torch.tensor([[spec.height, spec.width]] * spec.batch),
     )

@@ -48,6 +48,14 @@ class DataConfig:
     """Train on the first this many images only."""
     val_limit: int | None = None
     """Evaluate on the first this many images only."""
+    aspect_groups: int = 1
+    """Groups of like aspect ratio that training batches are made from, for less padding: 2 keeps
+    upright and lying images apart; 1 mixes all, as the official code does.
+    """
+    pad_to: int = 1
+    """Heights and widths of training batches are multiples of this many pixels: with 64 or 128,
+    few shapes occur, which a compiled model needs.
+    """
 
 
 @dataclass(frozen=True)
@@ -251,6 +259,9 @@ def problems_of(config: TrainConfig) -> list[str]:
     require(
         config.data.workers >= 0, f"data.workers must not be negative, got {config.data.workers}"
     )
+    for key in ("aspect_groups", "pad_to"):
+        value = getattr(config.data, key)
+        require(value >= 1, f"data.{key} must be at least 1, got {value}")
     for key in ("limit", "val_limit"):
         value = getattr(config.data, key)
         require(value is None or value >= 1, f"data.{key} must be at least 1, got {value}")

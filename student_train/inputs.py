@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from box_store.categories import ClassSpace
-from box_store.coco_annotations import CocoData, load_coco
+from box_store.coco_annotations import CocoData, cache_folder, load_coco
 from box_store.errors import DataError, nearest
 from student_train.config import DataConfig, TrainConfig
 from student_train.data import (
@@ -103,8 +103,8 @@ def open_split(source: Source) -> CocoData:
     Raises:
         DataError: they cannot be used, or list no image or no category.
     """
-    coco = load_coco(source.annotations)
-    if not coco.images:
+    coco = load_coco(source.annotations, cache=cache_folder())
+    if not len(coco.table):
         raise DataError(f"{source.annotations} lists no images: the data set is empty")
     if not coco.categories.items:
         raise DataError(f"{source.annotations} lists no categories: there is nothing to detect")
@@ -165,11 +165,10 @@ def make_inputs(config: TrainConfig, coco: CocoData, world: World) -> Inputs:
         workers=data.workers,
         rank=world.rank,
         world=world.size,
+        parts=config.optim.accumulate,
+        aspect_ratios=data.aspect_groups,
+        pad_to=data.pad_to,
     )
-    if len(loader) < config.optim.accumulate:
-        raise ConfigError(
-            [f"{len(train)} training images do not fill one batch of {config.batch_size}"]
-        )
     validation = None
     chosen = val_source(config)
     if chosen is not None:

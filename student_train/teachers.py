@@ -102,7 +102,7 @@ def selection_spec(config: TeacherConfig) -> SelectionSpec:
 
 
 def _teacher_notes(selection: Selection, coco: CocoData, limit: int | None) -> Iterator[str]:
-    wanted = np.array([image.id for image in coco.images[:limit]], np.int64)
+    wanted = coco.table.image_ids[:limit]
     for name in selection.teachers:
         rows = selection.of(name)
         unknown = coco.categories.unknown(rows.category_ids)

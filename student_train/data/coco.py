@@ -7,6 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch.utils.data import Dataset
 
 from box_store.boxes import Boxes
@@ -58,7 +59,7 @@ class CocoDetection(Dataset[Loaded]):
     the next usable image of the file takes its place, so that batches keep their size, and
     otherwise there is no sample.
 
-    All annotations lie in a few arrays, so that loader processes share their memory.
+    All annotations lie in the few arrays of a table, so that loader processes share their memory.
     """
 
     def __init__(
@@ -81,8 +82,9 @@ class CocoDetection(Dataset[Loaded]):
         self.root = Path(root)
         if not self.root.is_dir():
             raise DataError(f"no image folder at {self.root}; the annotations are {coco.path}")
-        images = coco.images[:limit]
-        if not images:
+        self._table = coco.table
+        self._n = len(coco.table) if limit is None else min(limit, len(coco.table))
+        if not self._n:
             raise DataError(f"{coco.path} lists no images: there is nothing to load")
         self.transform = transform
         self.class_space = class_space
@@ -91,24 +93,29 @@ class CocoDetection(Dataset[Loaded]):
         self.teachers = tuple(known if teachers is None else teachers)
         self.seed = seed
         self.replace = replace
-        self.image_ids = np.array([image.id for image in images], np.int64)
-        self.sizes = np.array([(image.height, image.width) for image in images], np.int32)
-        self._names = _Strings([image.file_name for image in images])
-        rows = [coco.annotations_of(image.id) for image in images]
-        kept = [~row.iscrowd for row in rows]
-        counts = [int(keep.sum()) for keep in kept]
-        self._offsets = np.concatenate([[0], np.cumsum(counts)]).astype(np.int64)
-        pairs = list(zip(rows, kept, strict=True))
-        self._boxes = np.concatenate([row.boxes_xyxy[keep] for row, keep in pairs])
-        self._category_ids = np.concatenate([row.category_ids[keep] for row, keep in pairs])
 
     def __len__(self) -> int:
-        return len(self.image_ids)
+        return self._n
+
+    @property
+    def image_ids(self) -> NDArray[np.int64]:
+        """[N], in the order of the file."""
+        return self._table.image_ids[: self._n]
+
+    @property
+    def widths(self) -> NDArray[np.int32]:
+        """[N], of the files, in pixels."""
+        return self._table.widths[: self._n]
+
+    @property
+    def heights(self) -> NDArray[np.int32]:
+        """[N], of the files, in pixels."""
+        return self._table.heights[: self._n]
 
     @property
     def n_boxes(self) -> int:
         """Ground truth boxes, crowds not counted."""
-        return len(self._boxes)
+        return int((~self._table.iscrowd[: self._table.offsets[self._n]]).sum())
 
     def __getitem__(self, key: Key | int) -> Loaded:
         """The sample of an index (in epoch 0) or of a Key.
@@ -132,14 +139,14 @@ class CocoDetection(Dataset[Loaded]):
 
     def file_name(self, index: int) -> str:
         """As the annotation file has it."""
-        return self._names[index]
+        return self._table.file_name(index)
 
     def _load(self, key: Key) -> Sample:
         index = key.index
-        image_id = int(self.image_ids[index])
-        size = (int(self.sizes[index, 0]), int(self.sizes[index, 1]))
+        image_id = int(self._table.image_ids[index])
+        size = (int(self._table.heights[index]), int(self._table.widths[index]))
         try:
-            path = image_path(self.root, self._names[index])
+            path = image_path(self.root, self.file_name(index))
         except DataError as error:
             raise ImageError(str(error)) from None
         image = read_image(path, (size[1], size[0]))
@@ -165,11 +172,13 @@ class CocoDetection(Dataset[Loaded]):
         return Sample(scene.image, truth, by_name, image_id, size)
 
     def _truth(self, index: int, size: tuple[int, int]) -> Boxes:
-        rows = slice(self._offsets[index], self._offsets[index + 1])
-        ids = self._category_ids[rows]
-        return Boxes(
-            self._boxes[rows], np.ones(len(ids), np.float32), ids, width=size[1], height=size[0]
-        )
+        table, rows = self._table, self._table.rows(index)
+        keep = ~table.iscrowd[rows]
+        corners = table.boxes_xywh[rows][keep]
+        corners[:, 2:] += corners[:, :2]
+        ids = table.category_ids[rows][keep]
+        scores = np.ones(len(ids), np.float32)
+        return Boxes(corners, scores, ids, width=size[1], height=size[0])
 
     def _teacher_boxes(self, image_id: int, size: tuple[int, int]) -> list[Boxes | None]:
         """In the order of `teachers`."""
@@ -201,19 +210,6 @@ def to_cxcywh(boxes_xyxy: torch.Tensor) -> torch.Tensor:
     """Corners to centre and size."""
     low, high = boxes_xyxy[:, :2], boxes_xyxy[:, 2:]
     return torch.cat([(low + high) / 2, high - low], 1)
-
-
-class _Strings:
-    """Many strings in two arrays."""
-
-    def __init__(self, strings: Sequence[str]):
-        encoded = [text.encode("utf-8", "surrogatepass") for text in strings]
-        self._offsets = np.concatenate([[0], np.cumsum([len(text) for text in encoded])])
-        self._bytes = np.frombuffer(b"".join(encoded), np.uint8)
-
-    def __getitem__(self, index: int) -> str:
-        start, stop = self._offsets[index], self._offsets[index + 1]
-        return self._bytes[start:stop].tobytes().decode("utf-8", "surrogatepass")
 
 
 def sample_generator(seed: int, epoch: int, image_id: int) -> torch.Generator:

@@ -1,10 +1,13 @@
+import dataclasses
+import pickle
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 
-from box_store.coco_annotations import load_coco
+from box_store import coco_annotations
+from box_store.coco_annotations import CocoData, load_coco
 from box_store.errors import DataError
 
 IMAGE = {"id": 7, "file_name": "a.jpg", "width": 100, "height": 50}
@@ -142,3 +145,87 @@ def test_real_coco_annotations(shared: Path) -> None:
         xyxy = coco.annotations_of(image.id).boxes_xyxy
         assert (xyxy[:, [0, 2]] <= image.width).all()
         assert np.isfinite(xyxy).all()
+
+
+@pytest.fixture
+def eager(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Small files are worth a table too."""
+    monkeypatch.setattr(coco_annotations, "_CACHED_FROM_BYTES", 0)
+
+
+def three_images() -> dict[str, Any]:
+    images = [IMAGE | {"id": key, "file_name": f"é{key}.jpg"} for key in (9, 7, 8)]
+    rows = [
+        {"id": 1, "image_id": 8, "category_id": 1, "bbox": [1, 2, 3, 4], "iscrowd": 1},
+        {"id": 2, "image_id": 9, "category_id": 1, "bbox": [5, 6, 7, 8], "area": 50},
+        {"id": 3, "image_id": 8, "category_id": 1, "bbox": [0, 0, 100, 60]},
+    ]
+    return document(images=images, annotations=rows)
+
+
+def contents(coco: CocoData) -> tuple[Any, ...]:
+    rows = {key: coco.annotations_of(key) for key in (7, 8, 9, 10)}
+    return (
+        coco.images,
+        coco.image_ids,
+        coco.categories,
+        coco.problems,
+        coco.examples,
+        coco.sha256,
+        sorted(coco.annotations),
+        {key: (a.boxes_xywh.tolist(), a.iscrowd.tolist()) for key, a in rows.items()},
+        {key: (a.areas.tolist(), a.category_ids.tolist()) for key, a in rows.items()},
+    )
+
+
+@pytest.mark.usefixtures("eager")
+def test_the_table_of_a_file_holds_all_of_it(maker: Any, tmp_path: Path) -> None:
+    path = maker.json_file("a.json", three_images())
+    parsed = load_coco(path)
+    assert contents(parsed)[0][0].file_name == "é9.jpg"
+    assert parsed.annotations_of(8).boxes_xywh.tolist() == [[1, 2, 3, 4], [0, 0, 100, 50]]
+    first, second = (load_coco(path, cache=tmp_path / "cache") for _ in range(2))
+    assert contents(first) == contents(second) == contents(parsed)
+    assert len(list((tmp_path / "cache").iterdir())) == 1
+    # other content, another table
+    other = maker.json_file("a.json", document())
+    assert load_coco(other, cache=tmp_path / "cache").image_ids == (7,)
+
+
+@pytest.mark.usefixtures("eager")
+def test_a_table_is_mapped_not_copied(maker: Any, tmp_path: Path) -> None:
+    coco = load_coco(maker.json_file("a.json", three_images()), cache=tmp_path)
+    table = coco.table
+    assert table.path is not None
+    for field in dataclasses.fields(table):
+        value = getattr(table, field.name)
+        if isinstance(value, np.ndarray) and value.size:
+            assert not value.flags.owndata, field.name
+            assert not value.flags.writeable, field.name
+    # another process gets the path alone
+    copied = pickle.dumps(table)
+    assert len(copied) < 400 + len(str(table.path))
+    assert pickle.loads(copied).boxes_xywh.tolist() == table.boxes_xywh.tolist()
+
+
+@pytest.mark.usefixtures("eager")
+@pytest.mark.parametrize("damage", [b"", b"nothing of the kind", None])
+def test_a_damaged_table_is_made_anew(maker: Any, tmp_path: Path, damage: bytes | None) -> None:
+    path = maker.json_file("a.json", three_images())
+    wanted = contents(load_coco(path, cache=tmp_path / "cache"))
+    (kept,) = (tmp_path / "cache").iterdir()
+    kept.write_bytes(kept.read_bytes()[:-300] if damage is None else damage)
+    assert contents(load_coco(path, cache=tmp_path / "cache")) == wanted
+    assert contents(load_coco(path, cache=tmp_path / "cache")) == wanted
+
+
+@pytest.mark.usefixtures("eager")
+def test_a_table_that_cannot_be_written_is_done_without(maker: Any, tmp_path: Path) -> None:
+    path = maker.json_file("a.json", three_images())
+    (tmp_path / "file").write_text("no folder")
+    assert contents(load_coco(path, cache=tmp_path / "file" / "cache")) == contents(load_coco(path))
+
+
+def test_small_files_leave_no_table(maker: Any, tmp_path: Path) -> None:
+    load_coco(maker.json_file("a.json", three_images()), cache=tmp_path / "cache")
+    assert not (tmp_path / "cache").exists()

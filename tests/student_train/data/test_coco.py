@@ -1,12 +1,16 @@
 """A sample: the image, its ground truth and what each teacher saw in it, in one frame."""
 
+import gc
 import pickle
 from collections.abc import Callable
+from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from PIL import Image
 
+from box_store import coco_annotations
 from box_store.categories import ClassSpace
 from box_store.errors import DataError
 from box_store.selection import Selection
@@ -241,6 +245,26 @@ def test_pickles(folder, make_selection: Callable[..., Selection]) -> None:
     copy = pickle.loads(pickle.dumps(dataset))
     assert torch.equal(only_sample(copy).image, only_sample(dataset).image)
     assert torch.equal(only_sample(copy).truth.boxes, only_sample(dataset).truth.boxes)
+
+
+def test_loader_processes_copy_no_annotations(
+    folder, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(coco_annotations, "_CACHED_FROM_BYTES", 0)
+    for name in "abcdefgh":
+        folder.add(f"{name}.png", boxes=[(1, 1, 5, 5)] * 500, crowd=name == "b")
+    coco = coco_annotations.load_coco(folder.coco.path, cache=tmp_path / "cache")
+    dataset = CocoDetection(folder.root, coco, folder.space(), PLAIN)
+    assert dataset.n_boxes == 3500
+    # what a process is given, and what a fork shares, does not grow with the annotations
+    assert len(pickle.dumps(dataset)) < 2500
+    arrays = [value for value in vars(dataset).values() if isinstance(value, np.ndarray)]
+    assert not arrays
+    before = len(gc.get_objects())
+    for index in range(len(dataset)):
+        assert len(only_sample(dataset, index).truth) == (0 if index == 1 else 500)
+    gc.collect()
+    assert len(gc.get_objects()) - before < 200
 
 
 def test_real_photos(shared) -> None:

@@ -3,14 +3,18 @@
 import logging
 from collections.abc import Callable
 
+import numpy as np
 import pytest
 import torch
 
 from box_store.errors import DataError
 from box_store.selection import Selection
 from student_train.config import AugmentConfig
+from student_train.data.batch import MEAN, STD, Batch, BoxSets, collate
 from student_train.data.coco import CocoDetection, Key, Sample
-from student_train.data.loader import MEAN, STD, Batch, Order, collate, make_loader
+from student_train.data.loader import make_loader
+from student_train.data.order import Order, aspect_groups, together
+from student_train.data.prefetch import prefetch
 from student_train.data.transforms import EvalTransform, TrainTransform
 from student_train.models.targets import Targets
 
@@ -53,10 +57,7 @@ def test_normalisation_happens_in_to() -> None:
 
 
 def test_everything_moves_to_the_device() -> None:
-    batch = collate([sample(4, 6, 1), sample(5, 3, 2)])
-    nothing = Targets.truth(torch.zeros(0, dtype=torch.long), torch.zeros(0, 4))
-    batch.teachers["a"] = [nothing, None]
-    moved = batch.to("meta")
+    moved = collate([sample(4, 6, 1), sample(5, 3, 0)]).to("meta")
     boxes = [*moved.truth, moved.teachers["a"][0]]
     assert moved.teachers["a"][1] is None
     tensors = [moved.images, moved.mask, moved.original_sizes]
@@ -193,3 +194,94 @@ def test_no_usable_image_is_one_clear_sentence(folder, workers: int) -> None:
 
 def test_keys_are_values() -> None:
     assert Key(3, 1) == Key(3, 1) != Key(3, 2)
+
+
+def test_a_batch_is_few_tensors_whoever_supervises() -> None:
+    nothing = Targets.truth(torch.zeros(0, dtype=torch.long), torch.zeros(0, 4))
+    some = Targets(torch.tensor([90, 3]), torch.rand(2, 4), torch.tensor([0.5, 0.25]))
+    gone = Targets(nothing.labels, nothing.boxes, nothing.scores, had_boxes=False)
+    truth, teachers = [some, nothing], {"a": [None, some], "b": [gone, nothing], "c": [some, some]}
+    packed = BoxSets.pack(truth, teachers)
+    assert packed.rows.shape == (2 * 4, 6)
+    found, seen = packed.unpack()
+    assert list(seen) == ["a", "b", "c"]
+    for wanted, got in zip(
+        [*truth, *teachers["a"], *teachers["b"], *teachers["c"]],
+        [*found, *seen["a"], *seen["b"], *seen["c"]],
+        strict=True,
+    ):
+        assert (wanted is None) == (got is None)
+        if wanted is not None and got is not None:
+            assert got.had_boxes == wanted.had_boxes
+            assert got.labels.dtype == torch.long
+            for name in ("labels", "boxes", "scores"):
+                assert torch.equal(getattr(got, name), getattr(wanted, name))
+
+
+def test_padding_to_multiples_makes_few_shapes() -> None:
+    batch = collate([sample(33, 65, 0), sample(40, 3, 1)], pad_to=32)
+    assert batch.images.shape == (2, 3, 64, 96)
+    assert not batch.mask[0, :33, :65].any()
+    assert batch.mask.sum() == 2 * 64 * 96 - 33 * 65 - 40 * 3
+    assert torch.equal(batch.boxes.rows, collate([sample(33, 65, 0), sample(40, 3, 1)]).boxes.rows)
+
+
+@pytest.mark.parametrize(("world", "parts"), [(1, 1), (2, 1), (1, 3), (2, 2)])
+def test_parts_of_a_step_are_cut_from_the_same_images(world: int, parts: int) -> None:
+    size = 12 // (world * parts)
+    ranks = [
+        Order(50, size, shuffle=True, seed=1, rank=rank, world=world, parts=parts).batches()
+        for rank in range(world)
+    ]
+    flat = [key for part in zip(*ranks, strict=True) for batch in part for key in batch]
+    whole = [key for batch in Order(50, 12, shuffle=True, seed=1).batches() for key in batch]
+    assert flat == whole
+    assert len(ranks[0]) % parts == 0
+
+
+def test_steps_of_one_aspect_ratio() -> None:
+    g = np.random.default_rng(0)
+    widths, heights = g.integers(100, 1000, 200), g.integers(100, 1000, 200)
+    groups = aspect_groups(widths, heights, 2)
+    assert groups is not None
+    assert (groups == (widths >= heights)).all()
+    orders = [
+        Order(200, 3, shuffle=True, seed=5, rank=rank, world=2, groups=groups) for rank in (0, 1)
+    ]
+    steps = [
+        [key.index for batch in step for key in batch]
+        for step in zip(*(order.batches() for order in orders), strict=True)
+    ]
+    flat = [index for step in steps for index in step]
+    assert sorted(flat[:200]) == list(range(200))
+    mixed = [number for number, step in enumerate(steps) if len(set(groups[step])) > 1]
+    # one step of what is left over of both groups, and the one that is filled up
+    assert len(mixed) <= 2
+    assert all(number >= len(steps) - 2 for number in mixed)
+    # upright and lying steps come mixed, not one after the other
+    assert len({int(groups[step[0]]) for step in steps[:10]}) == 2
+
+
+def test_grouping_keeps_the_order_within_a_group() -> None:
+    order, groups = np.array([5, 3, 1, 0, 4, 2]), np.array([0, 1, 0, 1, 1, 0])
+    assert together(order, groups, 2).tolist() == [5, 1, 3, 0, 2, 4]
+    assert aspect_groups(np.array([1]), np.array([1]), 1) is None
+
+
+def test_prefetching_changes_nothing(images: CocoDetection) -> None:
+    loader = make_loader(images, 2, shuffle=True)
+    for ahead, plain in zip(
+        prefetch(loader.epoch(1), torch.device("cpu")), loader.epoch(1), strict=True
+    ):
+        same(ahead, plain.to("cpu"))
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")
+def test_prefetching_to_a_gpu_changes_nothing(images: CocoDetection) -> None:
+    loader = make_loader(images, 2, shuffle=True)
+    for ahead, plain in zip(
+        prefetch(loader.epoch(1), torch.device("cuda", 0)), loader.epoch(1), strict=True
+    ):
+        assert ahead.images.device.type == "cuda"
+        same(ahead.copied("cpu"), plain.to("cuda").copied("cpu"))
