@@ -12,7 +12,8 @@ from detr_kernels.deform_attn.backend import interpreted
 # the interpreter's tests run in a process of their own, which test_interpreter.py starts
 collect_ignore = [] if interpreted() else ["deform_attn/test_triton.py"]
 
-NAMES = ("output", "grad value", "grad locations", "grad weights")
+# coordinates: locations, or fused offsets; scores: weights, or fused logits
+NAMES = ("output", "grad value", "grad coordinates", "grad scores", "grad reference")
 
 
 @dataclass(frozen=True)
@@ -87,6 +88,16 @@ CASES = [
     Case("no images", batch=0),
     Case("eleven points", points=11, levels=((3, 3),), queries=2),
     Case("twelve points", points=12, levels=((3, 3),), queries=2),
+    Case("three points", points=3, queries=2, heads=1, dim=16),
+    Case(
+        "wide heads, five levels",
+        dim=128,
+        heads=1,
+        batch=1,
+        queries=2,
+        points=8,
+        levels=((4, 3), (1, 1), (2, 5), (1, 2), (3, 1)),
+    ),
     Case("more rows than a block", batch=1, queries=23, heads=3, levels=((5, 4),)),
 ]
 

@@ -1,4 +1,10 @@
-"""What the forward and backward kernels share: launch sizes and bilinear corners."""
+"""What the forward and backward kernels share: launch sizes, levels and bilinear corners.
+
+A program is one warp. It takes BLOCK_R rows, a row being one (query, head) of one image, and of a
+level BLOCK_P points at a time. Those BLOCK_P * BLOCK_R samples lie point by point in one axis, J:
+arithmetic on [J] is spread over the warp's lanes, one sample to a lane, where a [rows, channels]
+tile would repeat it in every thread of a row.
+"""
 
 from typing import NamedTuple
 
@@ -8,54 +14,122 @@ from torch import Tensor
 
 from detr_kernels.errors import ArgumentError
 
+# one warp needs no barrier that waits; left to itself, ptxas now and then spills a register to fit
+# one more program on a multiprocessor
+OPTIONS = {"num_warps": 1, "maxnreg": 255}
+# a position in pixels where a sample reads nothing
+OUTSIDE = tl.constexpr(-9.0)
+# elements of one corner's tile, [J, D]: 32 a lane, fewer where pixels cannot be read 16 bytes at
+# a time and the addresses of the pieces would fill the registers
+TILE, NARROW_TILE = 1024, 256
+# row blocks that a program takes one after another once there are this many, so that neighbouring
+# queries, which look at the same pixels, meet in one L1 cache
+TILES, TILED_FROM = 4, 16384
+
 
 class Launch(NamedTuple):
-    """Grid and compile-time sizes of one launch. A row is one (query, head) of one image."""
+    """Grid, compile-time sizes and row blocks a program of one launch."""
 
     grid: tuple[int, int]
     constants: dict[str, int | bool]
-    num_warps: int
+    tiles: int
 
 
-def plan(value: Tensor, locations: Tensor, elements: int, num_warps: int) -> Launch:
-    """Rows a program takes: as many as make `elements` channels, padded to a power of two.
+def plan(value: Tensor, grouping: tuple[int, int, int, int, int], row_stride: int) -> Launch:
+    """Sizes of a launch for value [B, S, H, D] and samples grouped [B, Q, H, L, P].
 
-    Programs of one image are neighbours, so that its maps stay in the L2 cache.
+    row_stride: elements between a query and the next in the widest tensor of samples. Programs of
+    one image are neighbours, so that its maps stay in the L2 cache. Raises ArgumentError for more
+    images than a grid has rows.
     """
-    batch, pixels, heads, dim = value.shape
-    _, queries, _, levels, points, _ = locations.shape
+    dim = value.shape[-1]
+    batch, queries, heads, levels, points = grouping
     if batch > 65535:
         raise ArgumentError(f"value: expected at most 65535 images for the GPU, got {batch}")
-    block_d = triton.next_power_of_2(dim)
-    block_rows = max(1, min(elements // block_d, triton.next_power_of_2(queries * heads)))
-    largest = max(pixels * heads * dim, queries * heads * max(levels * points * 2, dim))
+    sizes = block_sizes(dim, value.element_size(), points)
+    blocks = triton.cdiv(queries * heads, sizes["BLOCK_R"])
+    tiles = TILES if batch * blocks >= TILED_FROM else 1
     return Launch(
-        grid=(triton.cdiv(queries * heads, block_rows), batch),
+        grid=(triton.cdiv(blocks, tiles), batch),
         constants={
             "H": heads,
             "D": dim,
             "L": levels,
             "P": points,
-            "UNROLL": points if points <= 8 else max(i for i in (1, 2, 4) if points % i == 0),
-            "BLOCK_R": block_rows,
-            "BLOCK_D": block_d,
-            # offsets inside one image fit 32 bits on every map met so far; beyond, they take 64
-            "WIDE": largest >= 2**31,
+            **sizes,
+            # offsets inside one image's samples fit 32 bits on every map met so far
+            "WIDE": queries * max(row_stride, heads * dim) >= 2**31,
         },
-        num_warps=num_warps,
+        tiles=tiles,
     )
 
 
-@triton.jit
-def axis_corners(location, size):
-    """One axis of a sample: near pixel, its far weight, and whether near and far pixel exist.
+def block_sizes(dim: int, element_size: int, points: int) -> dict[str, int]:
+    """Rows, points and channels of one corner's tile, from sizes that no image changes."""
+    block_d = triton.next_power_of_2(dim)
+    block_p = min(triton.next_power_of_2(points), 8)
+    tile = TILE if dim * element_size % 16 == 0 else NARROW_TILE
+    block_r = max(1, tile // (block_d * block_p))
+    return {"BLOCK_R": block_r, "BLOCK_P": block_p, "BLOCK_D": block_d}
 
-    location in 0..1 [R], size in pixels (scalar).
+
+def query_rows(tensor: Tensor) -> tuple[Tensor, int]:
+    """Samples' tensor [B, Q, ...] and the elements from one query to the next, over all images.
+
+    A slice of a wider linear layer's output is taken where it lies; other layouts are copied.
     """
-    extent = size.to(tl.float32)
-    # two pixels outside read zero as well as far outside, and the integer below cannot overflow
-    position = tl.minimum(tl.maximum(location * extent - 0.5, -2.0), extent + 1.0)
-    near = tl.floor(position)
-    far_weight = position - near
-    index = near.to(tl.int32)
-    return index, far_weight, (index >= 0) & (index < size), (index >= -1) & (index < size - 1)
+    batch, queries = tensor.shape[:2]
+    inner = tensor[0, 0]
+    if inner.is_contiguous():
+        if queries == 1:
+            return tensor, tensor.stride(0) if batch > 1 else inner.numel()
+        if batch == 1 or tensor.stride(0) == queries * tensor.stride(1):
+            return tensor, tensor.stride(1)
+    return tensor.contiguous(), inner.numel()
+
+
+@triton.jit
+def level_size(shapes_ptr, level, start, S):
+    """(h, w, first pixel, first of the next level, whether it lies within S) of one level.
+
+    Sizes that disagree with S must not send a load past the end: such a level becomes one pixel at
+    0, and its samples are to be moved outside it.
+    """
+    h = tl.load(shapes_ptr + level * 2)
+    w = tl.load(shapes_ptr + level * 2 + 1)
+    stop = start + h * w
+    exists = (h > 0) & (w > 0) & (stop <= S)
+    first = tl.where(exists, start, 0).to(tl.int32)
+    h = tl.where(exists, h, 1).to(tl.int32)
+    w = tl.where(exists, w, 1).to(tl.int32)
+    return h, w, first, stop, exists
+
+
+@triton.jit
+def axis_corners(position, size):
+    """One axis of samples: near pixel and the weights of the near and the far one.
+
+    position in pixels [J], size in pixels (scalar). The pair of pixels stays inside the map, and a
+    pixel's weight is a hat of width one around it: what lies outside the map gets none. So loads
+    need no masks. On a map one pixel long the far pixel weighs nothing.
+    """
+    near = _near(position, size)
+    distance = position - near
+    near_weight = tl.maximum(1.0 - tl.abs(distance), 0.0)
+    far_weight = tl.maximum(1.0 - tl.abs(distance - 1.0), 0.0)
+    return near.to(tl.int32), near_weight, tl.where(size > 1, far_weight, 0.0)
+
+
+@triton.jit
+def axis_slopes(position, size):
+    """Derivatives of both weights of `axis_corners` by the position, from the right at a pixel."""
+    distance = position - _near(position, size)
+    near = tl.where(distance < 0.0, 1.0, tl.where(distance < 1.0, -1.0, 0.0))
+    near = tl.where(distance < -1.0, 0.0, near)
+    far = tl.where(distance < 1.0, 1.0, tl.where(distance < 2.0, -1.0, 0.0))
+    return near, tl.where((distance < 0.0) | (size < 2), 0.0, far)
+
+
+@triton.jit
+def _near(position, size):
+    return tl.maximum(tl.minimum(tl.floor(position), size.to(tl.float32) - 2.0), 0.0)
