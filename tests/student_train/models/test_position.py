@@ -5,7 +5,9 @@ import torch
 
 from student_train.models.position import (
     inverse_sigmoid,
+    move_reference,
     sine_boxes,
+    sine_coordinates,
     sine_map,
     valid_ratio,
 )
@@ -29,6 +31,35 @@ def test_sine_map_does_not_see_padding() -> None:
     within = sine_map(mask_of(6, 9, (3, 4)), 16, 20.0, torch.float32)
     assert torch.equal(alone, within[:, :3, :4])
     assert within.isfinite().all()
+
+
+def test_sine_map_of_cell_centres() -> None:
+    # the first of four cells ends at 1/4 and has its centre at 1/8
+    ends = sine_map(mask_of(4, 4, (4, 4)), 8, 20.0, torch.float64)[0, 0, 0]
+    centres = sine_map(mask_of(4, 4, (4, 4)), 8, 20.0, torch.float64, offset=0.5)[0, 0, 0]
+    assert ends[0].item() == pytest.approx(math.sin(2 * math.pi / 4), abs=1e-5)
+    assert centres[0].item() == pytest.approx(math.sin(2 * math.pi / 8), abs=1e-5)
+
+
+def test_sine_coordinates_keep_their_order() -> None:
+    box = torch.tensor([[0.1, 0.2, 0.3, 0.4]], dtype=torch.float64)
+    cx, cy, w, h = sine_coordinates(box, 8).view(4, 4)
+    assert cx[0].item() == pytest.approx(math.sin(0.2 * math.pi))
+    assert h[1].item() == pytest.approx(math.cos(0.8 * math.pi))
+    assert torch.equal(sine_boxes(box, 8)[0], torch.cat((cy, cx, w, h)))
+
+
+def test_references_move_in_logit_space() -> None:
+    change = torch.tensor([[[0.5, -0.5, 0.25, 0.0]]])
+    box = move_reference(change, torch.full((1, 1, 4), 0.5), 1e-5)
+    torch.testing.assert_close(box, change.sigmoid())
+    # a point has no size: it is the change itself
+    point = move_reference(change, torch.tensor([[[0.2, 0.5]]]), 1e-5)
+    torch.testing.assert_close(point[0, 0, 1:], change.sigmoid()[0, 0, 1:])
+    torch.testing.assert_close(point[0, 0, 0].logit(), torch.tensor(0.2).logit() + 0.5)
+    # the smallest logit that a reference at the border has
+    border = move_reference(torch.zeros(1, 1, 4), torch.zeros(1, 1, 4), 1e-3)
+    torch.testing.assert_close(border, torch.full((1, 1, 4), 1 / 1001))
 
 
 def test_sine_boxes_order_is_y_x_w_h() -> None:

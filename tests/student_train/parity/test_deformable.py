@@ -57,7 +57,6 @@ def test_gradients_in_float64() -> None:
 @pytest.mark.parametrize(
     "name",
     [
-        HYBRID,
         "deformable_twostage_r50",
         "hdetr_tricks_r50",
         "hdetr_plain__swin_s",
