@@ -8,7 +8,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from detr_kernels import MultiScaleDeformableAttention
-from student_train.models.encoder import Tokens
+from student_train.models.encoder import Levels
 from student_train.models.heads import MLP, LayerHeads
 from student_train.models.output import Prediction
 from student_train.models.position import sine_boxes
@@ -51,7 +51,7 @@ class DeformableDecoderLayer(nn.Module):
         position: Tensor,
         reference: Tensor,
         memory: Tensor,
-        tokens: Tokens,
+        levels: Levels,
         blocked: Tensor | None,
     ) -> Tensor:
         """[B, Q, C] to the same shape.
@@ -63,7 +63,7 @@ class DeformableDecoderLayer(nn.Module):
         query = x + position
         seen, _ = self.self_attn(query, query, x, attn_mask=blocked, need_weights=False)
         x = self.norm2(x + self.dropout2(seen))
-        found = self.cross_attn(x + position, reference, memory, tokens.shapes, tokens.mask)
+        found = self.cross_attn(x + position, reference, memory, levels.shapes, levels.mask)
         x = self.norm1(x + self.dropout1(found))
         hidden = self.dropout3(F.relu(self.linear1(x)))
         return self.norm3(x + self.dropout4(self.linear2(hidden)))
@@ -111,7 +111,7 @@ class DeformableDecoder(RefiningDecoder):
         content: Tensor,
         reference: Tensor,
         memory: Tensor,
-        tokens: Tokens,
+        levels: Levels,
         heads: LayerHeads,
         blocked: Tensor | None = None,
         position: Tensor | None = None,
@@ -129,20 +129,20 @@ class DeformableDecoder(RefiningDecoder):
             prediction, place = self.predict(state, place, heads, 0)
             predictions.append(prediction)
         for layer in self.layers:
-            on_levels = _on_levels(place.reference, tokens)
+            on_levels = _on_levels(place.reference, levels)
             if self.query_position is not None:
                 encoded = sine_boxes(on_levels[:, :, 0], self.dim).to(state.dtype)
                 position = self.query_position(encoded)
             assert position is not None
-            state = layer(state, position, on_levels, memory, tokens, blocked)
+            state = layer(state, position, on_levels, memory, levels, blocked)
             prediction, place = self.predict(state, place, heads, len(predictions))
             predictions.append(prediction)
         return predictions
 
 
-def _on_levels(reference: Tensor, tokens: Tokens) -> Tensor:
+def _on_levels(reference: Tensor, levels: Levels) -> Tensor:
     """References [B, Q, 2 or 4] in 0..1 of the valid image as such of every padded level, [B, Q, L,
     2 or 4].
     """
-    scale = tokens.valid_ratios.repeat(1, 1, reference.shape[-1] // 2)
+    scale = levels.valid_ratios.repeat(1, 1, reference.shape[-1] // 2)
     return reference[:, :, None] * scale[:, None]

@@ -15,16 +15,14 @@ from detr_kernels import MultiScaleDeformableAttention
 from student_train.models.position import geometry_dtype, sine_map, valid_ratio
 
 
-@dataclass(frozen=True)
-class Tokens:
+@dataclass(frozen=True, kw_only=True)
+class Levels:
     """Feature maps flattened level by level, row by row. S is the number of cells of all levels
     together.
     """
 
     content: Tensor
     """[B, S, C]"""
-    position: Tensor
-    """[B, S, C], sine encoding plus the level's embedding"""
     mask: Tensor
     """[B, S] bool, True on padding"""
     shapes: tuple[tuple[int, int], ...]
@@ -33,37 +31,50 @@ class Tokens:
     """[B, L, 2], share (x, y) of every level that is not padding"""
 
 
-def flatten_maps(
+@dataclass(frozen=True, kw_only=True)
+class Tokens(Levels):
+    """Flattened maps for an encoder, whose cells know where they stand."""
+
+    position: Tensor
+    """[B, S, C], sine encoding plus the level's embedding"""
+
+
+def flatten_maps(maps: list[Tensor], mask: Tensor) -> Levels:
+    """Maps [B, C, H_l, W_l] and the batch's padding mask [B, H, W] as one sequence."""
+    masks = [_level_mask(x, mask) for x in maps]
+    dtype = geometry_dtype(maps[0])
+    return Levels(
+        content=torch.cat([x.flatten(2).transpose(1, 2) for x in maps], 1),
+        mask=torch.cat([each.flatten(1) for each in masks], 1),
+        shapes=tuple((x.shape[-2], x.shape[-1]) for x in maps),
+        valid_ratios=torch.stack([valid_ratio(each, dtype) for each in masks], 1),
+    )
+
+
+def place_maps(
     maps: list[Tensor],
     mask: Tensor,
     level_embedding: Tensor | None,
     temperature: float,
     offset: float = 0.0,
 ) -> Tokens:
-    """Maps [B, C, H_l, W_l] and the batch's padding mask [B, H, W] as one sequence of tokens.
+    """`flatten_maps`, and where each cell stands.
 
     `level_embedding` is [L, C]; it tells levels apart, where there are several. `temperature` and
     `offset` are those of the position encoding, see `sine_map`.
     """
     dtype = geometry_dtype(maps[0])
-    content, position, masks, shapes, ratios = [], [], [], [], []
+    position = []
     for level, x in enumerate(maps):
-        size = x.shape[-2:]
-        level_mask = F.interpolate(mask[:, None].float(), size=size)[:, 0].bool()
-        place = sine_map(level_mask, x.shape[1], temperature, dtype, offset).to(x.dtype)
-        content.append(x.flatten(2).transpose(1, 2))
-        place = place.flatten(1, 2)
+        place = sine_map(_level_mask(x, mask), x.shape[1], temperature, dtype, offset)
+        place = place.flatten(1, 2).to(x.dtype)
         position.append(place if level_embedding is None else place + level_embedding[level])
-        masks.append(level_mask.flatten(1))
-        shapes.append((int(size[0]), int(size[1])))
-        ratios.append(valid_ratio(level_mask, dtype))
-    return Tokens(
-        torch.cat(content, 1),
-        torch.cat(position, 1),
-        torch.cat(masks, 1),
-        tuple(shapes),
-        torch.stack(ratios, 1),
-    )
+    return Tokens(**vars(flatten_maps(maps, mask)), position=torch.cat(position, 1))
+
+
+def _level_mask(x: Tensor, mask: Tensor) -> Tensor:
+    """The nearest entries of a padding mask [B, H, W] for a map [B, C, h, w]: [B, h, w]."""
+    return F.interpolate(mask[:, None].float(), size=x.shape[-2:])[:, 0].bool()
 
 
 def cell_centres(tokens: Tokens) -> Tensor:
@@ -74,8 +85,8 @@ def cell_centres(tokens: Tokens) -> Tensor:
     centres = []
     for level, (height, width) in enumerate(tokens.shapes):
         y, x = torch.meshgrid(
-            torch.linspace(0.5, height - 0.5, height, dtype=ratios.dtype, device=ratios.device),
-            torch.linspace(0.5, width - 0.5, width, dtype=ratios.dtype, device=ratios.device),
+            torch.arange(height, dtype=ratios.dtype, device=ratios.device) + 0.5,
+            torch.arange(width, dtype=ratios.dtype, device=ratios.device) + 0.5,
             indexing="ij",
         )
         x = x.reshape(1, -1) / (ratios[:, None, level, 0] * width)

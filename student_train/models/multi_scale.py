@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from student_train.models.backbone import Backbone
 from student_train.models.config import DeformableConfig
 from student_train.models.decoder import DeformableDecoder
-from student_train.models.encoder import DeformableEncoder, Tokens, flatten_maps
+from student_train.models.encoder import DeformableEncoder, Tokens, place_maps
 from student_train.models.heads import LayerHeads
 from student_train.models.neck import Neck
 from student_train.models.queries import TwoStageQueries
@@ -46,7 +46,7 @@ class MultiScaleStudent(nn.Module):
         `mask` [B, H, W] is True on padding.
         """
         maps = self.neck(self.backbone(images))
-        tokens = flatten_maps(maps, mask, self.level_embedding, self.temperature, self.offset)
+        tokens = place_maps(maps, mask, self.level_embedding, self.temperature, self.offset)
         return self.encoder(tokens), tokens
 
     def start_as_official(self) -> None:

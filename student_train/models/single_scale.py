@@ -12,7 +12,7 @@ from student_train.models.backbone import Backbone
 from student_train.models.conditional_decoder import ConditionalDecoder
 from student_train.models.config import TransformerConfig
 from student_train.models.dense_encoder import DenseEncoder
-from student_train.models.encoder import Tokens, flatten_maps
+from student_train.models.encoder import Tokens, place_maps
 from student_train.models.heads import LayerHeads
 
 
@@ -77,5 +77,5 @@ class SingleScaleStudent(nn.Module):
         `mask` [B, H, W] is True on padding.
         """
         maps = [self.projection(each) for each in self.backbone(images)]
-        tokens = flatten_maps(maps, mask, None, self.temperature)
+        tokens = place_maps(maps, mask, None, self.temperature)
         return self.encoder(tokens), tokens

@@ -128,7 +128,7 @@ class Vidt(nn.Module):
         padding; the first of the layers is what the backbone's tokens say.
         """
         maps, tokens = self.backbone(images, mask)
-        memory = flatten_maps(self.neck(maps), mask, None, 10000.0)
+        memory = flatten_maps(self.neck(maps), mask)
         position = _project(self.project_position, self.backbone.det_pos_embed)
         position = position.expand(images.shape[0], -1, -1)
         reference = self.reference_points(position).to(geometry_dtype(images)).sigmoid()

@@ -1,7 +1,7 @@
 import pytest
 import torch
 
-from student_train.models.encoder import Tokens, cell_centres, flatten_maps
+from student_train.models.encoder import Tokens, cell_centres, place_maps
 from student_train.models.queries import TwoStageQueries, token_anchors
 
 
@@ -9,7 +9,7 @@ def tokens(valid: tuple[int, int] = (32, 32), size: tuple[int, int] = (32, 32)) 
     mask = torch.ones(1, *size, dtype=torch.bool)
     mask[0, : valid[0], : valid[1]] = False
     maps = [torch.zeros(1, 8, size[0] // s, size[1] // s) for s in (4, 8)]
-    return flatten_maps(maps, mask, torch.zeros(2, 8), 20.0)
+    return place_maps(maps, mask, torch.zeros(2, 8), 20.0)
 
 
 def test_anchors_are_cells_of_the_valid_image() -> None:
