@@ -13,6 +13,7 @@ import typer
 from rich.console import Console
 
 from box_store.errors import TeachDetrError, UsageError
+from student_train.cli_export import export
 from student_train.cli_results import evaluate, predict
 from student_train.terminal import Json, Overrides, open_console, print_json
 
@@ -115,6 +116,7 @@ def _rank() -> int:
 
 app.command("eval")(evaluate)
 app.command()(predict)
+app.command()(export)
 
 
 @app.command()

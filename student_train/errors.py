@@ -7,6 +7,7 @@
     │   └── ConfigError                one or more settings are wrong; lists all of them
     ├── RunError                       the run folder exists already, is missing, or does not fit
     ├── CheckpointError                a weights or checkpoint file cannot be read or does not fit
+    ├── ExportError                    a student has no form in another format, or came out wrong
     ├── NonFiniteLoss                  a loss became NaN or infinite; names the step and the parts
     └── Interrupted                    Ctrl-C or SIGTERM; the state was saved (exit code 130 or 143)
 """
@@ -35,6 +36,10 @@ class RunError(TeachDetrError):
 
 class CheckpointError(TeachDetrError):
     """A checkpoint or weights file that cannot be read, or holds something else."""
+
+
+class ExportError(TeachDetrError):
+    """A student that cannot be written in another format, or whose file detects something else."""
 
 
 class NonFiniteLoss(TeachDetrError):

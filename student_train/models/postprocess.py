@@ -35,15 +35,24 @@ def top_k(output: StudentOutput, sizes: Tensor, k: int) -> list[Detections]:
     Deformable DETR and its descendants). Softmax gives every query its most likely class, no-object
     left out (DETR, YOLOS).
     """
+    scores, labels, boxes = best(output, k)
+    height, width = sizes.to(boxes).unbind(-1)
+    scale = torch.stack((width, height, width, height), -1)[:, None]
+    found = (scores, labels, boxes * scale)
+    return [Detections(*parts) for parts in zip(*found, strict=True)]
+
+
+def best(output: StudentOutput, k: int) -> tuple[Tensor, Tensor, Tensor]:
+    """What `top_k` selects, as tensors of the whole batch.
+
+    Scores [B, k], logit indices [B, k] and corner boxes [B, k, 4] in 0..1 of each image.
+    """
     prediction = output.last
     scores, labels, query = _candidates(prediction, output.classification)
     values, index = scores.topk(min(k, scores.shape[1]), dim=1)
-    height, width = sizes.to(prediction.boxes).unbind(-1)
-    scale = torch.stack((width, height, width, height), -1)[:, None]
     place = query.gather(1, index)[..., None].expand(-1, -1, 4)
-    boxes = to_corners(prediction.boxes.gather(1, place)) * scale
-    found = (values, labels.gather(1, index), boxes)
-    return [Detections(*parts) for parts in zip(*found, strict=True)]
+    boxes = to_corners(prediction.boxes.gather(1, place))
+    return values, labels.gather(1, index), boxes
 
 
 def _candidates(prediction: Prediction, form: Form) -> tuple[Tensor, Tensor, Tensor]:

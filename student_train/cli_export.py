@@ -1,0 +1,70 @@
+"""The command `export`: a trained student as a file for other programs."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from box_store.errors import UsageError
+from student_train.terminal import Json, Weights, open_console, print_json, print_plain
+
+
+def export(
+    run: Annotated[Path, typer.Argument(help="Run folder, or a .safetensors file of a run.")],
+    onnx: Annotated[Path | None, typer.Option("--onnx", help="Write ONNX to this file.")] = None,
+    torch_export: Annotated[
+        Path | None, typer.Option("--torch-export", help="Write torch.export's .pt2 to this file.")
+    ] = None,
+    size: Annotated[
+        str | None,
+        typer.Option(help="Height x width in px to trace with; by default the evaluation size."),
+    ] = None,
+    dynamic: Annotated[
+        str, typer.Option(help="What may vary later: size (and batch), batch, or none.")
+    ] = "size",
+    tolerance: Annotated[
+        float, typer.Option(help="Largest difference of a score or a relative box side.")
+    ] = 1e-3,
+    weights: Weights = "best",
+    as_json: Json = False,
+) -> None:
+    """Write a student as ONNX or for torch.export, and check that the file detects the same."""
+    from student_train.export import export_student
+    from student_train.export.program import DYNAMIC
+    from student_train.predictor import load_student
+
+    if onnx is None and torch_export is None:
+        raise UsageError("nothing to write: give --onnx FILE or --torch-export FILE")
+    if dynamic not in DYNAMIC:
+        raise UsageError(f"--dynamic is one of {', '.join(DYNAMIC)}, got {dynamic!r}")
+    console = open_console(to_stderr=as_json)
+    student = load_student(run, weights)
+    augment = student.config.augment
+    whole = (augment.eval_short_side, augment.eval_long_side)
+    done = export_student(
+        student,
+        whole if size is None else _parse_size(size),
+        onnx=onnx,
+        torch_export=torch_export,
+        dynamic=next(kind for kind in DYNAMIC if kind == dynamic),
+        tolerance=tolerance,
+    )
+    if as_json:
+        print_json([each.to_json() for each in done])
+        return
+    for each in done:
+        print_plain(console, f"wrote     {each.path} ({each.format})")
+        free = {"size": "batch and size", "batch": "batch", "none": "nothing"}[each.dynamic]
+        print_plain(console, f"free      {free}" + (f": {each.note}" if each.note else ""))
+        print_plain(
+            console,
+            f"checked   largest difference {each.difference:.1e} on images of "
+            + ", ".join(each.checked),
+        )
+
+
+def _parse_size(text: str) -> tuple[int, int]:
+    sides = text.lower().split("x")
+    if len(sides) != 2 or not all(side.isdigit() and int(side) >= 32 for side in sides):
+        raise UsageError(f"--size is HEIGHTxWIDTH of at least 32x32, got {text!r}")
+    return int(sides[0]), int(sides[1])

@@ -1,0 +1,133 @@
+"""Trained students as files for other programs: ONNX and torch.export, each checked after writing.
+
+`export_student` does it all: the same weights, deformable attention written out in plain
+operations, batch and image size free where the student allows it.
+"""
+
+import json
+import platform
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from student_train.data.batch import MEAN, STD
+from student_train.errors import ExportError
+from student_train.export.check import Run, largest_difference
+from student_train.export.files import (
+    require_onnx,
+    run_onnx,
+    run_torch,
+    write_onnx,
+    write_torch,
+)
+from student_train.export.program import Detector, Dynamic, Example, Program, trace
+from student_train.predictor import TrainedStudent
+
+__all__ = ["Exported", "export_student"]
+
+
+@dataclass(frozen=True)
+class Exported:
+    """One file and how far its detections lie from the student's."""
+
+    path: Path
+    format: str
+    dynamic: Dynamic
+    note: str
+    checked: tuple[str, ...]
+    """the shapes of images that it was run on"""
+    difference: float
+    """largest difference of a score, or of a box side in image sides"""
+
+    def to_json(self) -> dict[str, Any]:
+        """For `--json`."""
+        return {**vars(self), "path": str(self.path), "checked": list(self.checked)}
+
+
+def export_student(
+    student: TrainedStudent,
+    size: tuple[int, int],
+    *,
+    onnx: Path | None = None,
+    torch_export: Path | None = None,
+    dynamic: Dynamic = "size",
+    tolerance: float = 1e-3,
+) -> list[Exported]:
+    """Write the files that are asked for and compare each with the student.
+
+    Args:
+        size: height and width in pixels of the batch to trace with.
+        tolerance: largest difference allowed, see `Exported.difference`.
+
+    Raises:
+        ExportError: the student cannot be exported, a package is missing, or a file that was
+            written detects something else.
+    """
+    if onnx is not None:
+        require_onnx()
+    example = Example.make(2, *size)
+    model = student.model.cpu().eval()
+    program = trace(model, student.config.model.top_k, example, dynamic)
+    about = describe(student, program)
+    examples = _examples(program, example)
+    original = Detector(model, student.config.model.top_k)
+    done = []
+    if torch_export is not None:
+        write_torch(program, torch_export, about)
+        done.append(("torch.export", torch_export, run_torch(torch_export)))
+    if onnx is not None:
+        write_onnx(program, example, onnx, about)
+        done.append(("ONNX", onnx, run_onnx(onnx)))
+    return [
+        _checked(kind, path, run, original, program, examples, tolerance)
+        for kind, path, run in done
+    ]
+
+
+def describe(student: TrainedStudent, program: Program) -> dict[str, str]:
+    """What a user of the file has to know, as text by key."""
+    return {
+        "producer": "teach-detr",
+        "student": student.config.model.family,
+        "weights": student.origin,
+        "dynamic": program.dynamic,
+        "classes": json.dumps(student.class_space.names),
+        "images": "RGB, float32, (x / 255 - mean) / std, top left, zero padding; mask True there",
+        "mean": json.dumps(MEAN),
+        "std": json.dumps(STD),
+        "boxes": "x1, y1, x2, y2 in 0..1 of each image without its padding",
+        "torch": torch.__version__,
+        "python": platform.python_version(),
+    }
+
+
+def _examples(program: Program, example: Example) -> list[Example]:
+    """The traced batch, and other ones as far as the program is free."""
+    batch, _, height, width = example.images.shape
+    others = {"none": [], "batch": [(batch + 1, height, width), (1, height, width)]}
+    others["size"] = [(batch + 1, height + 32, width), (1, height, width + 40)]
+    return [
+        example,
+        *(Example.make(*shape, seed=1 + at) for at, shape in enumerate(others[program.dynamic])),
+    ]
+
+
+def _checked(
+    kind: str,
+    path: Path,
+    run: Run,
+    original: Detector,
+    program: Program,
+    examples: list[Example],
+    tolerance: float,
+) -> Exported:
+    worst = max(largest_difference(original, run, example) for example in examples)
+    if not worst <= tolerance:
+        raise ExportError(
+            f"{path} was written, but it detects something else than the student: scores or boxes "
+            f"differ by {worst:.1e}, allowed are {tolerance:.0e}. Do not use it"
+        )
+    shapes = tuple(example.describe() for example in examples)
+    return Exported(path, kind, program.dynamic, program.note, shapes, worst)

@@ -1,0 +1,130 @@
+"""Traced students as files: ONNX and torch.export's own format, and running them again."""
+
+import importlib.util
+import json
+import os
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager, redirect_stdout
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from box_store.files import temporary_beside
+from student_train.errors import ExportError
+from student_train.export.check import Run
+from student_train.export.program import INPUTS, OUTPUTS, Example, Program, quiet
+
+ONNX_PACKAGES = ("onnx", "onnxscript", "onnxruntime")
+
+
+def require_onnx() -> None:
+    """Refuse at once what would fail after minutes of tracing.
+
+    Raises:
+        ExportError: a package is missing; the extra is named.
+    """
+    missing = [name for name in ONNX_PACKAGES if importlib.util.find_spec(name) is None]
+    if missing:
+        raise ExportError(
+            f"ONNX export needs {', '.join(missing)}, which is not installed: "
+            "pip install 'teach-detr[onnx]'"
+        )
+
+
+def write_onnx(program: Program, example: Example, path: Path, about: Mapping[str, str]) -> None:
+    """Write an ONNX file; `about` becomes its metadata.
+
+    Raises:
+        ExportError: an operation has no ONNX counterpart, or the file cannot be written.
+    """
+    import onnx
+
+    try:
+        with quiet(), _silent():
+            made = torch.onnx.export(
+                program.traced,
+                (example.images, example.mask),
+                dynamo=True,
+                input_names=list(INPUTS),
+                output_names=list(OUTPUTS),
+                verbose=False,
+            )
+        assert made is not None
+        model = made.model_proto
+    except Exception as error:
+        words = str(error).strip().splitlines() or [repr(error)]
+        raise ExportError(f"the student has no ONNX form: {words[-1]}") from None
+    _name_dimensions(model)
+    for key, value in about.items():
+        model.metadata_props.add(key=key, value=value)
+    _write(path, lambda target: onnx.save_model(model, str(target)))
+
+
+def _name_dimensions(model: Any) -> None:
+    """Call the free dimensions what they are; the tracer calls them s31."""
+    images, mask = (value.type.tensor_type.shape.dim for value in model.graph.input[:2])
+    free = ((images[0], "batch"), (images[2], "height"), (images[3], "width"))
+    same = ((mask[1], "height"), (mask[2], "width"))
+    names = {dim.dim_param: name for dim, name in (*free, *same) if dim.dim_param}
+    for value in (*model.graph.input, *model.graph.output):
+        for dimension in value.type.tensor_type.shape.dim:
+            if dimension.dim_param in names:
+                dimension.dim_param = names[dimension.dim_param]
+    # what was computed from the old names is worth less than an unambiguous file
+    del model.graph.value_info[:]
+
+
+def run_onnx(path: Path) -> Run:
+    """The file in onnxruntime on the CPU."""
+    import onnxruntime
+
+    options = onnxruntime.SessionOptions()
+    options.log_severity_level = 3
+    session = onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
+
+    def run(images: Tensor, mask: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        fed = dict(zip(INPUTS, (images.numpy(), mask.numpy()), strict=True))
+        scores, labels, boxes = (torch.from_numpy(x) for x in session.run(list(OUTPUTS), fed))
+        return scores, labels, boxes
+
+    return run
+
+
+def write_torch(program: Program, path: Path, about: Mapping[str, str]) -> None:
+    """Write torch.export's archive; `about` is in its extra file `teach_detr.json`.
+
+    Raises:
+        ExportError: the file cannot be written.
+    """
+    extra = {"teach_detr.json": json.dumps(dict(about))}
+
+    def save(target: Path) -> None:
+        with target.open("wb") as file, quiet():
+            torch.export.save(program.traced, file, extra_files=extra)
+
+    _write(path, save)
+
+
+def run_torch(path: Path) -> Run:
+    """The file, read again."""
+    with quiet(), path.open("rb") as file:
+        return torch.export.load(file).module()  # type: ignore[return-value]
+
+
+def _write(path: Path, save: Callable[[Path], object]) -> None:
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with temporary_beside(path) as (_, temporary):
+            save(temporary)
+        temporary.replace(path)
+    except OSError as error:
+        raise ExportError(f"cannot write {path}: {error.strerror or error}") from error
+
+
+@contextmanager
+def _silent() -> Iterator[None]:
+    """Drop what the exporter prints while it works."""
+    with Path(os.devnull).open("w") as nowhere, redirect_stdout(nowhere):
+        yield

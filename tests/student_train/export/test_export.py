@@ -1,0 +1,147 @@
+"""Exported students detect what the student detects, also at sizes that nobody traced."""
+
+import json
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+from torch import nn
+
+from box_store.categories import Categories, Category, ClassSpace
+from detr_kernels import MultiScaleDeformableAttention
+from student_train.errors import ExportError
+from student_train.export import export_student
+from student_train.export import files as export_files
+from student_train.export.attention import PlainDeformableAttention, with_plain_attention
+from student_train.export.check import largest_difference
+from student_train.export.files import run_onnx
+from student_train.export.program import Detector, Example, trace
+from student_train.models import build_student
+from student_train.models.dino import DinoConfig
+from student_train.predictor import TrainedStudent
+from student_train.presets import load_preset
+
+SPACE = ClassSpace("contiguous", Categories((Category(2, "cat"), Category(5, "dog"))))
+
+
+@pytest.fixture(scope="module")
+def student() -> TrainedStudent:
+    """A DINO of one layer each: what is exported does not depend on how well it detects."""
+    config = load_preset("dino-tiny")
+    assert isinstance(config.model, DinoConfig)
+    small = replace(
+        config.model, n_queries=8, top_k=6, n_classes=2, encoder_layers=1, decoder_layers=1
+    )
+    torch.manual_seed(0)
+    return TrainedStudent(build_student(small).eval(), replace(config, model=small), SPACE, "test")
+
+
+@pytest.mark.parametrize("coordinates", [2, 4])
+def test_plain_attention_equals_the_layer(coordinates: int):
+    torch.manual_seed(0)
+    layer = MultiScaleDeformableAttention(32, 4, 2, 3, backend="torch").eval()
+    for parameter in layer.parameters():
+        nn.init.normal_(parameter, std=0.3)
+    shapes = ((6, 5), (3, 2))
+    query, tokens = torch.randn(2, 7, 32), torch.randn(2, 36, 32)
+    reference = torch.rand(2, 7, 2, coordinates)
+    mask = torch.rand(2, 36) < 0.2
+    expected = layer(query, reference, tokens, shapes, mask)
+    found = PlainDeformableAttention(layer)(query, reference, tokens, shapes, mask)
+    torch.testing.assert_close(found, expected, atol=1e-5, rtol=1e-5)
+
+
+def test_the_student_itself_stays_as_it_is(student: TrainedStudent):
+    copy = with_plain_attention(student.model)
+    kinds = [type(module) for module in copy.modules()]
+    assert PlainDeformableAttention in kinds
+    assert MultiScaleDeformableAttention not in kinds
+    assert any(isinstance(m, MultiScaleDeformableAttention) for m in student.model.modules())
+
+
+@pytest.mark.slow
+def test_files_detect_the_same_at_other_sizes(student: TrainedStudent, tmp_path: Path):
+    pytest.importorskip("onnxscript")
+    onnx, torch_export = tmp_path / "s.onnx", tmp_path / "out" / "s.pt2"
+    done = export_student(student, (64, 80), onnx=onnx, torch_export=torch_export)
+    assert [each.format for each in done] == ["torch.export", "ONNX"]
+    for each in done:
+        assert each.dynamic == "size"
+        assert each.checked == ("2 x 3 x 64 x 80", "3 x 3 x 96 x 80", "1 x 3 x 64 x 120")
+        assert each.difference < 1e-4
+    import onnxruntime
+
+    session = onnxruntime.InferenceSession(str(onnx), providers=["CPUExecutionProvider"])
+    assert [tuple(i.shape) for i in session.get_inputs()] == [
+        ("batch", 3, "height", "width"), ("batch", "height", "width"),
+    ]  # fmt: skip
+    about = session.get_modelmeta().custom_metadata_map
+    assert json.loads(about["classes"]) == ["cat", "dog"]
+    # padding decides: without its mask the second image is another one
+    example = Example.make(2, 64, 80)
+    scores = run_onnx(onnx)(example.images, example.mask)[0]
+    unpadded = run_onnx(onnx)(example.images, torch.zeros_like(example.mask))[0]
+    assert torch.equal(scores[0], unpadded[0])
+    assert not torch.allclose(scores[1], unpadded[1])
+
+
+def test_a_program_that_detects_something_else_is_refused(
+    student: TrainedStudent, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    original = Detector(student.model, 6)
+
+    def wrong(images: torch.Tensor, mask: torch.Tensor):
+        scores, labels, boxes = original(images, mask)
+        return scores, labels, boxes + 0.01
+
+    monkeypatch.setattr("student_train.export.write_torch", lambda *_: None)
+    monkeypatch.setattr("student_train.export.run_torch", lambda _: wrong)
+    monkeypatch.setattr("student_train.export.trace", lambda *_: FAKE)
+    with pytest.raises(ExportError, match=r"differ by 1.0e-02, allowed are 1e-03. Do not use it"):
+        export_student(student, (64, 64), torch_export=tmp_path / "s.pt2")
+
+
+class FAKE:
+    dynamic = "none"
+    note = ""
+
+
+def test_near_ties_may_change_places(student: TrainedStudent):
+    scores = torch.tensor([[0.9, 0.5, 0.5, 0.1]])
+    labels = torch.tensor([[0, 1, 0, 1]])
+    boxes = torch.rand(1, 4, 4)
+    order = [0, 2, 1, 3]
+    example = Example.make(1, 32, 32)
+
+    def one(*_: torch.Tensor):
+        return scores, labels, boxes
+
+    def other(*_: torch.Tensor):
+        return scores[:, order] + 1e-7, labels[:, order], boxes[:, order]
+
+    assert largest_difference(one, other, example) < 1e-6
+    assert largest_difference(one, lambda *_: (scores, labels, boxes[:, order]), example) > 1e-3
+
+
+def test_what_cannot_vary_is_fixed_and_said(monkeypatch: pytest.MonkeyPatch):
+    class Stubborn(nn.Module):
+        """Runs on batches of two only."""
+
+        def forward(self, images: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
+            if images.shape[0] != 2:
+                raise ValueError("two images, please")
+            return images.mean((1, 2, 3)) + mask.sum()
+
+    monkeypatch.setattr(
+        "student_train.export.program.best", lambda output, k: (output, output, output)
+    )
+    program = trace(Stubborn(), 1, Example.make(2, 32, 32), "batch")
+    assert program.dynamic == "none"
+    assert "batch" in program.note
+
+
+def test_missing_packages_are_named(student, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(export_files, "ONNX_PACKAGES", ("onnx", "no_such_package"))
+    with pytest.raises(ExportError, match=r"needs no_such_package.*teach-detr\[onnx\]"):
+        export_student(student, (64, 64), onnx=tmp_path / "s.onnx")
