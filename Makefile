@@ -2,7 +2,7 @@
 # make test   the tests                                                              (ARGS="-k name" narrows them)
 # make check  lint, format, types, the import contract
 # make bench  kernel and training-step benchmarks on this machine
-# make gpu    GPU tests and benchmarks with the machine's own torch, no network needed; results in docs/gpu
+# make gpu    verification, tests and benchmarks on a GPU with the machine's own torch, no network needed; results in docs/gpu
 
 PYTHON ?= python3
 BIN := .venv/bin
@@ -38,11 +38,20 @@ bench: $(INSTALLED)
 	$(BIN)/python -m detr_kernels.bench
 	$(BIN)/student-train bench
 
-# a GPU node brings its own torch and may have no network, so nothing is installed here and the sources run in place
+# a GPU node brings its own torch and may have no network, so nothing is installed here and the sources run in place;
+# a part that fails does not stop the others: every screen is kept as GPU_OUT/PART.txt, and the end names what failed
 GPU_OUT ?= docs/gpu
 gpu: export PYTHONPATH := $(CURDIR):$(CURDIR)/kernels:$(CURDIR)/pipelines:$(PYTHONPATH)
 gpu:
-	@mkdir -p $(GPU_OUT)
-	$(PYTHON) -m pytest -m gpu -q -p no:cacheprovider tests/detr_kernels tests/student_train $(ARGS)
-	$(PYTHON) -m detr_kernels.bench --out $(GPU_OUT)/kernel.json
-	$(PYTHON) -m student_train.cli bench --preset dino-r50-4scale --out $(GPU_OUT)/step.json
+	@mkdir -p $(GPU_OUT) && rm -f $(GPU_OUT)/failed.txt
+	@part() { \
+	    name=$$1; shift; echo; echo "== $$name: $$*"; \
+	    { "$$@" 2>&1 || echo "$$name" >> $(GPU_OUT)/failed.txt; } | tee $(GPU_OUT)/$$name.txt; \
+	}; \
+	part check $(PYTHON) -m detr_kernels.check --out $(GPU_OUT)/check.json; \
+	part tests $(PYTHON) -m pytest -m gpu -q -p no:cacheprovider tests/detr_kernels tests/student_train $(ARGS); \
+	part kernels $(PYTHON) -m detr_kernels.bench --out $(GPU_OUT)/kernels.json $(BENCH_ARGS); \
+	part step $(PYTHON) -m student_train.cli bench --preset dino-r50-4scale --out $(GPU_OUT)/step.json; \
+	echo; if [ -s $(GPU_OUT)/failed.txt ]; then \
+	    echo "failed: $$(tr '\n' ' ' < $(GPU_OUT)/failed.txt)(see $(GPU_OUT)/the .txt files there)"; exit 1; \
+	fi; echo "everything passed; results in $(GPU_OUT)"

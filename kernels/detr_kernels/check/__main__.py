@@ -63,7 +63,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def _outcomes(device: torch.device) -> Iterator[Outcome]:
     if interpreted():
-        yield from run([*number_checks(device, "triton")])
+        obstacle = _interpreter_obstacle()
+        if obstacle:
+            yield Outcome("kernels", "skipped", obstacle, 0.0)
+        else:
+            yield from run([*number_checks(device, "triton")])
         return
     backend = choose_backend(device)[0]
     yield from run([*number_checks(device, backend), *torch_checks(device, backend)])
@@ -71,6 +75,24 @@ def _outcomes(device: torch.device) -> Iterator[Outcome]:
         yield from run([*gpu_checks(device, backend)])
     else:
         yield from _under_interpreter()
+
+
+def _interpreter_obstacle() -> str:
+    """Why the interpreter itself does not work here, or nothing: some pairs of triton and NumPy."""
+    import numpy
+    import triton
+    from triton.runtime.errors import InterpreterError
+
+    from detr_kernels.bench import ceiling_kernels
+
+    try:
+        ceiling_kernels.read(torch.zeros(ceiling_kernels.READ_BLOCK), torch.zeros(1))
+    except InterpreterError as error:
+        return (
+            f"the interpreter of triton {triton.__version__} fails on a plain loop, with NumPy "
+            f"{numpy.__version__}: {error}"
+        )
+    return ""
 
 
 def _under_interpreter() -> Iterator[Outcome]:

@@ -81,7 +81,14 @@ def _backward(
     if backend == "triton":
         from detr_kernels.deform_attn import triton_backward
 
-        return triton_backward.backward(grad_output, value, shapes, locations, weights)
+        return triton_backward.backward(
+            grad_output,
+            value,
+            shapes,
+            locations,
+            weights,
+            deterministic=torch.are_deterministic_algorithms_enabled(),
+        )
     exact = locations.dtype
     grad_value, grad_locations, grad_weights = cpu.backward(
         grad_output.to(exact), value.to(exact), shape_pairs(shapes), locations, weights
