@@ -17,7 +17,7 @@ from student_train.errors import ConfigError, RunError
 from student_train.evaluate import Evaluation
 from student_train.inputs import Inputs, make_inputs, open_split, train_source
 from student_train.models import build_student
-from student_train.models.official import load_official, read_checkpoint
+from student_train.models.official import load_official, read_checkpoint, translate
 from student_train.overrides import Layer, Resolved, as_text, merge, settings
 from student_train.predictor import load_student
 from student_train.progress import ProgressLine
@@ -149,7 +149,7 @@ def initialise(model: nn.Module, source: Path) -> InitReport:
         return load_matching(model, load_weights(source)[0])
     if source.suffix == ".pt" and is_state(source):
         return load_matching(model, state_weights(read_state(source)))
-    found = load_official(model, read_checkpoint(source), strict=False)
+    found = load_official(model, translate(read_checkpoint(source)).state, strict=False)
     return InitReport(
         found.loaded, tuple(found.missing), tuple(found.unexpected), tuple(found.misshapen)
     )

@@ -32,8 +32,14 @@ class DinoConfig(DeformableConfig):
     """detections kept for every image when evaluating"""
     temperature: float = 20.0
     """of the image's position encoding"""
+    position_offset: float = 0.0
+    """what the image's positions are counted from: 0 the cells' far borders (official), 0.5 their
+    centres (detrex)"""
+    box_eps: float = 1e-3
+    """bound of the logits that predicted boxes are measured from (mmdet: 1e-5); that of the refined
+    ones is 1e-3 everywhere"""
     share_heads: bool = True
-    """one pair of heads for all decoder layers (official), or one for each (detrex)"""
+    """one pair of heads for all decoder layers (official), or one for each (detrex, mmdet)"""
     dn_number: int = 100
     """from 50 on: denoising queries of either kind an image, roughly; below 50: half the count of
     groups, each of which holds every target twice (as official); 0 switches denoising off"""
@@ -49,6 +55,8 @@ class DinoConfig(DeformableConfig):
             problems.append(f"dn_label_noise must lie in 0..2, not {self.dn_label_noise}")
         if self.dn_number < 0 or self.dn_box_noise < 0:
             problems.append("dn_number and dn_box_noise must not be negative")
+        if not 0 < self.box_eps < 0.5:
+            problems.append(f"box_eps must lie in 0..0.5, not {self.box_eps}")
         if self.temperature <= 0:
             problems.append(f"temperature must be above 0, not {self.temperature}")
         return problems
@@ -58,7 +66,7 @@ class Dino(MultiScaleStudent):
     """Mixed query selection, denoising queries, and a decoder that looks forward twice."""
 
     def __init__(self, config: DinoConfig) -> None:
-        super().__init__(config, config.temperature, offset=0.0)
+        super().__init__(config, config.temperature, config.position_offset)
         self.config = config
         self.queries = TwoStageQueries(config.n_queries, config.dim, config.n_classes)
         self.decoder = DeformableDecoder(
@@ -71,6 +79,7 @@ class Dino(MultiScaleStudent):
             box_position=True,
             eps=1e-3,
         )
+        self.decoder.box_eps = config.box_eps
         self.heads = LayerHeads(
             config.dim, config.n_classes, config.decoder_layers, config.share_heads
         )

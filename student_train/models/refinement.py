@@ -32,7 +32,8 @@ class RefiningDecoder(nn.Module):
     - `norm`: a LayerNorm, shared by all layers, before the heads. Boxes are refined from the raw
       state and predicted from the normed one, as in DINO's and DAB-DETR's code. Without it both
       are the same.
-    - `eps` bounds the logits of references, see `inverse_sigmoid`.
+    - `eps` bounds the logits of references, see `inverse_sigmoid`; `box_eps` does where predicted
+      boxes are measured from them. They are the same, save in mmdet.
     """
 
     def __init__(
@@ -42,6 +43,7 @@ class RefiningDecoder(nn.Module):
         self.n_predictions = n_predictions
         self.refinement = refinement
         self.eps = eps
+        self.box_eps = eps
         self.norm = nn.LayerNorm(dim) if norm else None
 
     def predict(
@@ -53,7 +55,7 @@ class RefiningDecoder(nn.Module):
         dtype = place.start.dtype
         normed = state if self.norm is None else self.norm(state)
         change = heads.locate(index, normed).to(dtype)
-        boxes = move_reference(change, place.start, self.eps)
+        boxes = move_reference(change, place.start, self.box_eps)
         prediction = Prediction(heads.classify(index, normed).to(dtype), boxes)
         if self.refinement == "none" or index == self.n_predictions - 1:
             return prediction, place

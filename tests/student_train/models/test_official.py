@@ -180,7 +180,7 @@ def test_files_without_weights(tmp_path: Path, content: object) -> None:
     [
         (("label_enc.weight", "refpoint_embed.weight"), "dn_detr"),
         (("transformer.pos_trans.weight",), "deformable_detr"),
-        (("backbone.det_token",), "yolos"),
+        (("backbone.det_token", "backbone.cls_token"), "yolos"),
     ],
 )
 def test_families(keys: tuple[str, ...], family: str) -> None:
