@@ -321,3 +321,14 @@ def test_weights_that_do_not_fit_are_refused(tmp_path) -> None:
 def test_settings_that_cannot_be_used(changes: dict, message: str) -> None:
     with pytest.raises(ConfigError, match=message):
         replace(TINY, **changes)
+
+
+def test_half_precision_comes_close(padded) -> None:
+    student, batch = tiny().eval(), padded(SIZES)
+    with torch.no_grad():
+        exact = student(*batch).last
+        with torch.autocast("cpu", torch.bfloat16):
+            rough = student(*batch).last
+    assert rough.logits.dtype == rough.boxes.dtype == torch.float32
+    assert (rough.logits - exact.logits).abs().mean() < 0.05 * exact.logits.abs().mean()
+    assert (rough.boxes - exact.boxes).abs().mean() < 0.02
