@@ -194,6 +194,9 @@ class TrainConfig:
     """auto, cpu, cuda or cuda:N."""
     amp: Literal["auto", "bf16", "off"] = "auto"
     """Mixed precision of the forward pass; auto is bf16 on a GPU that has it, off elsewhere."""
+    compile: Literal["off", "backbone", "model"] = "off"
+    """torch.compile of the backbone, or of backbone and transformer (model); best with data.pad_to.
+    """
     threads: int | None = None
     """Threads of the training process on a CPU; by default what PyTorch chooses."""
 
@@ -222,6 +225,7 @@ OPERATIONAL = frozenset(
         "keep_last",
         "log_every",
         "device",
+        "compile",
         "threads",
     }
 )

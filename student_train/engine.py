@@ -11,13 +11,15 @@ from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
 from student_train.checkpoint import save_weights
+from student_train.compiling import compile_parts
 from student_train.config import TrainConfig, as_plain
-from student_train.data import Batch
+from student_train.data import Batch, prefetch
 from student_train.errors import CheckpointError, Interrupted, NonFiniteLoss
 from student_train.evaluate import Evaluation, evaluate_model
 from student_train.inputs import Inputs
 from student_train.interrupt import Stopped, StopRequest
-from student_train.losses import Criterion, Losses, NonFinitePrediction
+from student_train.losses import Criterion, Losses, NonFinitePrediction, Totals
+from student_train.models.output import StudentOutput
 from student_train.optim import WeightAverage, clip_gradients, lr_factor, make_optimizer, set_lr
 from student_train.progress import ProgressLine
 from student_train.recorder import Recorder
@@ -62,6 +64,7 @@ class Trainer:
         self.criterion = Criterion(config.loss)
         self.position = Position()
         self.evaluation: Evaluation | None = None
+        compile_parts(self.model, config.compile)
         self.wrapped: nn.Module = self.model
         if runtime.world.size > 1:
             gpus = [runtime.device.index] if runtime.device.type == "cuda" else None
@@ -71,6 +74,7 @@ class Trainer:
         if config.steps is not None:
             self.total_steps = min(self.total_steps, config.steps)
         self._trainable = [p for p in self.model.parameters() if p.requires_grad]
+        self._failure = ""
         self.recorder = Recorder(
             config, folder, runtime, progress, self.steps_per_epoch, self.total_steps
         )
@@ -89,7 +93,7 @@ class Trainer:
             if self.average is not None:
                 self.average.load_state_dict(state["average"])
             self.position = Position(**state["position"])
-            # by rank; after a step that only one process saw fail, by that one alone
+            # by rank
             intervals = state["intervals"]
             if len(intervals) == world.size:
                 self.recorder.load_state_dict(intervals[world.rank])
@@ -104,15 +108,14 @@ class Trainer:
             )
         return note.strip()
 
-    def save(self, intervals: Sequence[Mapping[str, Any]] | None = None) -> None:
-        """Save a state, by the first process; all must call, or give what `intervals` gathers.
+    def save(self) -> None:
+        """Save a state, by the first process; all must call.
 
         Raises:
             CheckpointError: it cannot be written; the states before it are kept.
         """
         world = self.runtime.world
-        if intervals is None:
-            intervals = world.gather([self.recorder.state_dict()])
+        intervals = world.gather([self.recorder.state_dict()])
         if not world.is_first:
             return
         self.recorder.sync()
@@ -123,7 +126,7 @@ class Trainer:
                 "optimizer": self.optimizer.state_dict(),
                 "average": self.average.state_dict() if self.average is not None else None,
                 "position": dict(vars(self.position)),
-                "intervals": list(intervals),
+                "intervals": intervals,
                 "processes": world.size,
                 "config": as_plain(self.config),
             },
@@ -180,7 +183,8 @@ class Trainer:
         n_parts = self.config.optim.accumulate
         while self.position.step < self.total_steps:
             epoch, done = divmod(self.position.step, self.steps_per_epoch)
-            batches = self.inputs.train_batches(epoch, done * n_parts)
+            loaded = self.inputs.train_batches(epoch, done * n_parts)
+            batches = prefetch(loaded, self.runtime.device)
             for _ in range(min(self.steps_per_epoch - done, self.total_steps - self.position.step)):
                 with self.recorder.waiting():
                     parts = [next(batches) for _ in range(n_parts)]
@@ -191,40 +195,55 @@ class Trainer:
 
         The gradient's norm before clipping (0-d), and the signal to stop for, or 0.
         """
+        device = self.runtime.device
         self.model.train()
         self.runtime.seed_step(self.config.seed, "step", self.position.step)
-        broken = torch.zeros((), device=self.runtime.device)
+        supervisions = [
+            self.criterion.supervise(batch.truth, batch.teachers, self._epoch) for batch in batches
+        ]
+        # each part is divided by the counts of all of them: the gradient is the whole batch's
+        totals = self.criterion.totals(supervisions, device)
+        broken = torch.zeros((), device=device)
         seen: list[Losses] = []
-        for index, batch in enumerate(batches):
+        for index, (batch, part) in enumerate(zip(batches, totals, strict=True)):
             with self._gradients_wait(index < len(batches) - 1):
-                losses = self._losses(batch.to(self.runtime.device))
-                (losses.total / len(batches)).backward()
+                losses = self._losses(batch.to(device), part)
+                losses.total.backward()
             broken += (~losses.total.detach().isfinite()).float()
             seen.append(losses)
         norm = clip_gradients(self._trainable, self.config.optim.clip)
         broken += (~norm.isfinite()).float()
         # every process must take the same branch; this is the step's one wait for the device
-        mine = torch.stack((broken, broken.new_tensor(float(stop.signal_number))))
-        n_broken, signal_number = self.runtime.world.max(mine).tolist()
+        signal = torch.full((), float(stop.signal_number), device=device)
+        n_broken, signal_number = self.runtime.world.max(torch.stack((broken, signal))).tolist()
         if n_broken:
-            self._stop_non_finite(_broken_parts(seen))
+            self._stop_non_finite(seen)
         self.optimizer.step()
         self.optimizer.zero_grad(set_to_none=True)
         if self.average is not None:
             self.average.update(self.model)
         for losses in seen:
-            self.recorder.add(losses.names, losses.values)
+            # parts add up to the step's loss, and the recorder takes means
+            self.recorder.add(losses.names, losses.values * len(seen))
         return norm, int(signal_number)
 
-    def _losses(self, batch: Batch) -> Losses:
-        epoch = self.position.step / self.steps_per_epoch
-        supervisions = self.criterion.supervise(batch.truth, batch.teachers, epoch)
+    @property
+    def _epoch(self) -> float:
+        return self.position.step / self.steps_per_epoch
+
+    def _losses(self, batch: Batch, totals: Totals) -> Losses:
+        supervisions = self.criterion.supervise(batch.truth, batch.teachers, self._epoch)
         with self.runtime.autocast():
             output = self.wrapped(batch.images, batch.mask, batch.truth)
         try:
-            return self.criterion(output, supervisions)
+            return self.criterion(output, supervisions, totals)
         except NonFinitePrediction as error:
-            self._stop_non_finite(str(error))
+            self._failure = (
+                f"the student predicted NaN or infinity in {error.where} for "
+                f"{self.inputs.train.describe(batch.image_ids[error.image])}."
+            )
+            # the other processes wait for gradients of this one: send what tells them to stop
+            return unusable(output)
 
     def _gradients_wait(self, wait: bool) -> AbstractContextManager[object]:
         """Let the gradients of all but the last part stay on their own process."""
@@ -232,12 +251,15 @@ class Trainer:
             return self.wrapped.no_sync()
         return contextlib.nullcontext()
 
-    def _stop_non_finite(self, what: str) -> NoReturn:
+    def _stop_non_finite(self, seen: Sequence[Losses]) -> NoReturn:
         """Keep the state before this step, unless the forward pass has spoilt it, and stop."""
-        kept = all(bool(tensor.isfinite().all()) for tensor in self.model.state_dict().values())
+        # all processes are here, and those that know an image say so first
+        failures = [each for each in self.runtime.world.gather([self._failure]) if each]
+        what = " ".join(dict.fromkeys(failures)) or _broken_parts(seen)
+        mine = all(bool(tensor.isfinite().all()) for tensor in self.model.state_dict().values())
+        kept = all(self.runtime.world.gather([mine]))
         if kept:
-            # the other processes may not know yet: nothing may wait for them
-            self.save([self.recorder.state_dict()])
+            self.save()
         at, newest = self.position.step, self.states.newest()
         state = f"{newest} holds the weights before it. " if newest else ""
         raise NonFiniteLoss(
@@ -306,7 +328,19 @@ class Trainer:
         save_weights(self.folder.best, model.state_dict(), about)
 
 
-def _broken_parts(seen: list[Losses]) -> str:
+def unusable(output: StudentOutput) -> Losses:
+    """A loss of NaN that reaches every parameter that a real one reaches."""
+    predictions = [*output.layers, *(output.one_to_many or [])]
+    if output.proposals is not None:
+        predictions.append(output.proposals)
+    if output.denoising is not None:
+        predictions += output.denoising.layers
+    total = sum(each.logits.float().sum() + each.boxes.float().sum() for each in predictions)
+    nothing = torch.zeros(0, device=output.last.boxes.device)
+    return Losses(torch.as_tensor(total) * float("nan"), (), nothing)
+
+
+def _broken_parts(seen: Sequence[Losses]) -> str:
     """Which parts of a step's losses are not finite."""
     parts = [name for losses in seen for name, v in losses.parts.items() if not v.isfinite()]
     if not parts:

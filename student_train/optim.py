@@ -110,10 +110,14 @@ class WeightAverage:
         """Take one step of the average towards `model`."""
         decay = min(self.decay, (1 + self.n_updates) / (10 + self.n_updates))
         self.n_updates += 1
-        for mine, theirs in zip(self.model.parameters(), model.parameters(), strict=True):
-            mine.lerp_(theirs, 1 - decay)
-        for mine, theirs in zip(self.model.buffers(), model.buffers(), strict=True):
-            mine.copy_(theirs)
+        # one launch for all tensors of a kind, where there would be hundreds
+        mine: list[Tensor] = list(self.model.parameters())
+        theirs: list[Tensor] = list(model.parameters())
+        torch._foreach_lerp_(mine, theirs, 1 - decay)  # type: ignore[attr-defined]
+        # statistics are averages already: averaged again, they would keep the initial values longer
+        copies = list(self.model.buffers())
+        if copies:
+            torch._foreach_copy_(copies, list(model.buffers()))  # type: ignore[attr-defined]
 
     def state_dict(self) -> dict[str, object]:
         """For `load_state_dict`."""

@@ -141,6 +141,11 @@ class CocoDetection(Dataset[Loaded]):
         """As the annotation file has it."""
         return self._table.file_name(index)
 
+    def describe(self, image_id: int) -> str:
+        """An image as people look for it: file name and id."""
+        index = self._table.index_of(image_id)
+        return f"image {image_id}" if index is None else f"{self.file_name(index)} (id {image_id})"
+
     def _load(self, key: Key) -> Sample:
         index = key.index
         image_id = int(self._table.image_ids[index])

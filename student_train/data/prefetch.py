@@ -11,11 +11,11 @@ def prefetch(batches: Iterator[Batch], device: torch.device) -> Iterator[Batch]:
     """The same batches on a device. On a GPU the next one is copied while this one is computed.
 
     The copy runs on a stream of its own, from pinned memory, so neither the host nor the step waits
-    for it.
+    for it. Images stay bytes until `Batch.to` makes numbers of them.
     """
     if device.type != "cuda":
         for batch in batches:
-            yield batch.to(device)
+            yield batch.copied(device)
         return
     stream = torch.cuda.Stream(device)
     coming = _send(next(batches, None), device, stream)
@@ -27,7 +27,7 @@ def prefetch(batches: Iterator[Batch], device: torch.device) -> Iterator[Batch]:
             tensor.record_stream(current)
         ready = coming
         coming = _send(next(batches, None), device, stream)
-        yield ready.to(device)
+        yield ready
 
 
 def _send(batch: Batch | None, device: torch.device, stream: torch.cuda.Stream) -> Batch | None:

@@ -81,10 +81,7 @@ class Criterion:
         return supervise(self.config, truth, teachers, epoch)
 
     def totals(self, parts: Sequence[Sequence[Supervision]], device: torch.device) -> list[Totals]:
-        """What every part of a step is to be divided by: for `__call__`, one entry a part.
-
-        Pass boxes that lie on the host: a softmax classifier has to look at their scores.
-        """
+        """What every part of a step is to be divided by: for `__call__`, one entry a part."""
         return totals_of(parts, device, weights=self.config.classification == "softmax")
 
     def __call__(

@@ -40,13 +40,17 @@ def totals_of(
 ) -> list[Totals]:
     """The totals of every part of a step on this rank, one collective operation for all.
 
-    weights: sum the boxes' weights too, which needs them on the host; otherwise that column is 0.
-    All parts and all ranks must have supervisions of the same names.
+    weights: sum the boxes' weights too; otherwise that column is 0. All parts and all ranks must
+    have supervisions of the same names.
     """
     # built on the host: a tensor made on the device from a list would wait for the device
     own = torch.tensor(
-        [[_counts(each, weights) for each in part] for part in parts], dtype=torch.float64
+        [[_counts(each) for each in part] for part in parts], dtype=torch.float64
     ).to(device, non_blocking=True)  # [parts, supervisions, 3]
+    if weights:
+        own[..., 1] = torch.stack(
+            [torch.stack([_weight(each, device) for each in part]) for part in parts]
+        )
     mine, ranks = own.sum(0), 1
     whole = mine
     if dist.is_available() and dist.is_initialized():
@@ -60,10 +64,12 @@ def totals_of(
     return [Totals(names, part, whole, 1 / ranks) for part in own.unbind()]
 
 
-def _counts(supervision: Supervision, weights: bool) -> tuple[float, float, float]:
-    known = [each for each in supervision.targets if each is not None]
-    total = 0.0
-    if weights and known:
-        scores = torch.cat([each.scores for each in known])
-        total = float((scores.double() ** supervision.power).sum()) * supervision.repeat
-    return float(supervision.n_boxes), total, float(len(known))
+def _counts(supervision: Supervision) -> tuple[float, float, float]:
+    known = sum(each is not None for each in supervision.targets)
+    return float(supervision.n_boxes), 0.0, float(known)
+
+
+def _weight(supervision: Supervision, device: torch.device) -> Tensor:
+    known = [each.scores for each in supervision.targets if each is not None]
+    scores = torch.cat([torch.zeros(0, device=device), *known]).double()
+    return (scores**supervision.power).sum() * supervision.repeat

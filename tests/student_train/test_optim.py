@@ -100,6 +100,22 @@ def test_the_average_follows_the_weights_and_comes_back():
     assert not average.model.weight.requires_grad
 
 
+def test_statistics_are_copied_not_averaged():
+    model = nn.Sequential(nn.Linear(2, 2), nn.BatchNorm1d(2))
+    average = WeightAverage(model, decay=0.998)
+    for _ in range(3):
+        model(torch.randn(8, 2) + 5)
+        with torch.no_grad():
+            for parameter in model.parameters():
+                parameter += 1
+        average.update(model)
+    for mine, theirs in zip(average.model.buffers(), model.buffers(), strict=True):
+        assert torch.equal(mine, theirs)
+    # from a random start, the average of a short run is near its weights and not near the start
+    assert (average.model[0].weight - model[0].weight).abs().max() < 1
+    assert not average.model.training
+
+
 def test_a_student_can_exempt_parameters_from_weight_decay():
     class Exempting(Student):
         def no_weight_decay(self) -> set[str]:
