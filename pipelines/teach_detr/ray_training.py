@@ -39,7 +39,7 @@ def train_on_ray(
             failed more often than `max_failures` allow.
     """
     try:
-        from ray.train import FailureConfig, RunConfig, ScalingConfig
+        from ray.train import FailureConfig, RunConfig, ScalingConfig, TrainingFailedError
         from ray.train.torch import TorchConfig, TorchTrainer
 
         from teacher_infer.ray_cluster import RayCluster
@@ -74,8 +74,7 @@ def train_on_ray(
     )
     try:
         trainer.fit()
-    except Exception as error:
-        # Ray wraps what a process raised in errors of its own, one for each version
+    except TrainingFailedError as error:
         if not mistake.exists():
             raise TeachDetrError(
                 f"the trainer failed more than {max_failures} times: {error}"

@@ -1,0 +1,202 @@
+"""Whole runs from one file: what is asked of each stage, and what is passed over."""
+
+import json
+from pathlib import Path
+
+import pytest
+from rich.console import Console
+
+from box_store.errors import UsageError
+from student_train.errors import ConfigError
+from teach_detr import cli
+from teach_detr.run import Pipeline, run_file
+from teach_detr.run_config import read_run, student_arguments, teacher_arguments
+from teach_detr.scenes import make_split
+from teach_detr.stages import StageError, StageStopped
+
+FILE = """
+out = "{out}"
+baseline = true
+[data]
+root = "{root}"
+[teachers.yolox]
+adapter = "onnx"
+model = "yolox.onnx"
+score_floor = 0.1
+map = {{ motorbike = "motorcycle" }}
+[student]
+preset = "dino-tiny"
+[student.settings]
+"teachers.score_floor" = 0.2
+optim = {{ lr = 5e-4, drop_epochs = [1, 2] }}
+"""
+
+
+@pytest.fixture
+def file(tmp_path: Path) -> Path:
+    """A configuration beside its teacher's weights and a data set of three scenes a split."""
+    root = tmp_path / "scenes"
+    make_split(root, "train2017", 3, 0, ["day"])
+    make_split(root, "val2017", 3, 1, ["day"], first_id=100)
+    (tmp_path / "yolox.onnx").write_bytes(b"")
+    path = tmp_path / "run.toml"
+    path.write_text(FILE.format(out=tmp_path / "out", root=root))
+    return path
+
+
+@pytest.fixture
+def commands(monkeypatch: pytest.MonkeyPatch) -> list[list[str]]:
+    """Records commands in place of running them; training leaves an evaluation behind."""
+    said: list[list[str]] = []
+
+    def python(self: Pipeline, module: str, *arguments: object, quiet: bool = False) -> None:
+        words = [module, *map(str, arguments)]
+        said.append(words)
+        if "train" in words:
+            results = Path(words[words.index("--out") + 1]) / "results"
+            results.mkdir(parents=True, exist_ok=True)
+            ap = 0.25 if words[words.index("--teachers") + 1] == "none" else 0.31
+            names = ("AP", "AP50", "AP75", "APs", "APm", "APl", "AR100")
+            metrics = dict.fromkeys(names, ap) | {"APs": None}
+            (results / "val2017.metrics.json").write_text(json.dumps(metrics))
+
+    monkeypatch.setattr(Pipeline, "python", python)
+    monkeypatch.setattr("teach_detr.run.BoxStore", type("Store", (), {"open": lambda path: path}))
+    monkeypatch.setattr("teach_detr.run.score_teachers", lambda store, annotations: [])
+    return said
+
+
+def run(file: Path, **overrides: str) -> dict:
+    report = run_file(file, overrides, dry_run=False, console=Console(quiet=True))
+    assert report is not None
+    return report
+
+
+def test_stages_in_order_and_their_arguments(file: Path, commands: list[list[str]]) -> None:
+    report = run(file)
+    assert [words[:2] for words in commands] == [
+        ["teacher_infer.cli", "run"],
+        ["teach_detr.cli", "check"],
+        ["student_train.cli", "train"],
+        ["student_train.cli", "train"],
+    ]
+    label, _, baseline, taught = commands
+    weights = file.parent / "yolox.onnx"
+    assert label[label.index("--teacher") + 1] == (
+        f"yolox=onnx:{weights},score_floor=0.1,map.motorbike=motorcycle"
+    )
+    assert label.count("--split") == 2
+    assert baseline[baseline.index("--teachers") + 1] == "none"
+    assert taught[taught.index("--teachers") + 1] == "all"
+    for words in (baseline, taught):
+        assert words[-3:] == [
+            "teachers.score_floor=0.2",
+            "optim.lr=0.0005",
+            "optim.drop_epochs=1,2",
+        ]
+        assert "--resume" in words
+    assert report["difference"]["AP"] == pytest.approx(0.06)
+    assert report["difference"]["APs"] is None
+    assert json.loads((file.parent / "out" / "report.json").read_text()) == report
+
+
+def test_what_is_done_is_passed_over_until_it_changes(
+    file: Path, commands: list[list[str]]
+) -> None:
+    run(file)
+    commands.clear()
+    run(file)
+    assert [words[1] for words in commands] == ["run", "check"]
+    commands.clear()
+    run(file, **{"student.teachers": "yolox"})
+    trained = [words for words in commands if "train" in words]
+    assert [words[words.index("--teachers") + 1] for words in trained] == ["yolox"]
+
+
+def test_dry_run_writes_nothing(
+    file: Path, commands: list[list[str]], capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(SystemExit) as exit_:
+        cli.main(["run", str(file), "--dry-run", "cluster.local_teachers=true"])
+    assert exit_.value.code == 0
+    shown = capsys.readouterr().out
+    assert "train --preset dino-tiny" in shown
+    assert "--local" in shown
+    assert [words[1] for words in commands] == ["plan"]
+    assert "--local" not in commands[0]
+    assert not (file.parent / "out").exists()
+
+
+@pytest.mark.parametrize(
+    ("launcher", "start"),
+    [
+        ("torchrun", "torch.distributed.run --standalone --nproc-per-node 2 -m student_train.cli"),
+        ("ray", "teach_detr.ray_training --address auto --processes 2 --cpus 1 --gpus 0.5"),
+    ],
+)
+def test_launchers(file: Path, launcher: str, start: str) -> None:
+    config = read_run(
+        file,
+        {
+            "cluster.launcher": launcher,
+            "cluster.processes": "2",
+            "cluster.gpus": "0.5",
+            "cluster.address": "auto",
+        },
+    )
+    words = Pipeline(config, file.parent, Console(quiet=True)).train_command("taught", "all")
+    assert " ".join(words).startswith(start)
+    assert "train" in words
+
+
+def test_a_stopped_run_says_how_to_go_on(file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def stop(self: Pipeline, module: str, *arguments: object, quiet: bool = False) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(Pipeline, "python", stop)
+    with pytest.raises(StageStopped, match="The same command goes on"):
+        run(file)
+
+
+def test_a_failed_stage_ends_the_run(file: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(StageError, match=r"teacher_infer.cli ended with \d"):
+        run(file, **{"cluster.local_teachers": "true"})
+    assert "yolox" in capfd.readouterr().err
+
+
+def test_mistakes_are_named_together(tmp_path: Path) -> None:
+    path = tmp_path / "run.toml"
+    path.write_text("[cluster]\nprocesses = 4\nlaucher = 'ray'\n")
+    with pytest.raises(ConfigError) as error:
+        read_run(path)
+    for part in ("unknown setting 'cluster.laucher'", "cluster.launcher"):
+        assert part in str(error.value)
+    path.write_text("[cluster]\nprocesses = 4\n")
+    with pytest.raises(ConfigError) as error:
+        read_run(path)
+    for part in ("out is missing", "data.root", "student.preset", "no teachers", "processes=4"):
+        assert part in str(error.value)
+
+
+def test_bad_tables_of_teachers(file: Path) -> None:
+    file.write_text(file.read_text() + "[teachers.a]\nadapter = 'onnx'")
+    with pytest.raises(UsageError, match=r"teachers\.a lacks the key 'model'"):
+        teacher_arguments(read_run(file), file.parent)
+
+
+def test_a_foreign_folder_is_not_taken(file: Path, commands: list[list[str]]) -> None:
+    other = file.parent / "out"
+    other.mkdir()
+    (other / "thesis.tex").touch()
+    with pytest.raises(UsageError, match="holds no run"):
+        run(file)
+
+
+def test_a_data_set_that_is_not_there(file: Path, commands: list[list[str]]) -> None:
+    with pytest.raises(UsageError, match=r"val2018 is not there|instances_val2018\.json"):
+        run(file, **{"data.val_split": "val2018"})
+    assert commands == []
+
+
+def test_settings_nested_or_dotted(file: Path) -> None:
+    assert student_arguments(read_run(file))[0] == "teachers.score_floor=0.2"
