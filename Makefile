@@ -53,5 +53,5 @@ gpu:
 	part kernels $(PYTHON) -m detr_kernels.bench --out $(GPU_OUT)/kernels.json $(BENCH_ARGS); \
 	part step $(PYTHON) -m student_train.cli bench --preset dino-r50-4scale --out $(GPU_OUT)/step.json; \
 	echo; if [ -s $(GPU_OUT)/failed.txt ]; then \
-	    echo "failed: $$(tr '\n' ' ' < $(GPU_OUT)/failed.txt)(see $(GPU_OUT)/the .txt files there)"; exit 1; \
+	    echo "failed: $$(tr '\n' ' ' < $(GPU_OUT)/failed.txt)(what it said is in $(GPU_OUT))"; exit 1; \
 	fi; echo "everything passed; results in $(GPU_OUT)"
