@@ -12,7 +12,7 @@ from torch.nn import functional as F
 from torch.utils.checkpoint import checkpoint
 
 from detr_kernels import MultiScaleDeformableAttention
-from student_train.models.position import geometry_dtype, sine_map, valid_ratio
+from student_train.models.position import geometry_dtype, resize_mask, sine_map, valid_ratio
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -41,7 +41,7 @@ class Tokens(Levels):
 
 def flatten_maps(maps: list[Tensor], mask: Tensor) -> Levels:
     """Maps [B, C, H_l, W_l] and the batch's padding mask [B, H, W] as one sequence."""
-    masks = [_level_mask(x, mask) for x in maps]
+    masks = [resize_mask(mask, x.shape[-2:]) for x in maps]
     dtype = geometry_dtype(maps[0])
     return Levels(
         content=torch.cat([x.flatten(2).transpose(1, 2) for x in maps], 1),
@@ -66,15 +66,10 @@ def place_maps(
     dtype = geometry_dtype(maps[0])
     position = []
     for level, x in enumerate(maps):
-        place = sine_map(_level_mask(x, mask), x.shape[1], temperature, dtype, offset)
+        place = sine_map(resize_mask(mask, x.shape[-2:]), x.shape[1], temperature, dtype, offset)
         place = place.flatten(1, 2).to(x.dtype)
         position.append(place if level_embedding is None else place + level_embedding[level])
     return Tokens(**vars(flatten_maps(maps, mask)), position=torch.cat(position, 1))
-
-
-def _level_mask(x: Tensor, mask: Tensor) -> Tensor:
-    """The nearest entries of a padding mask [B, H, W] for a map [B, C, h, w]: [B, h, w]."""
-    return F.interpolate(mask[:, None].float(), size=x.shape[-2:])[:, 0].bool()
 
 
 def cell_centres(tokens: Tokens) -> Tensor:

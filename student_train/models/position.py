@@ -1,9 +1,11 @@
 """Sine encodings of places: of every cell of a feature map, and of boxes that queries refer to."""
 
 import math
+from collections.abc import Sequence
 
 import torch
 from torch import Tensor
+from torch.nn import functional as F
 from torch.nn import functional as F
 
 
@@ -76,6 +78,11 @@ def move_reference(change: Tensor, reference: Tensor, eps: float) -> Tensor:
     if reference.shape[-1] == 2:
         start = F.pad(start, (0, 2))
     return (change + start).sigmoid()
+
+
+def resize_mask(mask: Tensor, size: Sequence[int]) -> Tensor:
+    """The nearest entries of a padding mask [B, H, W] for a map of `size` (h, w): [B, h, w]."""
+    return F.interpolate(mask[:, None].float(), size=list(size))[:, 0].bool()
 
 
 def valid_ratio(mask: Tensor, dtype: torch.dtype) -> Tensor:

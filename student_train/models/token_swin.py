@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.utils.checkpoint import checkpoint
 
-from student_train.models.position import geometry_dtype, sine_map
+from student_train.models.position import geometry_dtype, resize_mask, sine_map
 from student_train.models.swin import (
     PatchEmbedding,
     SwinShape,
@@ -161,7 +161,7 @@ class TokenSwin(nn.Module):
         x = self.patch_embed(images)
         size = (x.shape[1], x.shape[2])
         x = torch.cat((x.flatten(1, 2), self.det_token.expand(x.shape[0], -1, -1)), 1)
-        mask = _resize_mask(mask, (max(1, size[0] // 8), max(1, size[1] // 8)))
+        mask = resize_mask(mask, (max(1, size[0] // 8), max(1, size[1] // 8)))
         maps, tokens = [], x
         for i, stage in enumerate(self.layers):
             assert isinstance(stage, TokenStage)
@@ -178,7 +178,7 @@ class TokenSwin(nn.Module):
 
     def _context(self, mask: Tensor, size: Size, x: Tensor) -> Context:
         # twice resized, as in the official code: what is nearest may differ from once
-        mask = _resize_mask(mask, size)
+        mask = resize_mask(mask, size)
         position = sine_map(mask, x.shape[-1], 10000.0, geometry_dtype(x)).flatten(1, 2)
         blocked = F.pad(mask.flatten(1), (0, self.n_tokens))[:, None, None]
         bias = torch.zeros(blocked.shape, dtype=x.dtype, device=x.device)
@@ -194,8 +194,3 @@ def _split(x: Tensor, size: Size) -> tuple[Tensor, Tensor]:
 def _map(patches: Tensor, size: Size) -> Tensor:
     """[B, H x W, C] to [B, C, H, W]."""
     return patches.mT.unflatten(-1, size)
-
-
-def _resize_mask(mask: Tensor, size: Size) -> Tensor:
-    """The nearest entries of [B, H, W]."""
-    return F.interpolate(mask[:, None].float(), size=size)[:, 0].bool()
