@@ -15,6 +15,10 @@ def export(
     torch_export: Annotated[
         Path | None, typer.Option("--torch-export", help="Write torch.export's .pt2 to this file.")
     ] = None,
+    official: Annotated[
+        Path | None,
+        typer.Option("--official", help="Write the official code's checkpoint to this file."),
+    ] = None,
     size: Annotated[
         str | None,
         typer.Option(help="Height x width in px to trace with; by default the evaluation size."),
@@ -28,29 +32,41 @@ def export(
     weights: Weights = "best",
     as_json: Json = False,
 ) -> None:
-    """Write a student as ONNX or for torch.export, and check that the file detects the same."""
+    """Write a student as ONNX or for torch.export, and check that the file detects the same; or
+    write its weights as the official code of its family stores them.
+    """
     from student_train.export import export_student
     from student_train.export.program import DYNAMIC
+    from student_train.official_export import export_checkpoint
     from student_train.predictor import load_student
 
-    if onnx is None and torch_export is None:
-        raise UsageError("nothing to write: give --onnx FILE or --torch-export FILE")
+    if onnx is None and torch_export is None and official is None:
+        raise UsageError(
+            "nothing to write: give --onnx FILE, --torch-export FILE or --official FILE"
+        )
     if dynamic not in DYNAMIC:
         raise UsageError(f"--dynamic is one of {', '.join(DYNAMIC)}, got {dynamic!r}")
     console = open_console(to_stderr=as_json)
     student = load_student(run, weights)
-    augment = student.config.augment
-    whole = (augment.eval_short_side, augment.eval_long_side)
-    done = export_student(
-        student,
-        whole if size is None else _parse_size(size),
-        onnx=onnx,
-        torch_export=torch_export,
-        dynamic=next(kind for kind in DYNAMIC if kind == dynamic),
-        tolerance=tolerance,
-    )
+    rows: list[dict[str, object]] = []
+    if official is not None:
+        n_tensors = export_checkpoint(student, official)
+        rows.append({"path": str(official), "format": "official", "tensors": n_tensors})
+        print_plain(console, f"wrote     {official} ({n_tensors} tensors under official names)")
+    done = []
+    if onnx is not None or torch_export is not None:
+        augment = student.config.augment
+        whole = (augment.eval_short_side, augment.eval_long_side)
+        done = export_student(
+            student,
+            whole if size is None else _parse_size(size),
+            onnx=onnx,
+            torch_export=torch_export,
+            dynamic=next(kind for kind in DYNAMIC if kind == dynamic),
+            tolerance=tolerance,
+        )
     if as_json:
-        print_json([each.to_json() for each in done])
+        print_json([*rows, *(each.to_json() for each in done)])
         return
     for each in done:
         print_plain(console, f"wrote     {each.path} ({each.format})")

@@ -36,7 +36,14 @@ _FAMILIES: dict[str, FamilyParity] = {
     "dn": DN,
 }
 
-__all__ = ["Row", "golden_sets", "iterate_parity", "run_parity"]
+__all__ = ["Row", "family_parity", "golden_sets", "iterate_parity", "run_parity"]
+
+
+def family_parity(name: str) -> FamilyParity | None:
+    """How the set of a student is compared, by the set's name; None for a family that is not
+    installed.
+    """
+    return _FAMILIES.get(name.split("_")[0])
 
 
 def golden_sets(folder: Path) -> list[str]:
@@ -93,7 +100,7 @@ def _check(folder: Path, name: str, double: bool) -> list[Row]:
     if name == "postprocess_focal":
         return check_top_k(folder, name)
     if (folder / f"{name}.keys.json").is_file():
-        family = _FAMILIES.get(name.split("_")[0])
+        family = family_parity(name)
         if family is not None:
             return check_student(GoldenStudent.open(folder, name), family, double)
         return [skipped(name, f"no student of the family {name.split('_')[0]!r} is installed")]

@@ -1,0 +1,269 @@
+"""From a checkpoint of the official code, of detrex or of mmdet to a run folder."""
+
+import hashlib
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from box_store.categories import ClassSpace
+from box_store.coco_annotations import load_coco
+from box_store.coco_categories import COCO_CATEGORIES
+from student_train.checkpoint import save_weights
+from student_train.config import TrainConfig, as_plain, from_plain, resolve
+from student_train.errors import CheckpointError, ConfigError, RunError
+from student_train.models import FAMILIES, build_student, family_of
+from student_train.models.official import LoadReport, detect_family, load_official
+from student_train.models.official.arguments import settings_from_arguments
+from student_train.models.official.foreign import Translation, translate
+from student_train.models.official.shapes import ONE_TO_MANY, is_hybrid, settings_from_shapes
+from student_train.models.weights_file import WeightsFile, read_weights_file
+from student_train.official_export import OURS
+from student_train.overrides import Layer, Resolved, settings
+from student_train.presets import PRESETS, load_preset
+from student_train.run_folder import RunFolder, class_space_from_plain, class_space_to_plain
+
+# what leaves no trace in any shape, and changes what a student computes
+_SILENT = ("output_stride", "strides", "temperature", "n_queries", "n_heads", "n_points")
+# the parameters that change with the number of classes
+_CLASSES = re.compile(r"class_embed|label_enc")
+
+
+@dataclass(frozen=True)
+class Imported:
+    """What became of a file."""
+
+    run: Path
+    family: str
+    source: str
+    """who wrote the file: official, detrex, mmdet, or teach-detr (an export of ours)"""
+    config: TrainConfig
+    class_space: ClassSpace
+    report: LoadReport
+    origin: Mapping[str, str] = field(default_factory=dict)
+    """official name -> name in the file, where they differ"""
+    added: tuple[str, ...] = ()
+    """official names of what the file lacks and does not need"""
+    assumed: tuple[str, ...] = ()
+    """settings that the file does not tell, each as `key=value`, as the preset has them"""
+
+    def in_file(self, name: str) -> str:
+        """The file's own word for an official name."""
+        return self.origin.get(name, name)
+
+    def to_json(self) -> dict[str, Any]:
+        """Everything, every key of the file and of the student included."""
+        return {
+            "run": str(self.run),
+            "family": self.family,
+            "source": self.source,
+            "preset": self.config.preset,
+            "classes": self.config.model.n_classes,
+            "class_space": self.class_space.kind,
+            "complete": self.report.complete,
+            "used": {key: self.in_file(name) for key, name in self.report.used.items()},
+            "missing": self.report.missing,
+            "unused": [self.in_file(name) for name in self.report.unexpected],
+            "other_shape": self.report.misshapen,
+            "differing": self.report.differing,
+            "ignored": self.report.ignored,
+            "filled_in": list(self.added),
+            "assumed": list(self.assumed),
+        }
+
+
+def import_checkpoint(
+    path: Path,
+    out: Path,
+    *,
+    family: str | None = None,
+    preset: str | None = None,
+    annotations: Path | None = None,
+    partial: bool = False,
+    overwrite: bool = False,
+    overrides: Mapping[str, str] | None = None,
+    command: Sequence[str] = (),
+) -> Imported:
+    """Read a checkpoint and write a run folder that `eval`, `predict` and `train --init` take.
+
+    `family` and `preset` are found out where they are not given; `annotations` is a COCO file whose
+    categories the student is to have. A file that does not fit is refused unless `partial`; where
+    the number of classes was changed on purpose, the parameters that depend on it keep their
+    initial values.
+
+    Raises:
+        CheckpointError: the file cannot be read, is nobody's that is known, or does not fit.
+        ConfigError: settings that cannot be used.
+        RunError: `out` holds a run already.
+    """
+    folder = RunFolder(out)
+    if folder.is_used() and not overwrite:
+        raise RunError(
+            f"{out} holds a run already: --overwrite replaces it, or choose another --out"
+        )
+    file = read_weights_file(path)
+    translation = translate(file.weights)
+    plan = _plan(path, file, translation, family, preset, overrides or {})
+    in_file = plan.resolved.config.model.n_classes
+    resolved, space = _with_categories(plan.resolved, annotations, file.beside.get(OURS))
+    config = resolved.config
+    torch.manual_seed(config.seed)
+    model = build_student(config.model)
+    changed = config.model.n_classes != in_file
+    report = load_official(model, translation.state, strict=not (partial or changed))
+    _refuse_nothing(report, path)
+    if changed and not partial:
+        _refuse_more_than_classes(report, path)
+    if overwrite:
+        folder.clear()
+    with path.open("rb") as content:
+        fingerprints = {"checkpoint": hashlib.file_digest(content, "sha256").hexdigest()}
+    folder.write(resolved, space, command, fingerprints)
+    about = {
+        "config": as_plain(config),
+        "classes": class_space_to_plain(space),
+        "step": 0,
+        "metrics": {},
+    }
+    save_weights(folder.best, model.state_dict(), about)
+    return Imported(
+        out,
+        config.model.family,
+        "teach-detr" if OURS in file.beside else translation.source,
+        config,
+        space,
+        report,
+        translation.origin,
+        translation.added,
+        plan.assumed,
+    )
+
+
+@dataclass(frozen=True)
+class _Plan:
+    """The configuration that fits a file, and where each of its values comes from."""
+
+    resolved: Resolved[TrainConfig]
+    assumed: tuple[str, ...] = ()
+
+
+def _plan(
+    path: Path,
+    file: WeightsFile,
+    translation: Translation,
+    family: str | None,
+    preset: str | None,
+    overrides: Mapping[str, str],
+) -> "_Plan":
+    typed = Layer("argument", overrides)
+    ours = file.beside.get(OURS)
+    if isinstance(ours, Mapping) and preset is None:
+        return _Plan(resolve(from_plain(ours["config"], str(path)), arguments=[typed]))
+    wanted = family_of(family).config.family if family is not None else None
+    if wanted is None and preset is not None:
+        wanted = load_preset(preset).model.family
+    family = _family(path, file, translation, wanted)
+    shapes = settings_from_shapes(family, translation.state)
+    beside = settings_from_arguments(FAMILIES[family].config, file.settings)
+    # rows of H-DETR's table are those of both sets of queries
+    if family == "h_detr" and "n_queries" in shapes:
+        beside.setdefault("n_queries_one_to_many", ONE_TO_MANY)
+        beside["n_queries"] = shapes["n_queries"] - beside["n_queries_one_to_many"]
+    layers = [
+        Layer(f"shapes in {path.name}", _keyed(shapes)),
+        Layer(f"settings in {translation.source}", _keyed(translation.settings)),
+        Layer(f"settings in {path.name}", _keyed(beside)),
+    ]
+    if preset is not None:
+        # it says everything but the classes
+        classes = {"n_classes": shapes["n_classes"]} if "n_classes" in shapes else {}
+        classes_layer = Layer(f"shapes in {path.name}", _keyed(classes))
+        return _Plan(resolve(load_preset(preset), arguments=[classes_layer, typed]))
+    nearest = _nearest_preset(family, {**shapes, **translation.settings, **beside})
+    resolved = resolve(load_preset(nearest), arguments=[*layers, typed])
+    return _Plan(resolved, _assumed(resolved))
+
+
+def _family(path: Path, file: WeightsFile, translation: Translation, wanted: str | None) -> str:
+    """The family that a file holds; `wanted` decides between those that share their names."""
+    found = detect_family(translation.state)
+    hybrid = {"deformable_detr", "h_detr"}
+    if wanted is not None and wanted != found and not {wanted, found} <= hybrid:
+        raise CheckpointError(f"{path} holds a {found}, not a {wanted}")
+    if wanted is not None:
+        return wanted
+    many = file.settings.get("num_queries_one2many", 0) or is_hybrid(translation.state)
+    return "h_detr" if found in hybrid and many else found
+
+
+def _keyed(fields: Mapping[str, Any]) -> dict[str, Any]:
+    return {f"model.{name}": value for name, value in fields.items()}
+
+
+def _nearest_preset(family: str, known: Mapping[str, Any]) -> str:
+    """The preset of the family that agrees with most of the known settings; the first of equals."""
+    scores = {}
+    for name in PRESETS:
+        model = load_preset(name).model
+        if model.family == family:
+            scores[name] = sum(getattr(model, key, None) == value for key, value in known.items())
+    return max(scores, key=lambda name: scores[name])
+
+
+def _with_categories(
+    resolved: Resolved[TrainConfig], annotations: Path | None, ours: Mapping[str, Any] | None
+) -> tuple[Resolved[TrainConfig], ClassSpace]:
+    """The configuration with as many classes as the categories need, and what its logits mean."""
+    config = resolved.config
+    if ours is not None and annotations is None:
+        return resolved, class_space_from_plain(ours["classes"])
+    n_classes = config.model.n_classes
+    categories = COCO_CATEGORIES if annotations is None else load_coco(annotations).categories
+    spaces = [ClassSpace(kind, categories) for kind in ("raw", "contiguous")]
+    space = next((each for each in spaces if each.n_classes == n_classes), None)
+    if space is None and annotations is None:
+        known = " or ".join(str(each.n_classes) for each in spaces)
+        raise ConfigError(
+            [
+                f"the checkpoint has {n_classes} classes, and COCO's categories need {known}: "
+                "give --annotations FILE, a COCO file with the categories it was trained on (or "
+                "those it is to learn)"
+            ]
+        )
+    space = space or ClassSpace(config.data.class_space, categories)
+    layer = Layer(
+        "categories", {"model.n_classes": space.n_classes, "data.class_space": space.kind}
+    )
+    origins = resolved.origins | dict.fromkeys(layer.values, layer.origin)
+    return Resolved(resolve(config, arguments=[layer]).config, origins), space
+
+
+def _assumed(resolved: Resolved[TrainConfig]) -> tuple[str, ...]:
+    known = settings(resolved.config)
+    told = ("shapes in", "settings in", "argument")
+    return tuple(
+        f"{key}={known[key].value}"
+        for key in (f"model.{name}" for name in _SILENT)
+        if key in known and not resolved.origins.get(key, "").startswith(told)
+    )
+
+
+def _refuse_nothing(report: LoadReport, path: Path) -> None:
+    if not report.used:
+        raise CheckpointError(f"nothing in {path} fits the student: {report}")
+
+
+def _refuse_more_than_classes(report: LoadReport, path: Path) -> None:
+    other = [
+        name
+        for name in (*report.missing, *report.misshapen, *report.unexpected, *report.differing)
+        if not _CLASSES.search(name)
+    ]
+    if other:
+        raise CheckpointError(
+            f"{path} does not fit, apart from its classes: {', '.join(other[:5])}; --partial takes "
+            "what fits"
+        )
