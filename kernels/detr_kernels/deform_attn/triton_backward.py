@@ -17,8 +17,8 @@ import triton.language as tl
 from torch import Tensor
 
 from detr_kernels.deform_attn.triton_common import (
-    OPTIONS,
     OUTSIDE,
+    TUNING,
     axis_corners,
     axis_slopes,
     level_size,
@@ -109,7 +109,7 @@ def _launch(
     coordinates, coordinate_stride = query_rows(coordinates)
     scores, score_stride = query_rows(scores)
     strides = (coordinate_stride, score_stride, places[1] + places[2])
-    launch = plan(value, tuple(scores.shape), max(strides))
+    launch = plan(value, scores.shape, max(strides), TUNING["backward"])
     # a launch goes to the current GPU, which need not be the tensors'
     with torch.cuda.device_of(value):
         _backward_kernel[launch.grid](
@@ -126,7 +126,7 @@ def _launch(
             grad_value if grad_reference is None else grad_reference,
             value.shape[1],
             scores.shape[1],
-            launch.tiles,
+            launch.blocks,
             *places,
             COORDINATE_STRIDE=coordinate_stride,
             SCORE_STRIDE=score_stride,
@@ -135,7 +135,6 @@ def _launch(
             NEEDS_REFERENCE=grad_reference is not None,
             DETERMINISTIC=deterministic,
             **launch.constants,
-            **OPTIONS,
         )
         if corner_pixels is not None and corner_weights is not None:
             sum_corners(corner_pixels, corner_weights, grad_output, grad_value)
@@ -156,7 +155,7 @@ def _nothing(
     return grads[0], grads[1], grads[2], grad_reference
 
 
-@triton.jit(do_not_specialize=["S", "Q", "tiles", "reference_b", "reference_q", "reference_l"])
+@triton.jit(do_not_specialize=["S", "Q", "blocks", "reference_b", "reference_q", "reference_l"])
 def _backward_kernel(
     grad_output_ptr,  # [B, Q, H, D]
     value_ptr,  # [B, S, H, D]
@@ -171,7 +170,7 @@ def _backward_kernel(
     grad_reference_ptr,  # [B, Q, H, L, 2 or 4] fp32 where NEEDS_REFERENCE
     S,
     Q,
-    tiles,
+    blocks,
     reference_b,
     reference_q,
     reference_l,
@@ -215,8 +214,8 @@ def _backward_kernel(
     every = tl.arange(0, block_n)[:, None]
     channel = tl.arange(0, BLOCK_D)
     last = Q * H - 1
-    for tile in range(tiles):
-        first = (tl.program_id(0) * tiles + tile) * BLOCK_R
+    for block in range(blocks):
+        first = (tl.program_id(0) * blocks + block) * BLOCK_R
         # rows past the end repeat the last one, add nothing and store nothing
         row = first + place % BLOCK_R
         row_exists = row <= last

@@ -14,28 +14,43 @@ from torch import Tensor
 
 from detr_kernels.errors import ArgumentError
 
-# one warp needs no barrier that waits; left to itself, ptxas now and then spills a register to fit
-# one more program on a multiprocessor
-OPTIONS = {"num_warps": 1, "maxnreg": 255}
 # a position in pixels where a sample reads nothing
 OUTSIDE = tl.constexpr(-9.0)
-# elements of one corner's tile, [J, D]: 32 a lane, fewer where pixels cannot be read 16 bytes at
-# a time and the addresses of the pieces would fill the registers
-TILE, NARROW_TILE = 1024, 256
-# row blocks that a program takes one after another once there are this many, so that neighbouring
-# queries, which look at the same pixels, meet in one L1 cache
-TILES, TILED_FROM = 4, 16384
+
+
+class Tuning(NamedTuple):
+    """How one kernel is launched. `python -m detr_kernels.tune` times others on a GPU.
+
+    tile: elements of one corner's tile, [J, D]. Above 64 channels half of it, and a quarter where
+        pixels cannot be read 16 bytes at a time: more would not fit the registers.
+    blocks: row blocks that a program takes one after another where there are many, so that
+        neighbouring queries, which look at the same pixels, meet in one L1 cache.
+    warps: of a program; with one, no barrier waits for anybody.
+    registers: at most, of a thread; left to itself, ptxas spills one now and then to fit one more
+        program on a multiprocessor.
+    """
+
+    tile: int
+    blocks: int
+    warps: int
+    registers: int
+
+
+# chosen by the machine code (README.md), the same for all sizes: another Q tunes nothing anew
+TUNING = {"forward": Tuning(1024, 4, 1, 255), "backward": Tuning(1024, 4, 1, 255)}
+# row blocks from which on a program takes several: fewer leave multiprocessors without work
+MANY_BLOCKS = 16384
 
 
 class Launch(NamedTuple):
-    """Grid, compile-time sizes and row blocks a program of one launch."""
+    """Grid, row blocks a program, and compile-time sizes and options of one launch."""
 
     grid: tuple[int, int]
+    blocks: int
     constants: dict[str, int | bool]
-    tiles: int
 
 
-def plan(value: Tensor, grouping: tuple[int, int, int, int, int], row_stride: int) -> Launch:
+def plan(value: Tensor, grouping: tuple[int, ...], row_stride: int, tuning: Tuning) -> Launch:
     """Sizes of a launch for value [B, S, H, D] and samples grouped [B, Q, H, L, P].
 
     row_stride: elements between a query and the next in the widest tensor of samples. Programs of
@@ -46,11 +61,14 @@ def plan(value: Tensor, grouping: tuple[int, int, int, int, int], row_stride: in
     batch, queries, heads, levels, points = grouping
     if batch > 65535:
         raise ArgumentError(f"value: expected at most 65535 images for the GPU, got {batch}")
-    sizes = block_sizes(dim, value.element_size(), points)
+    sizes = block_sizes(dim, value.element_size(), points, tuning.tile)
     blocks = triton.cdiv(queries * heads, sizes["BLOCK_R"])
-    tiles = TILES if batch * blocks >= TILED_FROM else 1
+    per_program = tuning.blocks if batch * blocks >= MANY_BLOCKS else 1
+    # the widest of what a query has: its samples' corners, and its channels
+    widest = heads * max(levels * points * 4, dim)
     return Launch(
-        grid=(triton.cdiv(blocks, tiles), batch),
+        grid=(triton.cdiv(blocks, per_program), batch),
+        blocks=per_program,
         constants={
             "H": heads,
             "D": dim,
@@ -58,17 +76,21 @@ def plan(value: Tensor, grouping: tuple[int, int, int, int, int], row_stride: in
             "P": points,
             **sizes,
             # offsets inside one image's samples fit 32 bits on every map met so far
-            "WIDE": queries * max(row_stride, heads * dim) >= 2**31,
+            "WIDE": queries * max(row_stride, widest) >= 2**31,
+            "num_warps": tuning.warps,
+            "maxnreg": tuning.registers,
         },
-        tiles=tiles,
     )
 
 
-def block_sizes(dim: int, element_size: int, points: int) -> dict[str, int]:
+def block_sizes(dim: int, element_size: int, points: int, tile: int) -> dict[str, int]:
     """Rows, points and channels of one corner's tile, from sizes that no image changes."""
     block_d = triton.next_power_of_2(dim)
-    block_p = min(triton.next_power_of_2(points), 8)
-    tile = TILE if dim * element_size % 16 == 0 else NARROW_TILE
+    if dim * element_size % 16:
+        tile //= 4
+    elif block_d > 64:
+        tile //= 2
+    block_p = min(triton.next_power_of_2(points), 8, max(1, tile // block_d))
     block_r = max(1, tile // (block_d * block_p))
     return {"BLOCK_R": block_r, "BLOCK_P": block_p, "BLOCK_D": block_d}
 

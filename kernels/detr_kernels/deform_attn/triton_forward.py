@@ -14,8 +14,8 @@ import triton.language as tl
 from torch import Tensor
 
 from detr_kernels.deform_attn.triton_common import (
-    OPTIONS,
     OUTSIDE,
+    TUNING,
     axis_corners,
     level_size,
     plan,
@@ -69,7 +69,7 @@ def _launch(
     coordinates, coordinate_stride = query_rows(coordinates)
     scores, score_stride = query_rows(scores)
     strides = (coordinate_stride, score_stride, places[1] + places[2])
-    launch = plan(value, tuple(scores.shape), max(strides))
+    launch = plan(value, scores.shape, max(strides), TUNING["forward"])
     # a launch goes to the current GPU, which need not be the tensors'
     with torch.cuda.device_of(value):
         _forward_kernel[launch.grid](
@@ -81,19 +81,18 @@ def _launch(
             output,
             pixels,
             queries,
-            launch.tiles,
+            launch.blocks,
             *places,
             COORDINATE_STRIDE=coordinate_stride,
             SCORE_STRIDE=score_stride,
             FUSED=reference is not None,
             BOX=reference is not None and reference.shape[-1] == 4,
             **launch.constants,
-            **OPTIONS,
         )
     return output
 
 
-@triton.jit(do_not_specialize=["S", "Q", "tiles", "reference_b", "reference_q", "reference_l"])
+@triton.jit(do_not_specialize=["S", "Q", "blocks", "reference_b", "reference_q", "reference_l"])
 def _forward_kernel(
     value_ptr,  # [B, S, H, D]
     shapes_ptr,  # [L, 2] int64, (h, w)
@@ -103,7 +102,7 @@ def _forward_kernel(
     output_ptr,  # [B, Q, H, D]
     S,
     Q,
-    tiles,
+    blocks,
     reference_b,
     reference_q,
     reference_l,
@@ -133,8 +132,8 @@ def _forward_kernel(
     point = place // BLOCK_R
     channel = tl.arange(0, BLOCK_D)
     last = Q * H - 1
-    for tile in range(tiles):
-        first = (tl.program_id(0) * tiles + tile) * BLOCK_R
+    for block in range(blocks):
+        first = (tl.program_id(0) * blocks + block) * BLOCK_R
         # rows past the end repeat the last one and are not stored
         row = tl.minimum(first + place % BLOCK_R, last)
         if WIDE:

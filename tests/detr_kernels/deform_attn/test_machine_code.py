@@ -20,7 +20,7 @@ from triton.compiler import ASTSource  # noqa: E402
 
 from detr_kernels.deform_attn import triton_backward, triton_forward  # noqa: E402
 from detr_kernels.deform_attn.backend import interpreted  # noqa: E402
-from detr_kernels.deform_attn.triton_common import OPTIONS, block_sizes  # noqa: E402
+from detr_kernels.deform_attn.triton_common import TUNING, block_sizes  # noqa: E402
 
 pytestmark = [
     pytest.mark.slow,
@@ -51,7 +51,8 @@ def code(kernel: str, dtype: str, *, fused: str = "", dim: int = 32, wide: bool 
     """Compile for sm_90: `fused` is "", "points" or "boxes"; dtype is value's."""
     function = KERNELS[kernel]
     size = 4 if dtype == "fp32" else 2
-    blocks = block_sizes(dim, size, POINTS)
+    tuning = TUNING[kernel]
+    blocks = block_sizes(dim, size, POINTS, tuning.tile)
     samples = HEADS * LEVELS * POINTS
     constants = {
         "COORDINATE_STRIDE": samples * (3 if fused else 2),
@@ -70,7 +71,8 @@ def code(kernel: str, dtype: str, *, fused: str = "", dim: int = 32, wide: bool 
         {(i,): [["tt.divisibility", 16]] for i, n in enumerate(names) if n.endswith("_ptr")},
     )
     target = GPUTarget("cuda", 90, 32)
-    compiled = triton.compile(source, target=target, options=OPTIONS)
+    options = {"num_warps": tuning.warps, "maxnreg": tuning.registers}
+    compiled = triton.compile(source, target=target, options=options)
     return _read(compiled.asm["cubin"], blocks["BLOCK_R"])
 
 
@@ -151,7 +153,7 @@ def test_gradients_are_added_16_bytes_a_lane(dtype, fused):
 
 def test_barriers_wait_for_nobody():
     # lanes pass samples through shared memory, and a barrier of one warp is no wait
-    assert OPTIONS["num_warps"] == 1
+    assert all(tuning.warps == 1 for tuning in TUNING.values())
 
 
 @pytest.mark.parametrize("kernel", KERNELS)

@@ -169,7 +169,7 @@ def test_several_blocks_of_rows_a_program(plain_case, outcome, assert_close, mon
     from detr_kernels.deform_attn import triton_common
 
     case = replace(plain_case, queries=7, dim=64, points=4, levels=((3, 4),))
-    monkeypatch.setattr(triton_common, "TILED_FROM", 1)
+    monkeypatch.setattr(triton_common, "MANY_BLOCKS", 1)
     tensors = case.tensors(torch.float32)
     found = outcome(triton(case.levels), tensors)
     assert_close(found, outcome(reference(case.levels), doubled(tensors)), 2e-6)
