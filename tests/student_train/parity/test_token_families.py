@@ -26,7 +26,11 @@ def failed(rows: list[Row]) -> list[Row]:
 def test_the_official_code_is_equalled(name: str, family: FamilyParity, calls: int) -> None:
     golden = GoldenStudent.open(GOLDEN, name)
     student = build(golden, family)
-    assert detect_family(export_official(student)) == student.config.family  # type: ignore[union-attr]
+    exported = export_official(student)
+    assert detect_family(exported) == student.config.family  # type: ignore[union-attr]
+    # nothing more and nothing less than the official state dict, so official code loads it strictly
+    official = {key: shape for key, shape, *_ in golden.settings["keys"]}
+    assert {key: list(value.shape) for key, value in exported.items()} == official
     assert sum(p.numel() for p in student.parameters()) == golden.settings["parameters"]
 
     rows = check_evaluation(golden, family, student)
