@@ -18,7 +18,7 @@ from student_train.models.weights_file import read_checkpoint
 _BUFFERS = re.compile(r"(relative_position_index|attn_mask|num_batches_tracked)$")
 
 # tables with a row a query
-_QUERY_TABLES = ("tgt_embed", "query_embed", "refpoint_embed")
+_QUERY_TABLES = ("tgt_embed", "query_embed", "refpoint_embed", "det_token")
 
 
 @dataclass
@@ -139,10 +139,15 @@ def _advice(report: LoadReport) -> str:
     """The setting that most likely explains a misfit."""
     if report.differing:
         return " This checkpoint has heads of its own for every layer: set model.share_heads=false"
+    if _any(report.misshapen, ".patch_embed."):
+        return " Set model.backbone to the checkpoint's"
     if any(_any(report.misshapen, table) for table in _QUERY_TABLES):
         return " Set model.n_queries (H-DETR: also model.n_queries_one_to_many) to the checkpoint's"
     if _any(report.misshapen, "class_embed"):
         return " Set model.n_classes to the checkpoint's, or load it without strict"
+    tables = (*report.misshapen, *report.unexpected, *report.missing)
+    if _any(tables, "backbone.pos_embed") or _any(tables, "mid_pos_embed"):
+        return " Set model.table_size and model.mid_table_size to the checkpoint's"
     if _any(report.misshapen, "level_embed"):
         return " Set model.n_levels and model.strides to the checkpoint's"
     if _any(report.unexpected, "backbone.") or _any(report.missing, "backbone."):

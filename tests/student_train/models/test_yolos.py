@@ -231,8 +231,15 @@ def test_official_round_trip() -> None:
     assert report.complete
     for a, b in zip(first.parameters(), second.parameters(), strict=True):
         assert torch.equal(a, b)
-    with pytest.raises(CheckpointError, match="n_classes to the checkpoint"):
-        load_official(tiny(n_classes=6), state)
+    for changes, advice in (
+        ({"n_classes": 6}, r"model\.n_classes"),
+        ({"n_queries": 5}, r"model\.n_queries"),
+        ({"table_size": (64, 64)}, r"model\.table_size"),
+        ({"mid_table_size": None}, r"model\.mid_table_size"),
+        ({"backbone": "deit_tiny_patch16_224"}, r"model\.backbone"),
+    ):
+        with pytest.raises(CheckpointError, match=f"Set .*{advice}"):
+            load_official(tiny(**changes), state)
 
 
 def deit(tokens: int = 1) -> dict[str, Tensor]:
