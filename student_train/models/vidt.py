@@ -26,6 +26,7 @@ from student_train.models.position import geometry_dtype
 from student_train.models.swin import SwinShape
 from student_train.models.targets import Targets
 from student_train.models.token_swin import TokenSwin
+from student_train.models.weight_decay import undecayed
 
 _N_LEVELS = 4
 
@@ -109,9 +110,7 @@ class Vidt(nn.Module):
 
     def no_weight_decay(self) -> set[str]:
         """The backbone's biases, norms, tokens and their positions."""
-        return {"backbone.det_token", "backbone.det_pos_embed"} | {
-            f"backbone.{name}" for name, p in self.backbone.named_parameters() if p.ndim == 1
-        }
+        return undecayed(self.backbone, ("det_token", "det_pos_embed"))
 
     def forward(
         self,

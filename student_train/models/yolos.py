@@ -25,6 +25,7 @@ from student_train.models.output import Form, Prediction, StudentOutput
 from student_train.models.position import geometry_dtype
 from student_train.models.targets import Targets
 from student_train.models.vit import TokenViT, ViTShape
+from student_train.models.weight_decay import undecayed
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -90,10 +91,7 @@ class Yolos(nn.Module):
         """The backbone's biases, norms and tokens, and the first position table; the official code
         lets the later tables decay.
         """
-        tables = {f"backbone.{name}" for name in ("cls_token", "det_token", "pos_embed")}
-        return tables | {
-            f"backbone.{name}" for name, p in self.backbone.named_parameters() if p.ndim == 1
-        }
+        return undecayed(self.backbone, ("cls_token", "det_token", "pos_embed"))
 
     def forward(
         self,
