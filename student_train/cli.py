@@ -4,7 +4,6 @@ Settings are given as `key=value` after the options; precedence is argument > --
 preset.
 """
 
-import json
 import sys
 from pathlib import Path
 from typing import Annotated
@@ -13,6 +12,7 @@ import typer
 from rich.console import Console
 
 from box_store.errors import TeachDetrError, UsageError
+from student_train.cli_bench import bench
 from student_train.cli_export import export
 from student_train.cli_results import evaluate, predict
 from student_train.terminal import Json, Overrides, open_console, print_json
@@ -117,6 +117,7 @@ def _rank() -> int:
 app.command("eval")(evaluate)
 app.command()(predict)
 app.command()(export)
+app.command()(bench)
 
 
 @app.command()
@@ -192,49 +193,6 @@ def parity(
     console.print(
         f"{compared} outputs within tolerance; {skipped} sets that no installed student covers"
     )
-
-
-@app.command()
-def bench(
-    overrides: Overrides = None,
-    preset: Annotated[
-        str | None,
-        typer.Option(help="What to measure; dino-r50-4scale on a GPU, dino-mobilenetv2 on a CPU."),
-    ] = None,
-    size: Annotated[
-        str | None,
-        typer.Option(help="Height x width in px; by default the preset's evaluation size."),
-    ] = None,
-    batch: Annotated[int, typer.Option(help="Images a step.")] = 2,
-    steps: Annotated[
-        int | None, typer.Option(help="Measured steps of each kind; 10 on a GPU, 3 on a CPU.")
-    ] = None,
-    teachers: Annotated[int, typer.Option(help="Teachers in the paired measurement.")] = 3,
-    boxes: Annotated[int, typer.Option(help="Boxes a teacher and image.")] = 50,
-    out: Annotated[
-        Path | None, typer.Option(help="Write the row as JSON to this file too.")
-    ] = None,
-    as_json: Json = False,
-) -> None:
-    """Seconds a step by part on synthetic images, with and without teachers, taken in turns."""
-    from student_train.bench import BenchSpec, default_preset, default_steps, run_bench
-    from student_train.config import resolve
-    from student_train.overrides import Layer, parse_assignments
-    from student_train.presets import load_preset
-
-    console = open_console(to_stderr=as_json)
-    layer = Layer("argument", parse_assignments(overrides or []))
-    config = resolve(load_preset(preset or default_preset()), arguments=[layer]).config
-    whole = f"{config.augment.eval_short_side}x{config.augment.eval_long_side}"
-    spec = BenchSpec.parse(size or whole, batch, steps or default_steps(), teachers, boxes)
-    result = run_bench(config, spec)
-    if out is not None:
-        out.parent.mkdir(parents=True, exist_ok=True)
-        out.write_text(json.dumps(result.to_json(), indent=2) + "\n", encoding="utf-8")
-    if as_json:
-        print_json(result.to_json())
-    else:
-        console.print(result.table())
 
 
 def main() -> None:

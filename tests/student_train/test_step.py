@@ -11,10 +11,10 @@ import pytest
 import torch
 from rich.console import Console
 from torch import nn
-from torch.overrides import TorchFunctionMode
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from student_train import compiling, engine
+from student_train.bench.waits import Waits
 from student_train.config import resolve
 from student_train.data import prefetch
 from student_train.engine import Trainer
@@ -94,25 +94,6 @@ def test_parts_of_a_batch_have_the_gradient_of_the_whole(gradients: Any) -> None
 
 def test_checkpointing_changes_no_gradient(gradients: Any) -> None:
     assert_close(gradients(model__checkpointing="true"), gradients())
-
-
-class Waits(TorchFunctionMode):
-    """Counts what makes the host wait for a device, in the thread that queues the work."""
-
-    NAMES = (
-        *("item", "tolist", "cpu", "numpy", "nonzero", "unique", "masked_select", "equal"),
-        *("__bool__", "__int__", "__float__", "__index__", "is_nonzero", "allclose"),
-    )
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.found: Counter[str] = Counter()
-
-    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        name = getattr(func, "__name__", "")
-        if name in self.NAMES:
-            self.found[name] += 1
-        return func(*args, **(kwargs or {}))
 
 
 class SizesFromData(TorchDispatchMode):

@@ -1,0 +1,173 @@
+"""Every preset at its real size: with Triton and with the reference, side by side."""
+
+import statistics
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict, dataclass, replace
+from typing import Any
+
+import torch
+from rich.table import Table
+from torch import Tensor
+
+from student_train.bench.step import BenchSpec, Step, provenance, synthetic_batch
+from student_train.config import TrainConfig
+from student_train.models.output import StudentOutput
+
+
+@dataclass(frozen=True)
+class PresetRow:
+    """One preset. Times are medians of forward, losses and backward of a batch, in seconds."""
+
+    preset: str
+    parameters: int
+    height: int
+    width: int
+    batch: int
+    seconds: dict[str, float | None]
+    """by backend of deformable attention; `only` for families that have none"""
+    images_per_second: float | None
+    """of the fastest backend"""
+    memory_gib: dict[str, float | None]
+    """peak, by backend"""
+    gradient_difference: float | None
+    """largest norm of (triton - reference) / norm of reference over parameters, in float32, of a
+    loss that needs no matching"""
+    problem: str = ""
+    """why a number is missing"""
+
+    def to_json(self, provenance: dict[str, Any]) -> dict[str, Any]:
+        """One record."""
+        return {"kind": "preset", **asdict(self), **provenance}
+
+
+def presets_table(rows: Sequence[PresetRow], device: str) -> Table:
+    """Milliseconds by backend, ratio, memory, gradient difference."""
+    table = Table(title=f"forward + losses + backward, {device}", title_justify="left")
+    table.add_column("preset")
+    for column in ("M par.", "size", "triton ms", "torch ms", "x", "img/s", "GiB", "grad diff"):
+        table.add_column(column, justify="right")
+    for row in rows:
+        ours, plain = row.seconds.get("triton"), row.seconds.get("torch", row.seconds.get("only"))
+        table.add_row(
+            row.preset,
+            f"{row.parameters / 1e6:.1f}",
+            f"{row.batch}x{row.height}x{row.width}",
+            _milliseconds(ours),
+            _milliseconds(plain),
+            f"{plain / ours:.2f}" if ours and plain else "-",
+            "-" if row.images_per_second is None else f"{row.images_per_second:.1f}",
+            " / ".join("-" if m is None else f"{m:.1f}" for m in row.memory_gib.values()),
+            row.problem or _difference(row.gradient_difference),
+        )
+    return table
+
+
+def _milliseconds(seconds: float | None) -> str:
+    return "-" if seconds is None else f"{1e3 * seconds:.1f}"
+
+
+def _difference(value: float | None) -> str:
+    return "-" if value is None else f"{value:.1e}"
+
+
+def bench_presets(
+    configs: Sequence[TrainConfig], specs: Sequence[BenchSpec]
+) -> Iterator[tuple[PresetRow, dict[str, Any]]]:
+    """A row for each configuration, and what it was measured on, as they are done."""
+    for config, spec in zip(configs, specs, strict=True):
+        yield _row(config, spec)
+
+
+def _row(config: TrainConfig, spec: BenchSpec) -> tuple[PresetRow, dict[str, Any]]:
+    on_gpu = torch.cuda.is_available() and config.device != "cpu"
+    backends = ["triton", "torch"] if on_gpu else ["torch"]
+    if not hasattr(config.model, "attention_backend"):
+        backends = ["only"]
+    seconds: dict[str, float | None] = dict.fromkeys(backends)
+    memory: dict[str, float | None] = dict.fromkeys(backends)
+    gradients: dict[str, dict[str, Tensor]] = {}
+    problem, parameters, about = "", 0, {}
+    for backend in backends:
+        try:
+            step = Step(_with_backend(config, backend))
+            about = provenance(step.runtime)
+            parameters = sum(p.numel() for p in step.model.parameters())
+            gradients[backend] = _gradients(step, spec)
+            seconds[backend], memory[backend] = _measure(step, spec)
+        except torch.cuda.OutOfMemoryError:
+            problem = f"out of memory with {backend}"
+        step = None
+        if on_gpu:
+            torch.cuda.empty_cache()
+    known = [each for each in seconds.values() if each]
+    difference = None
+    if len(gradients) == 2:
+        difference = _largest_difference(gradients["triton"], gradients["torch"])
+    row = PresetRow(
+        config.preset,
+        parameters,
+        spec.height,
+        spec.width,
+        spec.batch,
+        seconds,
+        spec.batch / min(known) if known else None,
+        memory,
+        difference,
+        problem,
+    )
+    return row, about
+
+
+def _with_backend(config: TrainConfig, backend: str) -> TrainConfig:
+    if backend == "only":
+        return config
+    return replace(config, model=replace(config.model, attention_backend=backend))  # type: ignore[call-arg]
+
+
+def _measure(step: Step, spec: BenchSpec) -> tuple[float, float | None]:
+    device = step.runtime.device
+    generator = torch.Generator().manual_seed(0)
+    batch = synthetic_batch(spec, 0, step.config.model.n_classes, generator).to(device)
+
+    def forward_and_backward() -> None:
+        step.losses(step.forward(batch), batch).total.backward()
+        step.optimizer.zero_grad(set_to_none=True)
+
+    if device.type == "cuda":
+        torch.cuda.reset_peak_memory_stats(device)
+    forward_and_backward()
+    found = [step.seconds(forward_and_backward) for _ in range(spec.steps)]
+    peak = torch.cuda.max_memory_allocated(device) / 2**30 if device.type == "cuda" else None
+    return statistics.median(found), peak
+
+
+def _gradients(step: Step, spec: BenchSpec) -> dict[str, Tensor]:
+    """Of a smooth loss of all predictions, without autocast, on the CPU."""
+    device = step.runtime.device
+    generator = torch.Generator().manual_seed(0)
+    one = replace(spec, batch=1)
+    batch = synthetic_batch(one, 0, step.config.model.n_classes, generator).to(device)
+    step.runtime.seed_step("gradients")
+    output: StudentOutput = step.model(batch.images, batch.mask, batch.truth)
+    predictions = [*output.layers, *(output.one_to_many or [])]
+    if output.denoising is not None:
+        predictions += output.denoising.layers
+    # the same for all queries: whoever is chosen as one of them hardly matters
+    loss = sum((p.logits.sigmoid() ** 2).mean() + (p.boxes**2).mean() for p in predictions)
+    torch.as_tensor(loss).backward()
+    found = {
+        name: parameter.grad.detach().float().cpu()
+        for name, parameter in step.model.named_parameters()
+        if parameter.grad is not None
+    }
+    step.optimizer.zero_grad(set_to_none=True)
+    return found
+
+
+def _largest_difference(ours: dict[str, Tensor], wanted: dict[str, Tensor]) -> float:
+    # relative to the parameter's own gradient, unless that is rounding beside the others
+    floor = 1e-4 * max(float(each.norm()) for each in wanted.values())
+    return max(
+        float((ours[name] - each).norm()) / max(float(each.norm()), floor)
+        for name, each in wanted.items()
+    )

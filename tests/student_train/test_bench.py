@@ -1,0 +1,79 @@
+"""The measurements of `student-train bench`, on a student that takes no time."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from box_store.errors import UsageError
+from student_train import cli
+from student_train.bench.teachers import parse_teachers
+
+TINY = ("--size", "64x64", "--batch", "1", "--steps", "1", "device=cpu", "data.workers=0")
+
+
+@pytest.fixture
+def bench(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path):
+    """Run the command; its rows, which are in the file too."""
+
+    def call(*arguments: str) -> Any:
+        out = tmp_path / "gpu" / "rows.json"
+        words = ["student-train", "bench", *arguments, *TINY, "--json", "--out", str(out)]
+        monkeypatch.setattr("sys.argv", words)
+        with pytest.raises(SystemExit) as ended:
+            cli.main()
+        printed = capsys.readouterr()
+        assert ended.value.code in (0, None), printed.err
+        content = json.loads(printed.out)
+        assert json.loads(out.read_text()) == content
+        return content
+
+    return call
+
+
+def test_teachers_are_measured_in_turns_and_against_the_loop(bench: Any) -> None:
+    found = bench("--preset", "dino-tiny", "--teachers", "3,0", "--boxes", "5")
+    assert found["kind"] == "teachers"
+    assert {"device", "versions", "source", "attention"} <= set(found)
+    none, three = found["rows"]
+    assert (none["teachers"], three["teachers"]) == (0, 3)
+    assert none["overhead"] == 0
+    for row in (none, three):
+        assert min(row["step"], row["losses"], row["loop"], row["speedup"]) > 0
+    # teachers bring no wait of their own
+    assert none["waits"] == three["waits"] == 1
+
+
+def test_shares_are_those_of_a_step(bench: Any) -> None:
+    found = bench("--preset", "dino-tiny", "--profile")
+    assert found["kind"] == "shares"
+    wanted = {"backbone", "encoder", "decoder", "denoising", "matching", "backward", "optimiser"}
+    assert wanted | {"losses"} <= set(found["seconds"])
+    assert all(found["seconds"][part] > 0 for part in wanted)
+
+
+def test_the_loader_beside_the_step(bench: Any) -> None:
+    found = bench("--preset", "dino-tiny", "--data")
+    assert found["kind"] == "loader"
+    assert found["loader_images_per_second"] > 0
+    assert found["step_images_per_second"] > 0
+    assert 0 <= found["data_wait"] <= 1
+    assert found["decode_ms"] > 0
+    assert 0 < found["shipped_mib"] < found["decoded_mib"]
+
+
+def test_presets_one_by_one(bench: Any) -> None:
+    found = bench("--presets", "dino-tiny")
+    (row,) = found
+    assert (row["kind"], row["preset"]) == ("preset", "dino-tiny")
+    assert row["parameters"] > 0
+    # without a GPU there is one backend, and nothing to compare it with
+    assert row["seconds"]["torch"] > 0
+    assert row["gradient_difference"] is None
+
+
+def test_numbers_of_teachers() -> None:
+    assert parse_teachers("3, 0,1,1") == (0, 1, 3)
+    with pytest.raises(UsageError, match="0,1,3"):
+        parse_teachers("three")
