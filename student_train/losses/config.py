@@ -43,8 +43,10 @@ class TeacherLossConfig:
     proposals: Literal["off", "unweighted", "weighted"] = "unweighted"
     """encoder proposals against teacher boxes: not at all, with all weights 1 (the released code),
     or weighted as in the decoder. Classes count if they count in the loss on ground truth"""
-    groups: tuple[Literal["matching", "one_to_many"], ...] = ("matching",)
-    """query groups that teachers supervise; one_to_many needs a student that has such queries"""
+    groups: tuple[Literal["matching", "one_to_many", "denoising"], ...] = ("matching",)
+    """query groups that teachers supervise; one_to_many (H-DETR) and denoising (DN-DETR, DINO) need
+    a student that has such queries. With denoising, noised boxes of teachers are restored beside
+    those of the ground truth, weighted as `matched_weight` says, whatever lambda is"""
     empty: Literal["had_boxes", "keep", "none"] = "had_boxes"
     """an image that the teacher saw, without a box left: push all queries to background if it had
     boxes before it was cropped (had_boxes), always (keep), or never (none)"""
@@ -58,7 +60,7 @@ class TeacherLossConfig:
         check_choice("empty", self.empty, ("had_boxes", "keep", "none"))
         check_choice("giou_form", self.giou_form, ("weighted", "released"))
         for group in self.groups:
-            check_choice("groups", group, ("matching", "one_to_many"))
+            check_choice("groups", group, ("matching", "one_to_many", "denoising"))
         check_weight("coefficient", self.coefficient)
         check_weight("background", self.background)
         for name, value in self.coefficients.items():

@@ -12,7 +12,7 @@ from student_train.losses.layout import TERMS, Layout
 from student_train.losses.matcher import split_by_image, start_matching
 from student_train.losses.plan import PROPOSALS, Stack, plan
 from student_train.losses.set_loss import ClassTerm, Pairs, class_term, set_losses
-from student_train.losses.supervision import Supervision, supervise
+from student_train.losses.supervision import Supervision, denoising_targets, supervise
 from student_train.losses.totals import Totals, totals_of
 from student_train.models.output import StudentOutput
 from student_train.models.targets import Targets
@@ -79,6 +79,16 @@ class Criterion:
     ) -> list[Supervision]:
         """The list for a batch, by this criterion's config: see `supervision.supervise`."""
         return supervise(self.config, truth, teachers, epoch)
+
+    def denoising_targets(
+        self,
+        truth: Sequence[Targets],
+        teachers: Mapping[str, Sequence[Targets | None]] | None = None,
+    ) -> Sequence[Targets]:
+        """What the student's denoising queries are to be made from: see the function of that name
+        in `supervision`.
+        """
+        return denoising_targets(self.config, truth, teachers)
 
     def totals(self, parts: Sequence[Sequence[Supervision]], device: torch.device) -> list[Totals]:
         """What every part of a step is to be divided by: for `__call__`, one entry a part."""

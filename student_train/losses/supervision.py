@@ -80,13 +80,15 @@ def supervise(
             ),
         ]
     if config.denoising:
+        taught = "denoising" in config.teacher.groups
         supervisions.append(
             Supervision(
                 "denoising",
-                known,
+                list(denoising_targets(config, truth, teachers)),
                 config.denoising,
                 group="denoising",
                 background=config.denoising_background,
+                power=matched_power(config.teacher.matched_weight) if taught else 0.0,
                 own_counts=config.denoising_counts == "own",
             )
         )
@@ -95,6 +97,33 @@ def supervise(
         if coefficient:
             supervisions += _teacher(name, boxes, coefficient, truth, config)
     return supervisions
+
+
+def denoising_targets(
+    config: LossConfig,
+    truth: Sequence[Targets],
+    teachers: Mapping[str, Sequence[Targets | None]] | None = None,
+) -> Sequence[Targets]:
+    """The boxes that denoising queries are made from: the ground truth, and those of teachers where
+    `config.teacher.groups` has denoising. Without a ground truth to learn from, teachers' alone.
+    """
+    if "denoising" not in config.teacher.groups:
+        return truth
+    found = []
+    for image, mine in enumerate(truth):
+        boxes = [mine] if config.truth else []
+        for others in (teachers or {}).values():
+            theirs = others[image]
+            if theirs is not None:
+                boxes.append(theirs)
+        found.append(
+            Targets(
+                torch.cat([mine.labels[:0], *(each.labels for each in boxes)]),
+                torch.cat([mine.boxes[:0], *(each.boxes for each in boxes)]),
+                torch.cat([mine.scores[:0], *(each.scores for each in boxes)]),
+            )
+        )
+    return found
 
 
 def _teacher(

@@ -14,7 +14,7 @@ from student_train.losses import LossConfig, TeacherLossConfig
         ({"proposals": "unweight"}, "Did you mean 'unweighted'"),
         ({"empty": "drop"}, "expected had_boxes, keep, none, got 'drop'"),
         ({"giou_form": "old"}, "weighted, released"),
-        ({"groups": ("denoising",)}, "matching, one_to_many"),
+        ({"groups": ("proposals",)}, "matching, one_to_many"),
         ({"schedule": "stop"}, "constant, decay:E or stop:E"),
         ({"schedule": "decay:soon"}, "got 'decay:soon'"),
         ({"schedule": "stop:-1"}, "got 'stop:-1'"),
