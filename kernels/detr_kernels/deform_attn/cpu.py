@@ -2,7 +2,7 @@
 
 The output of one (query, head) is a weighted sum of 4 * L * P rows of the value table: an embedding
 bag, which torch computes fast. `reference.py` says what is computed; this file says it in an order
-that suits caches. docs/kernel.md has the times of both.
+that suits caches. docs/kernels.md has the times of both.
 """
 
 from collections.abc import Iterator, Sequence
