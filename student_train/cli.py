@@ -1,4 +1,4 @@
-"""`student-train`: train, eval, predict, presets, parity, bench.
+"""`student-train`: train, eval, predict, import, export, presets, parity, bench.
 
 Settings are given as `key=value` after the options; precedence is argument > --config file >
 preset.
@@ -14,8 +14,9 @@ from rich.console import Console
 from box_store.errors import TeachDetrError, UsageError
 from student_train.cli_bench import bench
 from student_train.cli_export import export
-from student_train.cli_results import evaluate, predict
-from student_train.terminal import Json, Overrides, open_console, print_json
+from student_train.cli_import import import_file
+from student_train.cli_results import compare, evaluate, predict
+from student_train.terminal import Json, Overrides, is_other_rank, open_console, print_json
 
 app = typer.Typer(
     name="student-train",
@@ -55,6 +56,9 @@ def train(
     out: Annotated[Path | None, typer.Option(help="Folder of the run.")] = None,
     resume: Annotated[bool, typer.Option("--resume", help="Go on where the run stopped.")] = False,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace a former run.")] = False,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Say what would run; train and write nothing.")
+    ] = False,
     as_json: Json = False,
 ) -> None:
     """Train a student into the folder OUT, evaluating as it goes."""
@@ -93,9 +97,15 @@ def train(
 
     console = open_console(to_stderr=as_json)
     evaluation = run_training(
-        resolved, out, console, resume=resume, overwrite=overwrite, command=sys.argv
+        resolved,
+        out,
+        console,
+        resume=resume,
+        overwrite=overwrite,
+        dry_run=dry_run,
+        command=sys.argv,
     )
-    if _rank() != 0:
+    if is_other_rank() or dry_run:
         return
     if as_json:
         print_json({"run": str(out), "metrics": evaluation and evaluation.metrics.to_json()})
@@ -108,28 +118,31 @@ def train(
     console.print(f"next      student-train predict {out} IMAGES...", soft_wrap=True)
 
 
-def _rank() -> int:
-    import os
-
-    return int(os.environ.get("RANK", "0"))
-
-
 app.command("eval")(evaluate)
 app.command()(predict)
+app.command()(compare)
 app.command()(export)
 app.command()(bench)
+app.command("import")(import_file)
 
 
 @app.command()
 def presets(
     name: Annotated[str | None, typer.Argument(help="Show every setting of this preset.")] = None,
+    markdown: Annotated[
+        bool, typer.Option("--markdown", help="Print the table as docs/students.md has it.")
+    ] = False,
     as_json: Json = False,
 ) -> None:
     """List what can be trained, or all settings of one preset."""
     from student_train.commands import preset_rows, preset_settings
+    from student_train.presets.markdown import presets_markdown
     from student_train.tables import presets_table
 
     console = open_console()
+    if markdown:
+        print(presets_markdown())
+        return
     if name is None:
         rows = preset_rows()
         if as_json:

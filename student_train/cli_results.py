@@ -1,4 +1,4 @@
-"""Commands that use a trained student: `eval`, `predict`."""
+"""Commands that use what was trained: `eval`, `predict`, `compare`."""
 
 from pathlib import Path
 from typing import Annotated
@@ -11,6 +11,7 @@ from student_train.terminal import (
     Json,
     Overrides,
     Weights,
+    is_other_rank,
     open_console,
     print_json,
     print_plain,
@@ -27,25 +28,51 @@ def evaluate(
     out: Annotated[
         Path | None, typer.Option(help="Folder for results; by default RUN/results.")
     ] = None,
+    per_class: Annotated[
+        bool, typer.Option("--per-class", help="Print a row for every class too.")
+    ] = False,
+    confusion_score: Annotated[
+        float, typer.Option(help="Detections below this score are no confusions.")
+    ] = 0.3,
+    plot: Annotated[
+        bool, typer.Option("--plot", help="Draw precision-recall curves and confusions as PNG.")
+    ] = False,
     as_json: Json = False,
 ) -> None:
-    """Evaluate a run on a split with pycocotools; writes the detections as COCO results."""
+    """Evaluate a run on a split; writes metrics, curves, confusions and COCO results."""
     from student_train.commands import evaluate_run
     from student_train.overrides import parse_assignments
     from student_train.tables import class_table, metrics_table
 
     console = open_console(to_stderr=as_json)
-    done = evaluate_run(run, data, split, weights, device, out, parse_assignments(overrides or []))
+    done = evaluate_run(
+        run,
+        data,
+        split,
+        weights,
+        device,
+        out,
+        parse_assignments(overrides or []),
+        confusion_score=confusion_score,
+        plot=plot,
+    )
+    if is_other_rank():
+        return
     for problem in done.evaluation.problems:
         print_plain(console, f"skipped: {problem}")
     metrics = done.evaluation.metrics
     if as_json:
         print_json(metrics.to_json() | {"run": str(run), "split": done.split})
         return
-    console.print(class_table(metrics))
+    if per_class:
+        console.print(class_table(metrics))
     title = f"{done.split}, {metrics.n_images} images, {done.weights}, in percent"
     console.print(metrics_table(title, metrics))
-    console.print(f"results   {done.path}", soft_wrap=True)
+    for annotated, detected, count in done.confusion.worst(3):
+        print_plain(console, f"confused  {annotated} taken for {detected}: {count}")
+    print_plain(console, f"results   {done.path}")
+    for picture in done.pictures:
+        print_plain(console, f"picture   {picture}")
 
 
 def predict(
@@ -75,3 +102,29 @@ def predict(
     console.print(f"pictures  {done.folder}", soft_wrap=True)
     if done.n_read == 0:
         raise TeachDetrError("none of the images could be read")
+
+
+def compare(
+    runs: Annotated[list[Path], typer.Argument(help="Run folders.")],
+    plot: Annotated[Path | None, typer.Option(help="Draw the curves into this PNG.")] = None,
+    as_json: Json = False,
+) -> None:
+    """Put runs side by side: best metrics, curves, and the settings that differ."""
+    from student_train.compare import differences, read_run, write_plot
+    from student_train.tables import compare_table, curve_lines, difference_table
+
+    console = open_console(to_stderr=as_json)
+    found = [read_run(run) for run in runs]
+    if plot is not None:
+        write_plot(found, plot)
+    if as_json:
+        rows = [run.to_json() for run in found]
+        print_json({"runs": rows, "differences": differences(found)})
+        return
+    console.print(compare_table(found))
+    for line in curve_lines(found):
+        print_plain(console, line)
+    if len(found) > 1:
+        console.print(difference_table(found))
+    if plot is not None:
+        print_plain(console, f"picture   {plot}")

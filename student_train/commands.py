@@ -7,12 +7,15 @@ from pathlib import Path
 from typing import Any
 
 from box_store.errors import DataError, UsageError
+from student_train.coco_metrics import read_annotations
 from student_train.config import TrainConfig, problems_of, resolve
+from student_train.confusion import Confusion, confusion_matrix
 from student_train.data import ImageError, read_image
 from student_train.drawing import draw_boxes, save_picture
-from student_train.evaluate import Evaluation, evaluate_model
+from student_train.evaluate import Evaluation, evaluate_model, write_json
 from student_train.inputs import find_split, make_validation, open_split
 from student_train.overrides import Layer, as_text, merge, settings, to_plain
+from student_train.plots import plot_confusion, plot_precision_recall, require_plots
 from student_train.predictor import Predictor, as_rows, load_student
 from student_train.presets import PRESETS, Preset, count_parameters, load_preset
 from student_train.runtime import Runtime
@@ -28,6 +31,8 @@ class EvaluatedRun:
     path: Path
     weights: str
     split: str
+    confusion: Confusion
+    pictures: tuple[Path, ...]
 
 
 def evaluate_run(
@@ -38,13 +43,24 @@ def evaluate_run(
     device: str,
     out: Path | None,
     overrides: Mapping[str, str],
+    *,
+    confusion_score: float = 0.3,
+    plot: bool = False,
 ) -> EvaluatedRun:
     """Evaluate the weights of a run on a split; by default on the one it was trained with.
+
+    With torchrun's processes the images are shared out, and the first process writes.
+
+    Args:
+        confusion_score: detections below it do not count as confusions.
+        plot: draw the curves and the confusion matrix beside their JSON.
 
     Raises:
         TeachDetrError: the run, the weights or the data are missing or do not fit each other.
     """
     check_weights_name(weights)
+    if plot:
+        require_plots()
     student = load_student(run, weights)
     config = merge(student.config, [Layer("argument", overrides)], problems_of).config
     where = config.data
@@ -66,11 +82,33 @@ def evaluate_run(
         runtime.world,
         config.eval_batch_size or min(config.batch_size, 8),
     )
-    evaluation = evaluate_model(student.model.to(runtime.device), validation, runtime)
     folder = out or (run / "results" if run.is_dir() else run.parent / "results")
-    return EvaluatedRun(
-        evaluation, evaluation.write(folder, source.name), student.origin, source.name
-    )
+    try:
+        evaluation = evaluate_model(student.model.to(runtime.device), validation, runtime)
+        confusion = confusion_matrix(
+            read_annotations(source.annotations),
+            evaluation.results,
+            set(validation.dataset.image_ids.tolist()),
+            score=confusion_score,
+        )
+        path, pictures = folder / f"{source.name}.json", ()
+        if runtime.world.is_first:
+            evaluation.write(folder, source.name)
+            write_json(folder / f"{source.name}.confusion.json", confusion.to_json())
+            if plot:
+                pictures = _draw(evaluation, confusion, folder, source.name)
+    finally:
+        runtime.world.close()
+    return EvaluatedRun(evaluation, path, student.origin, source.name, confusion, pictures)
+
+
+def _draw(
+    evaluation: Evaluation, confusion: Confusion, folder: Path, name: str
+) -> tuple[Path, ...]:
+    curves, matrix = folder / f"{name}.curves.png", folder / f"{name}.confusion.png"
+    plot_precision_recall(evaluation.metrics.curves.to_json(), curves)
+    plot_confusion(confusion.names, confusion.counts, matrix)
+    return curves, matrix
 
 
 def check_weights_name(weights: str) -> None:

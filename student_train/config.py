@@ -136,6 +136,16 @@ class TeacherConfig:
     """NMS IoU of single teachers: teachers.nms_ious.NAME=0.3."""
     temperatures: dict[str, float] = field(default_factory=dict)
     """Score temperature of single teachers, above 1 for overconfident ones."""
+    online: tuple[str, ...] = ()
+    """Teachers in the training process, which see the augmented images: "ema", the average of the
+    student's own weights (needs optim.ema), and folders of earlier runs.
+    """
+    online_start: float = 0.0
+    """Epoch at which online teachers begin."""
+    online_score_floor: float = 0.3
+    """Boxes of online teachers below this score are left out."""
+    online_top_k: int = 100
+    """Best boxes kept per image and online teacher."""
     deny_licences: tuple[str, ...] = ()
     """Teachers whose recorded licence is like one of these (`AGPL*`) are left out."""
     combine: Literal["parallel", "fused"] = "parallel"
@@ -182,6 +192,8 @@ class TrainConfig:
     """Images at once in evaluation, per process; by default as many as in training."""
     eval_every: float = 1
     """Epochs between evaluations; 0 evaluates at the end only."""
+    eval_backend: Literal["pycocotools", "faster-coco-eval"] = "pycocotools"
+    """What computes COCO metrics: pycocotools (the published numbers), or the faster extra."""
     save_every: int = 500
     """Steps between saved states, besides one before every evaluation and at the end."""
     keep_last: int = 2
@@ -221,6 +233,7 @@ OPERATIONAL = frozenset(
         "steps",
         "eval_batch_size",
         "eval_every",
+        "eval_backend",
         "save_every",
         "keep_last",
         "log_every",
@@ -287,6 +300,14 @@ def problems_of(config: TrainConfig) -> list[str]:
         teachers.names in (ALL_TEACHERS, NO_TEACHERS) or bool(teachers.store or teachers.boxes),
         f"teachers {','.join(teachers.names)} were asked for without boxes: "
         "give --store STORE or --boxes FILE",
+    )
+    require(
+        "ema" not in teachers.online or optim.ema is not None,
+        "teachers.online=ema needs the average of the weights: set optim.ema, 0.9997 for instance",
+    )
+    require(
+        teachers.online_top_k >= 1,
+        f"teachers.online_top_k must be at least 1, got {teachers.online_top_k}",
     )
     form = config.model.classification
     require(

@@ -40,11 +40,14 @@ class Evaluation:
     """images that could not be read, one sentence each: they count as images without detections"""
 
     def write(self, folder: Path, name: str) -> Path:
-        """Write `NAME.json` (COCO results) and `NAME.metrics.json`; the path of the first."""
+        """Write `NAME.json` (COCO results), `.metrics.json`, `.curves.json`; the first's path."""
         path = folder / f"{name}.json"
         write_results(path, self.results)
-        text = json.dumps(self.metrics.to_json(), indent=2) + "\n"
-        (folder / f"{name}.metrics.json").write_text(text, encoding="utf-8")
+        for kind, content in (
+            ("metrics", self.metrics.to_json()),
+            ("curves", self.metrics.curves.to_json()),
+        ):
+            write_json(folder / f"{name}.{kind}.json", content)
         return path
 
 
@@ -67,7 +70,10 @@ def evaluate_model(
     rows = sorted(world.gather(rows), key=lambda row: row["image_id"])
     messages = [problem.message for problem in validation.loader.problems.values()]
     metrics = coco_metrics(
-        validation.source.annotations, rows, image_ids=validation.dataset.image_ids.tolist()
+        validation.source.annotations,
+        rows,
+        image_ids=validation.dataset.image_ids.tolist(),
+        backend=validation.backend,
     )
     return Evaluation(metrics, rows, tuple(world.gather(messages)))
 
@@ -116,6 +122,11 @@ def to_results(image_id: int, boxes: Boxes) -> list[dict[str, Any]]:
 
 def write_results(path: Path, results: Sequence[Mapping[str, Any]]) -> None:
     """Write a COCO results file, whole or not at all."""
+    write_json(path, list(results), indent=None)
+
+
+def write_json(path: Path, content: Any, indent: int | None = 2) -> None:
+    """Write JSON, whole or not at all."""
     path.parent.mkdir(parents=True, exist_ok=True)
     with replacing(path) as file:
-        file.write(json.dumps(list(results)).encode())
+        file.write((json.dumps(content, indent=indent) + "\n").encode())

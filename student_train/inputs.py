@@ -1,7 +1,7 @@
 """From a configuration to the data of a run: images, annotations, class space, teacher boxes."""
 
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from box_store.categories import ClassSpace
@@ -40,6 +40,8 @@ class Validation:
     dataset: CocoDetection
     loader: Loader
     class_space: ClassSpace
+    backend: str = "pycocotools"
+    """what computes the metrics"""
 
 
 @dataclass(frozen=True)
@@ -53,6 +55,8 @@ class Inputs:
     validation: Validation | None
     notes: tuple[str, ...]
     """what people should know before the run starts, one sentence each"""
+    fingerprints: Mapping[str, str] = field(default_factory=dict)
+    """hashes of `train_annotations`, `val_annotations` and teacher `boxes`, where there are any"""
 
     def train_batches(self, epoch: int, start: int) -> Iterator[Batch]:
         """The batches of an epoch from the given one on."""
@@ -137,6 +141,9 @@ def make_inputs(config: TrainConfig, coco: CocoData, world: World) -> Inputs:
     source = train_source(config)
     selection, notes = open_teachers(config.teachers, coco, data.limit, world)
     notes = [*_annotation_notes(source.name, coco), *notes]
+    fingerprints = {"train_annotations": coco.sha256}
+    if selection is not None:
+        fingerprints["boxes"] = str(selection.metadata.get("key", ""))
     train = CocoDetection(
         source.images,
         coco,
@@ -178,8 +185,9 @@ def make_inputs(config: TrainConfig, coco: CocoData, world: World) -> Inputs:
         )
         if val_coco is not coco:
             notes += _annotation_notes(chosen.name, val_coco)
+        fingerprints["val_annotations"] = val_coco.sha256
     steps = len(loader) // config.optim.accumulate
-    return Inputs(space, train, loader, steps, validation, tuple(notes))
+    return Inputs(space, train, loader, steps, validation, tuple(notes), fingerprints)
 
 
 def make_validation(
@@ -212,7 +220,7 @@ def make_validation(
         rank=world.rank,
         world=world.size,
     )
-    return Validation(source, dataset, loader, space)
+    return Validation(source, dataset, loader, space, config.eval_backend)
 
 
 def _annotation_notes(name: str, coco: CocoData) -> Iterator[str]:

@@ -1,6 +1,7 @@
 """From a resolved configuration to a finished run: the steps before and after the training loop."""
 
-from collections.abc import Sequence
+import shutil
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -10,6 +11,7 @@ from torch import nn
 
 from box_store.categories import ClassSpace
 from detr_kernels import explain
+from student_train import provenance
 from student_train.checkpoint import InitReport, load_matching, load_weights
 from student_train.config import TrainConfig, problems_of
 from student_train.engine import Trainer
@@ -35,9 +37,12 @@ def train(
     *,
     resume: bool = False,
     overwrite: bool = False,
+    dry_run: bool = False,
     command: Sequence[str] = (),
 ) -> Evaluation | None:
     """Train into the folder `out`; the last evaluation, None without an evaluation split.
+
+    A dry run reads everything, says what would happen and writes nothing into `out`.
 
     Raises:
         RunError: `out` holds a run already, or the one to resume had other settings.
@@ -46,7 +51,9 @@ def train(
     config = resolved.config
     runtime = Runtime.start(config.device, config.amp, config.threads)
     try:
-        return _train(resolved, RunFolder(out), console, runtime, resume, overwrite, command)
+        return _train(
+            resolved, RunFolder(out), console, runtime, resume, overwrite, dry_run, command
+        )
     finally:
         runtime.world.close()
 
@@ -58,6 +65,7 @@ def _train(
     runtime: Runtime,
     resume: bool,
     overwrite: bool,
+    dry_run: bool,
     command: Sequence[str],
 ) -> Evaluation | None:
     world = runtime.world
@@ -71,29 +79,30 @@ def _train(
     resolved = with_classes(resolved, space)
     config = resolved.config
     resuming = resume and folder.has_state()
-    if resume and folder.config_file.exists():
-        changed = changed_settings(folder.read().config, config)
-        if changed:
-            raise RunError(
-                f"{folder.root} was started with other settings, and a resumed run keeps them "
-                f"({'; '.join(changed)}): leave them out, or start a new run with "
-                f"--init {folder.root}"
-            )
     inputs = make_inputs(config, coco, world)
+    remarks = []
+    if resume and folder.config_file.exists():
+        remarks = check_resumable(folder, config, inputs.fingerprints)
     torch.manual_seed(config.seed)
     model = build_student(config.model)
     report = None if resuming or config.init is None else initialise(model, config.init)
 
     world.barrier()
-    if world.is_first:
+    if world.is_first and not dry_run:
         if overwrite and not resume:
             folder.clear()
         if not resuming:
-            folder.write(resolved, space, command)
+            folder.write(resolved, space, command, inputs.fingerprints)
     progress = ProgressLine(console if world.is_first else None)
     trainer = Trainer(config, model, inputs, folder, runtime, progress)
     for line in describe(resolved, folder, runtime, inputs, trainer, report):
         progress.say(line)
+    for line in (*remarks, *space_on_disk(folder.root, trainer)):
+        progress.say(f"warning   {line}")
+    if dry_run:
+        then = f"resume {folder.root}" if resuming else f"start in {folder.root}"
+        progress.say(f"dry run   nothing was written; without --dry-run this would {then}")
+        return None
     if resuming:
         note = trainer.resume()
         progress.say(f"{note} resuming after step {trainer.position.step}".strip())
@@ -107,6 +116,68 @@ def _train(
         progress.close()
         for problem in inputs.train_loader.problems.values():
             progress.say(f"skipped: {problem.message}")
+
+
+def check_resumable(
+    folder: RunFolder, config: TrainConfig, fingerprints: Mapping[str, str]
+) -> list[str]:
+    """What differs from how a run was started without spoiling it, a sentence each.
+
+    Raises:
+        RunError: settings or data that a run cannot change; each is named.
+    """
+    record = folder.read()
+    refused = changed_settings(record.config, config)
+    refused += [
+        f"content of {name.replace('_', ' ')}: {change}"
+        for name in ("train_annotations", "boxes")
+        for change in _changed_hash(record.fingerprints.get(name), fingerprints.get(name))
+    ]
+    if refused:
+        raise RunError(
+            f"{folder.root} was started with other settings, and a resumed run keeps them "
+            f"({'; '.join(refused)}): leave them out, or start a new run with "
+            f"--init {folder.root}"
+        )
+    remarks = []
+    if list(
+        _changed_hash(*(f.get("val_annotations") for f in (record.fingerprints, fingerprints)))
+    ):
+        remarks.append("the evaluation split has changed: compare with later evaluations only")
+    if others := provenance.changed(record.versions, provenance.versions()):
+        remarks.append(f"not bit-identical any more, versions have changed ({'; '.join(others)})")
+    if config.optim.schedule == "cosine" and (
+        (config.epochs, config.steps) != (record.config.epochs, record.config.steps)
+    ):
+        remarks.append("the number of steps has changed, and the cosine of the learning rate too")
+    return remarks
+
+
+def _changed_hash(before: str | None, now: str | None) -> Iterator[str]:
+    if before and now and before != now:
+        yield f"{before[:12]} -> {now[:12]}"
+
+
+def state_gib(trainer: Trainer) -> float:
+    """Size of a saved state: weights, two moments of what is trained, and the average."""
+    parameters = list(trainer.model.parameters())
+    trained = sum(p.numel() * p.element_size() for p in parameters if p.requires_grad)
+    weights = sum(t.numel() * t.element_size() for t in trainer.model.state_dict().values())
+    return (weights * (1 if trainer.average is None else 2) + 2 * trained) / 2**30
+
+
+def space_on_disk(root: Path, trainer: Trainer) -> list[str]:
+    """A sentence where the disk of a run is too small for the states that it will keep."""
+    needed = state_gib(trainer) * (trainer.config.keep_last + 1)
+    there = next(folder for folder in (root, *root.absolute().parents) if folder.exists())
+    free = shutil.disk_usage(there).free / 2**30
+    if free >= needed:
+        return []
+    return [
+        f"{free:.1f} GiB are free at {there}, and saving needs {needed:.1f} "
+        f"({trainer.config.keep_last} states and the one being written): "
+        "free some, or lower keep_last"
+    ]
 
 
 def with_classes(resolved: Resolved[TrainConfig], space: ClassSpace) -> Resolved[TrainConfig]:
@@ -193,13 +264,21 @@ def describe(
             f"evaluate  {len(inputs.validation.dataset)} images of {inputs.validation.source.name}"
         )
     lines += [f"note      {note}" for note in inputs.notes]
-    if not inputs.train.teachers:
+    lines += [f"teacher   {name}: looks at the augmented images" for name in trainer.online]
+    if not inputs.train.teachers and not trainer.online:
         lines.append("teachers  none: the baseline")
     lines.append(
         f"model     {sum(p.numel() for p in parameters):,} parameters, {trained:,} of them trained"
     )
     if report is not None:
         lines.append(f"weights   {config.init}: {report.describe()}")
+    size = state_gib(trainer)
+    gradients = trained * 4 / 2**30
+    lines.append(
+        f"memory    {size + gradients:.2f} GiB of weights, gradients and optimiser a process, and "
+        "the activations (`student-train bench` measures them); "
+        f"on disk {config.keep_last} states of {size:.2f} GiB"
+    )
     lines.append(
         f"schedule  {trainer.total_steps} steps of {config.batch_size} images, "
         f"{trainer.steps_per_epoch} an epoch"

@@ -3,7 +3,8 @@
 ::
 
     RUN/
-      config.json               resolved configuration with origins, categories, versions, command
+      config.json               resolved configuration with origins, categories, command, versions,
+                                revision of the sources, hashes of annotations and teacher boxes
       metrics.jsonl             losses and evaluations, one JSON object a line
       checkpoints/step-*.pt     states to resume from, the last few; states.json lists them
       checkpoints/best.safetensors   weights of the best evaluation so far, self-contained
@@ -11,31 +12,19 @@
       predictions/              pictures drawn by `student-train predict`
 """
 
-import importlib.metadata
 import json
-import platform
-import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from box_store.categories import Categories, ClassSpace
+from box_store.files import replacing
 from student_train.config import OPERATIONAL, TrainConfig, as_plain, from_plain
 from student_train.errors import RunError
 from student_train.overrides import Resolved, as_text, settings
+from student_train.provenance import source_revision, versions
 from student_train.states import StateFolder
-
-_PACKAGES = (
-    "teach-detr",
-    "torch",
-    "torchvision",
-    "timm",
-    "triton",
-    "numpy",
-    "scipy",
-    "pycocotools",
-)
 
 
 @dataclass(frozen=True)
@@ -45,6 +34,9 @@ class RunRecord:
     config: TrainConfig
     origins: dict[str, str]
     class_space: ClassSpace
+    versions: dict[str, str]
+    fingerprints: dict[str, str]
+    """hashes of the annotations and of the teacher boxes"""
 
 
 class RunFolder:
@@ -74,7 +66,11 @@ class RunFolder:
         StateFolder(self.checkpoints).clear()
 
     def write(
-        self, resolved: Resolved[TrainConfig], class_space: ClassSpace, command: Sequence[str]
+        self,
+        resolved: Resolved[TrainConfig],
+        class_space: ClassSpace,
+        command: Sequence[str],
+        fingerprints: Mapping[str, str],
     ) -> None:
         """Write `config.json`."""
         self.root.mkdir(parents=True, exist_ok=True)
@@ -86,10 +82,11 @@ class RunFolder:
             "classes": class_space_to_plain(class_space),
             "command": list(command),
             "versions": versions(),
+            "source": source_revision(),
+            "fingerprints": dict(fingerprints),
         }
-        partial = self.config_file.with_name("config.json.partial")
-        partial.write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
-        partial.replace(self.config_file)
+        with replacing(self.config_file) as file:
+            file.write((json.dumps(content, indent=2) + "\n").encode())
 
     def read(self) -> RunRecord:
         """Read `config.json`.
@@ -110,6 +107,8 @@ class RunFolder:
             config=from_plain(content["config"], str(self.config_file)),
             origins=dict(content["origins"]),
             class_space=class_space_from_plain(content["classes"]),
+            versions=dict(content["versions"]),
+            fingerprints=dict(content.get("fingerprints", {})),
         )
 
 
@@ -121,17 +120,6 @@ def class_space_to_plain(space: ClassSpace) -> dict[str, Any]:
 def class_space_from_plain(table: Mapping[str, Any]) -> ClassSpace:
     """The inverse of `class_space_to_plain`."""
     return ClassSpace(table["kind"], Categories.from_coco(table["categories"]))
-
-
-def versions() -> dict[str, str]:
-    """Versions of Python and of the packages that a result depends on."""
-    found = {"python": platform.python_version(), "platform": sys.platform}
-    for name in _PACKAGES:
-        try:
-            found[name] = importlib.metadata.version(name)
-        except importlib.metadata.PackageNotFoundError:
-            found[name] = "not installed"
-    return found
 
 
 def changed_settings(before: TrainConfig, now: TrainConfig) -> list[str]:

@@ -1,11 +1,12 @@
 """Tables for people: metrics, classes, presets, parity."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 from rich import box
 from rich.table import Table
 
 from student_train.coco_metrics import METRIC_NAMES, Metrics
+from student_train.compare import RunSummary, curves, differences, metric_row, sparkline
 from student_train.config import TrainConfig
 from student_train.parity import Row
 from student_train.presets import Preset
@@ -29,12 +30,49 @@ def class_table(metrics: Metrics) -> Table:
     """A row for every class that the images hold, best first, in percent."""
     table = Table(title="by class", title_justify="left")
     table.add_column("class")
-    for name in ("objects", "AP", "AP50"):
+    for name in ("objects", *METRIC_NAMES):
         table.add_column(name, justify="right")
     present = [row for row in metrics.per_class if row.n_truth]
     for row in sorted(present, key=lambda row: -(row.AP or 0.0)):
-        table.add_row(row.name, str(row.n_truth), percent(row.AP), percent(row.AP50))
+        values = (percent(getattr(row, name)) for name in METRIC_NAMES)
+        table.add_row(row.name, str(row.n_truth), *values)
     return table
+
+
+def compare_table(runs: Sequence[RunSummary]) -> Table:
+    """A row for every run: steps, last loss, and its best evaluation in percent."""
+    table = Table(box=box.SIMPLE_HEAD, padding=(0, 1), show_edge=False)
+    table.add_column("run")
+    for name in ("steps", "loss", *METRIC_NAMES):
+        table.add_column(name, justify="right", no_wrap=True)
+    for run in runs:
+        loss = f"{run.losses[-1][1]:.2f}" if run.losses else "-"
+        values = map(percent, metric_row(run))
+        table.add_row(run.name, str(run.step), loss, *values)
+    return table
+
+
+def difference_table(runs: Sequence[RunSummary]) -> Table:
+    """Settings that differ, a column for every run."""
+    table = Table(box=box.SIMPLE_HEAD, padding=(0, 1), show_edge=False)
+    table.add_column("setting", no_wrap=True)
+    for run in runs:
+        table.add_column(run.name)
+    for key, texts in differences(runs).items():
+        table.add_row(key, *texts)
+    return table
+
+
+def curve_lines(runs: Sequence[RunSummary]) -> Iterator[str]:
+    """Each curve of each run as a line of bars, on the scale of all runs."""
+    for name, lines in curves(runs).items():
+        values = [value for line in lines for _, value in line]
+        if not values:
+            continue
+        low, high = min(values), max(values)
+        yield f"{name}  {low:.3g} to {high:.3g}"
+        for run, line in zip(runs, lines, strict=True):
+            yield f"  {sparkline([value for _, value in line], low, high)}  {run.name}"
 
 
 def presets_table(rows: Sequence[tuple[Preset, TrainConfig, int]]) -> Table:

@@ -103,6 +103,8 @@ def selection_spec(config: TeacherConfig) -> SelectionSpec:
 
 def _teacher_notes(selection: Selection, coco: CocoData, limit: int | None) -> Iterator[str]:
     wanted = coco.table.image_ids[:limit]
+    taught = np.zeros(len(wanted), bool)
+    known: set[int] = set()
     for name in selection.teachers:
         rows = selection.of(name)
         unknown = coco.categories.unknown(rows.category_ids)
@@ -121,4 +123,19 @@ def _teacher_notes(selection: Selection, coco: CocoData, limit: int | None) -> I
         yield (
             f"teacher {name}: {int(per_image.sum())} boxes in {int(covered.sum())} of "
             f"{len(wanted)} training images"
+        )
+        counts = np.diff(rows.offsets)
+        taught |= np.isin(wanted, rows.image_ids[counts > 0])
+        known.update(np.unique(rows.category_ids).tolist())
+    if not taught.all():
+        share = 100 * (1 - taught.mean())
+        yield (
+            f"no teacher has a box for {share:.1f} % of the training images "
+            f"({int((~taught).sum())} of {len(wanted)}): only annotations teach there"
+        )
+    if holes := [item.name for item in coco.categories.items if item.id not in known]:
+        shown = ", ".join(holes[:5]) + (", ..." if len(holes) > 5 else "")
+        yield (
+            f"no teacher has a box of {len(holes)} of {len(coco.categories)} classes ({shown}): "
+            "if they should, look at the class maps (`teacher-infer plan`)"
         )

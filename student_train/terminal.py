@@ -2,6 +2,7 @@
 
 import json
 import logging
+import os
 import sys
 from typing import Annotated, Any
 
@@ -37,3 +38,8 @@ def print_json(content: Any) -> None:
 def print_plain(console: Console, text: str) -> None:
     """A line as it is: no markup, no colours guessed from its words, no breaks."""
     console.print(text, markup=False, highlight=False, soft_wrap=True)
+
+
+def is_other_rank() -> bool:
+    """Whether another of torchrun's processes does the printing."""
+    return os.environ.get("RANK", "0") != "0"

@@ -6,7 +6,6 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 from torch.nn import functional as F
-from torch.nn import functional as F
 
 
 def geometry_dtype(x: Tensor) -> torch.dtype:
@@ -82,7 +81,20 @@ def move_reference(change: Tensor, reference: Tensor, eps: float) -> Tensor:
 
 def resize_mask(mask: Tensor, size: Sequence[int]) -> Tensor:
     """The nearest entries of a padding mask [B, H, W] for a map of `size` (h, w): [B, h, w]."""
+    if torch.compiler.is_exporting():
+        # other programs round "nearest" differently where a cell falls on an edge
+        rows, columns = (
+            _nearest(old, new, mask.device) for old, new in zip(mask.shape[1:], size, strict=True)
+        )
+        return mask[:, rows][:, :, columns]
     return F.interpolate(mask[:, None].float(), size=list(size))[:, 0].bool()
+
+
+def _nearest(old: int, new: int, device: torch.device) -> Tensor:
+    """The indices that PyTorch's nearest interpolation takes, as float32 arithmetic of its own."""
+    old_size, new_size = (torch.full((), n, dtype=torch.float32, device=device) for n in (old, new))
+    places = torch.arange(new, dtype=torch.float32, device=device) * (old_size / new_size)
+    return places.floor().long().clamp(max=old - 1)
 
 
 def valid_ratio(mask: Tensor, dtype: torch.dtype) -> Tensor:

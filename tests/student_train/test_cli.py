@@ -49,10 +49,38 @@ def test_train_eval_predict_and_resume(call, toy: Path, store: Path, tmp_path: P
     assert code == 0
     assert json.loads(out)["n_images"] == 12
     assert (run / "results/train2017.json").exists()
+    code, out, err = call(
+        "eval", run, "--data", toy, "--per-class", "--plot", "--confusion-score=0"
+    )
+    assert (code, err) == (0, "")
+    assert "by class" in out
+    written = {path.name for path in (run / "results").glob("val2017.*")}
+    assert {f"val2017{end}" for end in (
+        ".json", ".metrics.json", ".curves.json", ".confusion.json", ".curves.png",
+        ".confusion.png",
+    )} <= written  # fmt: skip
+    assert len(json.loads((run / "results/val2017.confusion.json").read_text())["counts"]) == 4
+
+    code, out, err = call("compare", run, run, "--plot", run / "both.png")
+    assert (code, err) == (0, "")
+    assert "AR100" in out
+    assert (run / "both.png").exists()
 
     code, out, err = call("predict", run, toy / "val2017" / "001.png", "--json")
     assert code == 0
     assert json.loads(out)[0]["width"] == 80
+
+
+def test_a_dry_run_tells_and_writes_nothing(call, toy: Path, store: Path, tmp_path: Path):
+    code, out, err = call(
+        "train", "--preset", "dino-tiny", "--data", toy, "--store", store, "--dry-run",
+        "--out", tmp_path / "run", *FAST,
+    )  # fmt: skip
+    assert (code, err) == (0, "")
+    for words in ("12 training images", "teacher sharp: 24 boxes", "2 steps of 4 images", "memory"):
+        assert words in out
+    assert "nothing was written" in out
+    assert not (tmp_path / "run").exists()
 
 
 def test_train_can_answer_in_json(call, toy: Path, tmp_path: Path):
@@ -92,6 +120,8 @@ def test_a_file_is_stronger_than_the_preset_and_weaker_than_arguments(
         (("train", "--resume", "--out", "r"), 2, "--preset is missing"),
         (("eval", "no"), 1, "no is not a run folder"),
         (("predict", "no", "x.jpg"), 1, "no image at x.jpg"),
+        (("compare", "no"), 1, "no is not a run folder"),
+        (("export", "no"), 2, "nothing to write: give --onnx FILE"),
         (("presets", "dino-demos"), 2, "Did you mean 'dino-demo'"),
         (("parity", "no"), 1, "no folder of golden sets"),
         (("bench", "--preset", "dino-tiny", "--size", "8"), 2, "HEIGHTxWIDTH"),
@@ -156,10 +186,22 @@ def test_the_commands_are_a_promise(call):
     }
     assert options == {
         "train": [
-            "--boxes", "--config", "--data", "--init", "--json", "--out", "--overwrite",
-            "--preset", "--resume", "--store", "--teachers", "--train-split", "--val-split",
+            "--boxes", "--config", "--data", "--dry-run", "--init", "--json", "--out",
+            "--overwrite", "--preset", "--resume", "--store", "--teachers", "--train-split",
+            "--val-split",
         ],
-        "eval": ["--data", "--device", "--json", "--out", "--split", "--weights"],
+        "eval": [
+            "--confusion-score", "--data", "--device", "--json", "--out", "--per-class", "--plot",
+            "--split", "--weights",
+        ],
+        "compare": ["--json", "--plot"],
+        "export": [
+            "--dynamic", "--json", "--official", "--onnx", "--size", "--tolerance",
+            "--torch-export", "--weights",
+        ],
+        "import": [
+            "--annotations", "--family", "--json", "--out", "--overwrite", "--partial", "--preset",
+        ],
         "predict": ["--device", "--json", "--out", "--threshold", "--weights"],
         "presets": ["--json"],
         "parity": ["--double", "--json"],

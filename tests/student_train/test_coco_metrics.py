@@ -3,10 +3,11 @@
 import json
 from pathlib import Path
 
+import numpy as np
 import pytest
 
-from box_store.errors import DataError
-from student_train.coco_metrics import METRIC_NAMES, coco_metrics
+from box_store.errors import DataError, UsageError
+from student_train.coco_metrics import BACKENDS, METRIC_NAMES, coco_metrics
 
 
 def truth(n_boxes: int = 2) -> dict:
@@ -50,6 +51,47 @@ def test_classes_are_listed_with_their_objects():
     assert (cat.name, cat.n_truth, dog.n_truth) == ("cat", 2, 0)
     assert pytest.approx(51 / 101) == cat.AP50
     assert dog.AP is None
+
+
+def test_both_backends_agree():
+    """On crowded random boxes, with scores that tie, crowds and classes without objects."""
+    pytest.importorskip("faster_coco_eval")
+    rng = np.random.default_rng(0)
+    annotations = truth(0)
+    annotations["images"] = [{"id": i, "width": 200, "height": 200} for i in range(1, 13)]
+    annotations["annotations"] = [
+        {
+            "image_id": int(rng.integers(1, 13)),
+            "category_id": 4,
+            "bbox": [*rng.integers(0, 120, 2).tolist(), *rng.integers(5, 80, 2).tolist()],
+            "iscrowd": int(rng.random() < 0.1),
+        }
+        for _ in range(80)
+    ]
+    results = [
+        {**found(row["image_id"], float(rng.choice([0.3, 0.6, 0.9]))), "bbox": moved}
+        for row in annotations["annotations"]
+        for moved in [[v + int(rng.integers(-6, 7)) for v in row["bbox"][:2]] + row["bbox"][2:]]
+    ]
+    ours, fast = (coco_metrics(annotations, results, backend=name).to_json() for name in BACKENDS)
+    assert 0.1 < ours["AP"] < 0.9
+    for name in METRIC_NAMES:
+        assert fast[name] == pytest.approx(ours[name], abs=1e-9)
+        assert fast["per_class"][0][name] == pytest.approx(ours["per_class"][0][name], abs=1e-9)
+
+
+def test_a_backend_that_is_none_is_named():
+    with pytest.raises(UsageError, match="Did you mean 'faster-coco-eval'"):
+        coco_metrics(truth(), [], backend="faster-coco")
+
+
+def test_curves_fall_from_perfect_to_nothing():
+    curves = coco_metrics(truth(), [found(1, 0.8), found(3, 0.5)]).curves.to_json()
+    assert (len(curves["recall"]), curves["recall"][0], curves["recall"][-1]) == (101, 0, 1)
+    assert curves["precision"]["AP50"][:51] == pytest.approx([1.0] * 51)
+    assert curves["precision"]["AP50"][51:] == [0.0] * 50
+    (cat,) = curves["per_class"]
+    assert (cat["name"], cat["score"][0]) == ("cat", pytest.approx(0.8))
 
 
 def test_no_detection_at_all_is_zero():

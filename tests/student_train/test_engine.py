@@ -15,7 +15,7 @@ import torch
 from rich.console import Console
 
 from box_store.categories import Categories
-from student_train import engine
+from student_train import engine, evaluate
 from student_train.checkpoint import load_weights
 from student_train.config import resolve
 from student_train.engine import Trainer
@@ -272,6 +272,74 @@ def test_a_resumed_run_keeps_its_settings(toy: Path, tmp_path: Path):
         run(toy, tmp_path / "run", resume=True, steps=2, optim__lr=0.1)
     run(toy, tmp_path / "run", resume=True, steps=2)
     assert state(tmp_path / "run")["position"]["step"] == 2
+
+
+def test_a_resumed_run_keeps_its_data(toy: Path, store: Path, tmp_path: Path):
+    data = tmp_path / "data"
+    shutil.copytree(toy, data)
+    values = {"steps": 1, "teachers__store": store}
+    run(data, tmp_path / "run", **values)
+    record = RunFolder(tmp_path / "run").read()
+    assert set(record.fingerprints) == {"train_annotations", "val_annotations", "boxes"}
+    path = data / "annotations/instances_train2017.json"
+    path.write_text(path.read_text() + " ")
+    with pytest.raises(RunError, match=r"content of train annotations: \w{12} -> \w{12}"):
+        run(data, tmp_path / "run", resume=True, **values | {"steps": 2})
+
+
+def test_other_versions_and_another_cosine_are_remarked(toy: Path, tmp_path: Path):
+    values = {"steps": 1, "optim__schedule": "cosine"}
+    run(toy, tmp_path / "run", **values)
+    content = json.loads((tmp_path / "run/config.json").read_text())
+    content["versions"]["torch"] = "1.0"
+    (tmp_path / "run/config.json").write_text(json.dumps(content))
+    printed = run(toy, tmp_path / "run", resume=True, **values | {"steps": 2})
+    assert "not bit-identical any more, versions have changed (torch: 1.0 -> " in printed
+    assert "the cosine of the learning rate too" in printed
+
+
+def test_a_disk_that_is_full_for_a_while_does_not_end_a_run(
+    toy: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    original = StateFolder.save
+
+    def save(self: StateFolder, step: int, content: Any) -> Path:
+        if step == 4:
+            raise CheckpointError("cannot save the state of step 4: No space left on device")
+        return original(self, step, content)
+
+    monkeypatch.setattr(StateFolder, "save", save)
+    printed = run(toy, tmp_path / "run", steps=6, save_every=2)
+    assert "No space left on device; step-00000002-" in printed
+    assert "training goes on" in printed
+    assert state(tmp_path / "run")["position"]["step"] == 6
+
+
+def test_a_small_disk_is_remarked_before_the_start(
+    toy: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    usage = shutil._ntuple_diskusage(10, 9, 1)  # type: ignore[attr-defined]
+    monkeypatch.setattr(shutil, "disk_usage", lambda _: usage)
+    assert "warning   0.0 GiB are free at" in run(toy, tmp_path / "run", steps=1)
+
+
+def test_a_signal_during_an_evaluation_ends_it(
+    toy: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    original = evaluate.top_k
+
+    def top_k(*arguments: Any) -> Any:
+        os.kill(os.getpid(), signal.SIGTERM)
+        return original(*arguments)
+
+    values = {"steps": 4, "eval_every": 1, "eval_batch_size": 1}
+    with monkeypatch.context() as patch:
+        patch.setattr(evaluate, "top_k", top_k)
+        with pytest.raises(Interrupted, match="stopped after step 3 of 4"):
+            run(toy, tmp_path / "run", **values)
+    run(toy, tmp_path / "run", resume=True, **values)
+    records = [r for r in read_metrics(tmp_path / "run/metrics.jsonl") if r["kind"] == "eval"]
+    assert [r["step"] for r in records] == [3, 4]
 
 
 def test_resuming_nothing_starts(toy: Path, tmp_path: Path):

@@ -122,6 +122,16 @@ def test_teachers_of_a_store_are_joined_and_counted(toy: Path, store: Path):
     assert "teacher sharp: 24 boxes in 12 of 12 training images" in inputs.notes
 
 
+def test_gaps_of_the_teachers_are_remarked(toy: Path, store: Path):
+    notes = inputs_of(toy, teachers__store=store, teachers__names="late").notes
+    assert any(
+        "no teacher has a box for 50.0 % of the training images (6 of 12)" in n for n in notes
+    )
+    assert not any("no teacher has a box of" in n for n in notes)
+    high = inputs_of(toy, teachers__store=store, teachers__score_floor=0.99).notes
+    assert any("no teacher has a box of 3 of 3 classes (red, green, blue)" in n for n in high)
+
+
 def test_teachers_can_be_chosen_and_filtered(toy: Path, store: Path):
     inputs = inputs_of(
         toy, teachers__store=store, teachers__names="sharp", teachers__score_floors__sharp=0.8

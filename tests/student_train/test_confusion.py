@@ -1,0 +1,53 @@
+"""Confusions of classes: who is taken for whom, what is missed, what is made up."""
+
+from typing import Any
+
+import numpy as np
+import pytest
+
+from student_train.confusion import confusion_matrix
+from student_train.plots import plot_confusion
+
+CATEGORIES = [{"id": 4, "name": "cat"}, {"id": 7, "name": "dog"}]
+
+
+def row(category_id: int, x: float, score: float = 0.9, **more: Any) -> dict[str, Any]:
+    box = [x, 0, 10, 10]
+    return {"image_id": 1, "category_id": category_id, "bbox": box, "score": score, **more}
+
+
+def counts(truth: list[Any], found: list[Any], **thresholds: float) -> np.ndarray:
+    table = {"categories": CATEGORIES, "annotations": truth}
+    return confusion_matrix(table, found, {1}, **thresholds).counts
+
+
+def test_every_object_and_detection_counts_once():
+    truth = [row(4, 0), row(4, 100), row(7, 200), row(7, 300)]
+    found = [row(4, 1), row(7, 101), row(7, 201), row(4, 500)]
+    #      cat dog nothing
+    assert counts(truth, found).tolist() == [[1, 1, 0], [0, 1, 1], [1, 0, 0]]
+
+
+def test_the_same_class_is_meant_before_a_nearer_other():
+    truth = [row(4, 0), row(7, 2)]
+    assert counts(truth, [row(7, 0)]).tolist() == [[0, 0, 1], [0, 1, 0], [0, 0, 0]]
+
+
+def test_an_object_is_found_once():
+    assert counts([row(4, 0)], [row(4, 0), row(4, 1, 0.8)]).tolist()[2] == [1, 0, 0]
+
+
+def test_weak_detections_and_crowds_do_not_count():
+    truth = [row(4, 0, iscrowd=1)]
+    assert counts(truth, [row(7, 0), row(4, 50, 0.2)]).sum() == 0
+    assert counts(truth, [row(7, 0), row(4, 50, 0.2)], score=0.1).sum() == 1
+
+
+def test_the_worst_confusions_are_named(tmp_path):
+    table = {"categories": CATEGORIES, "annotations": [row(4, 0), row(4, 100), row(7, 200)]}
+    confusion = confusion_matrix(table, [row(7, 0), row(7, 100), row(7, 200)], {1, 2})
+    assert confusion.worst(3) == [("cat", "dog", 2)]
+    assert confusion.to_json()["names"] == ["cat", "dog", "nothing"]
+    pytest.importorskip("matplotlib")
+    plot_confusion(confusion.names, confusion.counts, tmp_path / "c.png")
+    assert (tmp_path / "c.png").read_bytes().startswith(b"\x89PNG")
