@@ -26,18 +26,19 @@ from detr_kernels.shapes import SHAPES, Shape, make_fused_inputs
 DTYPES = {"bfloat16": torch.bfloat16, "float16": torch.float16, "float32": torch.float32}
 # (tile, blocks, warps, registers): one thing changed at a time, then tile and warps together
 CANDIDATES = (
-    (1024, 4, 1, 255),
-    (1024, 1, 1, 255),
-    (1024, 2, 1, 255),
-    (1024, 8, 1, 255),
-    (1024, 4, 1, 168),
     (1024, 4, 1, 128),
+    (1024, 1, 1, 128),
+    (1024, 2, 1, 128),
+    (1024, 8, 1, 128),
     (1024, 4, 1, 96),
-    (512, 4, 1, 255),
-    (2048, 4, 2, 255),
+    (1024, 4, 1, 168),
+    (1024, 4, 1, 208),
+    (1024, 4, 1, 255),
+    (512, 4, 1, 128),
     (2048, 4, 2, 128),
-    (4096, 2, 4, 255),
+    (2048, 4, 2, 255),
     (4096, 2, 4, 128),
+    (4096, 2, 4, 255),
 )
 
 

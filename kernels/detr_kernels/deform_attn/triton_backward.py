@@ -18,7 +18,6 @@ from torch import Tensor
 
 from detr_kernels.deform_attn.triton_common import (
     OUTSIDE,
-    TUNING,
     axis_corners,
     axis_slopes,
     level_size,
@@ -109,7 +108,7 @@ def _launch(
     coordinates, coordinate_stride = query_rows(coordinates)
     scores, score_stride = query_rows(scores)
     strides = (coordinate_stride, score_stride, places[1] + places[2])
-    launch = plan(value, scores.shape, max(strides), TUNING["backward"])
+    launch = plan("backward", value, scores.shape, max(strides))
     # a launch goes to the current GPU, which need not be the tensors'
     with torch.cuda.device_of(value):
         _backward_kernel[launch.grid](

@@ -26,8 +26,8 @@ class Tuning(NamedTuple):
     blocks: row blocks that a program takes one after another where there are many, so that
         neighbouring queries, which look at the same pixels, meet in one L1 cache.
     warps: of a program; with one, no barrier waits for anybody.
-    registers: at most, of a thread; left to itself, ptxas spills one now and then to fit one more
-        program on a multiprocessor.
+    registers: at most, of a thread: fewer let more programs share a multiprocessor, until loads
+        have to wait for each other or registers spill.
     """
 
     tile: int
@@ -36,8 +36,14 @@ class Tuning(NamedTuple):
     registers: int
 
 
-# chosen by the machine code (README.md), the same for all sizes: another Q tunes nothing anew
-TUNING = {"forward": Tuning(1024, 4, 1, 255), "backward": Tuning(1024, 4, 1, 255)}
+# by kernel and bytes of a value; chosen by the machine code (README.md), the same for all sizes, so
+# that another Q tunes nothing anew
+TUNING = {
+    ("forward", 2): Tuning(1024, 4, 1, 128),
+    ("forward", 4): Tuning(1024, 4, 1, 168),
+    ("backward", 2): Tuning(1024, 4, 1, 255),
+    ("backward", 4): Tuning(1024, 4, 1, 255),
+}
 # row blocks from which on a program takes several: fewer leave multiprocessors without work
 MANY_BLOCKS = 16384
 
@@ -50,9 +56,10 @@ class Launch(NamedTuple):
     constants: dict[str, int | bool]
 
 
-def plan(value: Tensor, grouping: tuple[int, ...], row_stride: int, tuning: Tuning) -> Launch:
-    """Sizes of a launch for value [B, S, H, D] and samples grouped [B, Q, H, L, P].
+def plan(kernel: str, value: Tensor, grouping: tuple[int, ...], row_stride: int) -> Launch:
+    """Sizes of a launch of "forward" or "backward" for value [B, S, H, D].
 
+    grouping: of the samples, [B, Q, H, L, P].
     row_stride: elements between a query and the next in the widest tensor of samples. Programs of
     one image are neighbours, so that its maps stay in the L2 cache. Raises ArgumentError for more
     images than a grid has rows.
@@ -61,6 +68,7 @@ def plan(value: Tensor, grouping: tuple[int, ...], row_stride: int, tuning: Tuni
     batch, queries, heads, levels, points = grouping
     if batch > 65535:
         raise ArgumentError(f"value: expected at most 65535 images for the GPU, got {batch}")
+    tuning = TUNING[kernel, value.element_size()]
     sizes = block_sizes(dim, value.element_size(), points, tuning.tile)
     blocks = triton.cdiv(queries * heads, sizes["BLOCK_R"])
     per_program = tuning.blocks if batch * blocks >= MANY_BLOCKS else 1

@@ -15,7 +15,6 @@ from torch import Tensor
 
 from detr_kernels.deform_attn.triton_common import (
     OUTSIDE,
-    TUNING,
     axis_corners,
     level_size,
     plan,
@@ -69,7 +68,7 @@ def _launch(
     coordinates, coordinate_stride = query_rows(coordinates)
     scores, score_stride = query_rows(scores)
     strides = (coordinate_stride, score_stride, places[1] + places[2])
-    launch = plan(value, scores.shape, max(strides), TUNING["forward"])
+    launch = plan("forward", value, scores.shape, max(strides))
     # a launch goes to the current GPU, which need not be the tensors'
     with torch.cuda.device_of(value):
         _forward_kernel[launch.grid](

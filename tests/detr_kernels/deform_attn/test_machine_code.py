@@ -51,7 +51,7 @@ def code(kernel: str, dtype: str, *, fused: str = "", dim: int = 32, wide: bool 
     """Compile for sm_90: `fused` is "", "points" or "boxes"; dtype is value's."""
     function = KERNELS[kernel]
     size = 4 if dtype == "fp32" else 2
-    tuning = TUNING[kernel]
+    tuning = TUNING[kernel, size]
     blocks = block_sizes(dim, size, POINTS, tuning.tile)
     samples = HEADS * LEVELS * POINTS
     constants = {
