@@ -58,7 +58,9 @@ def _noise(golden: GoldenStudent, student: Dino) -> Noise:
     flipped = flip < student.config.dn_label_noise * 0.5
     label[flipped] = torch.from_numpy(want["noise/1_randint"])
     sign = torch.from_numpy(want["noise/2_randint"])
-    return Noise(flip, label, sign, torch.from_numpy(want["noise/3_rand"]))
+    # in the student's dtype: negatives' amount + 1 rounds in float32
+    dtype = student.denoising.label_embedding.weight.dtype
+    return Noise(flip, label, sign, torch.from_numpy(want["noise/3_rand"]).to(dtype))
 
 
 def _denoising(golden: GoldenStudent, student: Dino, noise: Noise) -> list[Row]:

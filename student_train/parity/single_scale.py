@@ -64,7 +64,8 @@ def _noise(golden: GoldenStudent, student: DnDetr) -> Noise:
     flip = torch.from_numpy(want["noise/0_rand"])
     label = torch.zeros(len(flip), dtype=torch.long)
     label[flip < student.config.dn_label_noise] = torch.from_numpy(want["noise/1_randint"])
-    shift = torch.from_numpy(want["noise/2_rand"]) * 2 - 1
+    # in the student's dtype: 2 x - 1 rounds in float32
+    shift = torch.from_numpy(want["noise/2_rand"]).to(student.anchors.weight.dtype) * 2 - 1
     return Noise(flip, label, sign=(shift > 0).long(), amount=shift.abs())
 
 
