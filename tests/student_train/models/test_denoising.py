@@ -6,6 +6,7 @@ from hypothesis import strategies as st
 from student_train.models.denoising import (
     ContrastiveDenoising,
     Noise,
+    PlainDenoising,
     attention_mask,
     group_count,
 )
@@ -110,3 +111,54 @@ def test_noise_is_reproducible(truth) -> None:
     first, second = noisy(truth(2, 1))[1], noisy(truth(2, 1))[1]
     assert torch.equal(first.boxes, second.boxes)
     assert torch.equal(first.content, second.content)
+
+
+def plain(targets, label_noise=0.2, box_noise=0.4, noise=None):
+    torch.manual_seed(0)
+    module = PlainDenoising(7, 8, 3, label_noise, box_noise)
+    return module, module(targets, 5, torch.float32, noise)
+
+
+def test_plain_groups_hold_every_target_once(truth) -> None:
+    targets = truth(2, 0, 3)
+    module, queries = plain(targets, label_noise=0.0, box_noise=0.0)
+    assert queries.boxes.shape == (3, 3 * 3, 4)
+    assert len(queries.slot_index) == 3 * 5
+    for image, slot, index in zip(
+        queries.image_index.tolist(),
+        queries.slot_index.tolist(),
+        queries.target_index.tolist(),
+        strict=True,
+    ):
+        assert slot % 3 == index
+        wanted = targets[image]
+        torch.testing.assert_close(
+            queries.boxes[image, slot], wanted.boxes[index], atol=2e-3, rtol=0
+        )
+        label = module.label_embedding(wanted.labels[index])
+        assert torch.equal(queries.content[image, slot, :-1], label)
+    # matching queries see no denoising one; groups do not see each other
+    assert queries.blocked[9:, :9].all()
+    assert queries.blocked[:3, 3:9].all()
+    assert not queries.blocked[:3, :3].any()
+    assert not queries.blocked[:, 9:].any()
+
+
+def test_plain_noise_moves_centres_by_half_sizes_and_sizes_by_shares() -> None:
+    box = torch.tensor([[0.5, 0.4, 0.2, 0.1]])
+    sign = torch.tensor([[1, 0, 1, 0]]).repeat(3, 1)
+    amount = torch.tensor([[1.0, 1.0, 1.0, 1.0], [0.5, 0.5, 0.5, 0.5], [0.0, 0.0, 0.0, 0.0]])
+    noise = Noise(torch.ones(3), torch.zeros(3, dtype=torch.long), sign, amount)
+    _, queries = plain([Targets.truth(torch.tensor([3]), box)], noise=noise)
+    want = torch.tensor([[0.54, 0.38, 0.28, 0.06], [0.52, 0.39, 0.24, 0.08], [0.5, 0.4, 0.2, 0.1]])
+    torch.testing.assert_close(queries.boxes[0], want, atol=1e-5, rtol=0)
+
+
+def test_plain_labels_are_replaced_below_the_share() -> None:
+    box = torch.tensor([[0.5, 0.4, 0.2, 0.1]])
+    flip = torch.tensor([0.1, 0.19, 0.21])
+    half = torch.full((3, 4), 0.5)
+    noise = Noise(flip, torch.full((3,), 6), half.long(), half)
+    module, queries = plain([Targets.truth(torch.tensor([3]), box)], noise=noise)
+    labels = module.label_embedding(torch.tensor([6, 6, 3]))
+    assert torch.equal(queries.content[0, :, :-1], labels)
