@@ -4,6 +4,7 @@ highest rung that fits it.
     StudentConfig
       DecoderConfig                queries, or tokens, that a decoder turns into boxes
         TransformerConfig          ... after an encoder over a backbone's maps
+          SingleScaleConfig        ... of one scale (`single_scale.py`)
           DeformableConfig         ... of several scales (and SamplingConfig)
 
 `SamplingConfig` stands beside the ladder: whoever samples by deformable attention has it.
