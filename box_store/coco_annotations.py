@@ -149,16 +149,22 @@ def load_coco(annotations: Path, *, labelled: bool = True, cache: Path | None = 
     annotation id that occurs twice, an annotation of an unknown image or category.
     """
     path = Path(annotations)
-    raw = _read_bytes(path)
-    sha256 = hashlib.sha256(raw).hexdigest()
-    if cache is None or not labelled or len(raw) < _CACHED_FROM_BYTES:
-        return _parse(path, raw, sha256, labelled)
+    worth_it = cache is not None and labelled and _size(path) >= _CACHED_FROM_BYTES
+    if cache is None or not worth_it:
+        return _parse(path, labelled)
+    try:
+        with path.open("rb") as file:
+            sha256 = hashlib.file_digest(file, "sha256").hexdigest()
+    except OSError:
+        # parsing says what is wrong
+        return _parse(path, labelled)
     kept = cache / f"{sha256}.annotations.arrow"
     try:
         return _from_table(path, sha256, kept)
     except (FileNotFoundError, FormatError):
         pass
-    coco = _parse(path, raw, sha256, labelled)
+    coco = _parse(path, labelled)
+    sha256, kept = coco.sha256, cache / f"{coco.sha256}.annotations.arrow"
     metadata = {
         "sha256": sha256,
         "categories": coco.categories.to_json(),
@@ -191,7 +197,17 @@ def _from_table(path: Path, sha256: str, kept: Path) -> CocoData:
     )
 
 
-def _parse(path: Path, raw: bytes, sha256: str, labelled: bool) -> CocoData:
+def _size(path: Path) -> int:
+    try:
+        return path.stat().st_size
+    except OSError:
+        # reading it says what is wrong
+        return 0
+
+
+def _parse(path: Path, labelled: bool) -> CocoData:
+    raw = _read_bytes(path)
+    sha256 = hashlib.sha256(raw).hexdigest()
     try:
         # outlines are most of a COCO file and nobody here needs them
         document = json.loads(raw, object_hook=_without_outline)
