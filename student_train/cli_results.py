@@ -77,26 +77,28 @@ def evaluate(
 
 def predict(
     run: Annotated[Path, typer.Argument(help="Run folder, or a .safetensors file of a run.")],
-    images: Annotated[list[Path], typer.Argument(help="Images, or folders of images.")],
+    images: Annotated[list[Path], typer.Argument(help="Images, videos, or folders of them.")],
     out: Annotated[
         Path | None, typer.Option(help="Folder for pictures; by default RUN/predictions.")
     ] = None,
     threshold: Annotated[float, typer.Option(help="Lowest score that is kept.")] = 0.3,
+    every: Annotated[int, typer.Option(help="Of a video, take every so many-th frame.")] = 1,
     weights: Weights = "best",
     device: Device = "auto",
     as_json: Json = False,
 ) -> None:
-    """Detect in images; draws the boxes and writes them as JSON."""
+    """Detect in images and videos; draws the boxes and writes them as JSON."""
     from student_train.commands import predict_images
 
     console = open_console(to_stderr=as_json)
-    done = predict_images(run, images, out, threshold, weights, device)
+    done = predict_images(run, images, out, threshold, weights, device, every)
     for row in done.rows:
         if "error" in row:
             print_plain(console, f"skipped: {row['error']}")
             continue
         best = ", ".join(f"{d['category']} {d['score']:.2f}" for d in row["detections"][:6])
-        console.print(f"{row['file']}: {best or 'nothing'}", markup=False, soft_wrap=True)
+        where = f"{row['file']} frame {row['frame']}" if "frame" in row else row["file"]
+        console.print(f"{where}: {best or 'nothing'}", markup=False, soft_wrap=True)
     if as_json:
         print_json(done.rows)
     console.print(f"pictures  {done.folder}", soft_wrap=True)

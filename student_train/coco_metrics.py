@@ -5,7 +5,7 @@ import copy
 import io
 import json
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -77,7 +77,7 @@ class Metrics:
     per_class: tuple[ClassMetrics, ...]
     n_images: int
     n_detections: int
-    curves: Curves
+    curves: Curves = field(default_factory=lambda: Curves((), {}, ()))
 
     @property
     def AP(self) -> float | None:

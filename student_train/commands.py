@@ -6,6 +6,8 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from box_store.errors import DataError, UsageError
 from student_train.coco_metrics import read_annotations
 from student_train.config import TrainConfig, problems_of, resolve
@@ -19,6 +21,14 @@ from student_train.plots import plot_confusion, plot_precision_recall, require_p
 from student_train.predictor import Predictor, as_rows, load_student
 from student_train.presets import PRESETS, Preset, count_parameters, load_preset
 from student_train.runtime import Runtime
+from student_train.video import (
+    VIDEO_SUFFIXES,
+    frames_per_second,
+    is_video,
+    read_frames,
+    require_opencv,
+    writing,
+)
 
 IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".webp", ".gif", ".tif", ".tiff")
 
@@ -137,10 +147,12 @@ def predict_images(
     threshold: float,
     weights: str,
     device: str,
+    every: int = 1,
 ) -> Predictions:
     """Draw what a run sees in images into a folder, with `predictions.json` beside the pictures.
 
-    An image that cannot be read is a row with its error.
+    An image that cannot be read is a row with its error. A video becomes a video, and each of its
+    frames (every `every`-th) a row with its number as `frame`.
 
     Raises:
         TeachDetrError: the run or all images are missing.
@@ -148,14 +160,21 @@ def predict_images(
     check_weights_name(weights)
     if not 0 <= threshold <= 1:
         raise UsageError(f"--threshold lies in 0..1, got {threshold}")
+    if every < 1:
+        raise UsageError(f"--every is at least 1, got {every}")
     files = list_images(images)
+    if any(map(is_video, files)):
+        require_opencv()
     predictor = Predictor(load_student(run, weights), Runtime.start(device))
     folder = out or (run / "predictions" if run.is_dir() else run.parent / "predictions")
     rows = []
     taken: set[str] = set()
     for file in files:
         name = _free_name(file, taken)
-        rows.append(_predict_one(predictor, file, folder / name, threshold))
+        if is_video(file):
+            rows += _predict_video(predictor, file, folder / name, threshold, every)
+        else:
+            rows.append(_predict_one(predictor, file, folder / name, threshold))
     folder.mkdir(parents=True, exist_ok=True)
     text = json.dumps(rows, indent=2) + "\n"
     (folder / "predictions.json").write_text(text, encoding="utf-8")
@@ -169,15 +188,37 @@ def _predict_one(
         image = read_image(file).permute(1, 2, 0).numpy()
     except ImageError as error:
         return {"file": str(file), "error": str(error)}
+    drawn, row = _detect(predictor, image, threshold)
+    save_picture(picture, drawn)
+    return {"file": str(file), "picture": str(picture), **row}
+
+
+def _predict_video(
+    predictor: Predictor, file: Path, video: Path, threshold: float, every: int
+) -> list[dict[str, Any]]:
+    rows: list[dict[str, Any]] = []
+    try:
+        with writing(video, frames_per_second(file) / every) as writer:
+            for frame in read_frames(file, every):
+                drawn, row = _detect(predictor, frame.image, threshold)
+                writer.add(drawn)
+                rows.append({"file": str(file), "frame": frame.index, "picture": str(video), **row})
+    except DataError as error:
+        rows.append({"file": str(file), "error": str(error)})
+    return rows
+
+
+def _detect(
+    predictor: Predictor, image: np.ndarray, threshold: float
+) -> tuple[np.ndarray, dict[str, Any]]:
+    """The picture with boxes, and its row."""
     boxes = predictor.predict([image])[0].above(threshold)
-    save_picture(picture, draw_boxes(image, boxes, predictor.class_names))
-    return {
-        "file": str(file),
+    row = {
         "width": boxes.width,
         "height": boxes.height,
-        "picture": str(picture),
         "detections": as_rows(boxes, predictor.categories),
     }
+    return draw_boxes(image, boxes, predictor.class_names), row
 
 
 def list_images(paths: Sequence[Path]) -> list[Path]:
@@ -189,7 +230,8 @@ def list_images(paths: Sequence[Path]) -> list[Path]:
     found: list[Path] = []
     for path in paths:
         if path.is_dir():
-            inside = sorted(p for p in path.iterdir() if p.suffix.lower() in IMAGE_SUFFIXES)
+            known = (*IMAGE_SUFFIXES, *VIDEO_SUFFIXES)
+            inside = sorted(p for p in path.iterdir() if p.suffix.lower() in known)
             if not inside:
                 raise DataError(f"no images ({', '.join(IMAGE_SUFFIXES)}) in {path}")
             found += inside
@@ -201,10 +243,11 @@ def list_images(paths: Sequence[Path]) -> list[Path]:
 
 
 def _free_name(file: Path, taken: set[str]) -> str:
-    """A JPEG name that no other image of this call has."""
-    name, number = f"{file.stem}.jpg", 2
+    """A JPEG or MP4 name that no other input of this call has."""
+    end = ".mp4" if is_video(file) else ".jpg"
+    name, number = f"{file.stem}{end}", 2
     while name in taken:
-        name, number = f"{file.stem}-{number}.jpg", number + 1
+        name, number = f"{file.stem}-{number}{end}", number + 1
     taken.add(name)
     return name
 

@@ -202,7 +202,7 @@ def test_the_commands_are_a_promise(call):
         "import": [
             "--annotations", "--family", "--json", "--out", "--overwrite", "--partial", "--preset",
         ],
-        "predict": ["--device", "--json", "--out", "--threshold", "--weights"],
+        "predict": ["--device", "--every", "--json", "--out", "--threshold", "--weights"],
         "presets": ["--json"],
         "parity": ["--double", "--json"],
         "bench": [

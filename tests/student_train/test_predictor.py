@@ -23,6 +23,7 @@ from student_train.overrides import Layer
 from student_train.predictor import load_predictor, load_student
 from student_train.presets import load_preset
 from student_train.run_folder import RunFolder
+from student_train.video import read_frames, writing
 
 
 @pytest.fixture(scope="module")
@@ -122,6 +123,29 @@ def test_predictions_are_drawn_and_bad_images_recorded(toy: Path, run: Path, tmp
     row = json.loads((tmp_path / "out/predictions.json").read_text())[0]
     assert row["detections"][0]["category"] in ("red", "green", "blue")
     assert row["detections"][0]["category_id"] in (2, 5, 9)
+
+
+def test_a_video_becomes_a_video(toy: Path, run: Path, tmp_path: Path):
+    pytest.importorskip("cv2")
+    with writing(tmp_path / "clip.mp4", 5) as writer:
+        for number in (1, 2, 3, 4, 1):
+            writer.add(picture(toy, number))
+    (tmp_path / "bad.mp4").write_bytes(b"no video")
+    done = predict_images(
+        run, [tmp_path / "clip.mp4", tmp_path / "bad.mp4"], tmp_path / "out", 0, "best", "cpu", 2
+    )
+    assert [row.get("frame") for row in done.rows] == [0, 2, 4, None]
+    assert "cannot be read as a video" in done.rows[-1]["error"]
+    assert done.rows[0]["detections"]
+    frames = list(read_frames(tmp_path / "out/clip.mp4"))
+    assert [frame.image.shape for frame in frames] == [(64, 80, 3)] * 3
+
+
+def test_without_opencv_the_extra_is_named(run: Path, tmp_path: Path, monkeypatch):
+    monkeypatch.setattr("student_train.video.importlib.util.find_spec", lambda _: None)
+    (tmp_path / "clip.mp4").write_bytes(b"")
+    with pytest.raises(UsageError, match=r"teach-detr\[video\]"):
+        predict_images(run, [tmp_path / "clip.mp4"], tmp_path, 0, "best", "cpu")
 
 
 def test_images_are_listed_by_name(toy: Path, tmp_path: Path):

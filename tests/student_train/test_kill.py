@@ -1,0 +1,126 @@
+"""A run that is killed again and again ends exactly like the one that was not.
+
+The processes are real and die by SIGKILL at random moments: while they start, step, evaluate or
+save. They are forked from one that has imported PyTorch already.
+"""
+
+import multiprocessing
+import os
+import random
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from student_train.checkpoint import load_weights
+from student_train.metrics import read_metrics
+from student_train.states import StateFolder
+
+N_KILLS = 4
+SETTINGS = {
+    "model.n_queries": "8",
+    "model.top_k": "8",
+    "steps": "24",
+    "save_every": "5",
+    # neither a multiple nor a divisor of the above: intervals are cut by kills
+    "log_every": "3",
+    "eval_every": "2",
+    "optim.ema": "0.9",
+    "optim.accumulate": "2",
+    "data.workers": "0",
+    "threads": "1",
+}
+CLOCKS = ("images_per_second", "seconds_left", "data_wait", "memory_gib")
+
+
+def work(data: Path, store: Path, out: Path) -> None:
+    """One process: start, or go on."""
+    from rich.console import Console
+
+    from student_train.config import resolve
+    from student_train.launch import train
+    from student_train.overrides import Layer
+    from student_train.presets import load_preset
+
+    torch.set_num_threads(1)
+    values = SETTINGS | {"data.root": str(data), "teachers.store": str(store)}
+    resolved = resolve(load_preset("dino-tiny"), arguments=[Layer("argument", values)])
+    with Path(os.devnull).open("w") as nowhere:
+        train(resolved, out, Console(file=nowhere), resume=True, command=["test"])
+
+
+def start(target: Any, *arguments: Any) -> Any:
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload(["student_train.launch", "student_train.presets"])
+    process = context.Process(target=target, args=arguments)
+    process.start()
+    return process
+
+
+def steps_done(out: Path) -> int:
+    entries = StateFolder(out / "checkpoints").entries()
+    return entries[0].step if entries else 0
+
+
+def run_with_kills(data: Path, store: Path, out: Path, n_kills: int, seconds: float) -> list[int]:
+    """Kill up to `n_kills` times, within `seconds` of each start; the steps saved by then."""
+    generator = random.Random(0)
+    seen = []
+    while len(seen) < n_kills:
+        process = start(work, data, store, out)
+        process.join(generator.uniform(0.2, 1) * seconds)
+        if process.exitcode is not None:
+            assert process.exitcode == 0, "a run ended by itself, and badly"
+            break
+        process.kill()
+        process.join()
+        seen.append(steps_done(out))
+    last = start(work, data, store, out)
+    last.join()
+    assert last.exitcode == 0
+    return seen
+
+
+def assert_same_run(one: Path, other: Path) -> None:
+    """Weights, average, optimiser, best weights and records, to the last bit."""
+    states = [StateFolder(run / "checkpoints").load()[0] for run in (one, other)]
+    for state in states:
+        # where the annotations and the store lie
+        state.pop("config")
+    assert flat(states[0]) == flat(states[1])
+    best = [load_weights(run / "checkpoints/best.safetensors")[0] for run in (one, other)]
+    assert flat(best[0]) == flat(best[1])
+    records = [
+        [{k: v for k, v in record.items() if k not in CLOCKS} for record in read_metrics(path)]
+        for path in (one / "metrics.jsonl", other / "metrics.jsonl")
+    ]
+    assert records[0] == records[1]
+    steps = [record["step"] for record in records[0] if record["kind"] == "train"]
+    assert steps == list(range(3, int(SETTINGS["steps"]) + 1, 3))
+
+
+def flat(value: Any) -> Any:
+    """Tensors as bytes: equal means equal to the last bit."""
+    if isinstance(value, torch.Tensor):
+        return (value.dtype, tuple(value.shape), value.contiguous().numpy().tobytes())
+    if isinstance(value, dict):
+        return {name: flat(item) for name, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [flat(item) for item in value]
+    return value
+
+
+@pytest.mark.slow
+def test_killed_again_and_again_it_ends_bit_identical(toy: Path, store: Path, tmp_path: Path):
+    # the first one imports PyTorch for all
+    start(int).join()
+    started = time.perf_counter()
+    whole = start(work, toy, store, tmp_path / "whole")
+    whole.join()
+    assert whole.exitcode == 0
+    seconds = time.perf_counter() - started
+    seen = run_with_kills(toy, store, tmp_path / "killed", N_KILLS, 0.5 * seconds)
+    assert len(seen) >= 2
+    assert_same_run(tmp_path / "whole", tmp_path / "killed")
