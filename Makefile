@@ -52,6 +52,9 @@ gpu:
 	part tests $(PYTHON) -m pytest -m gpu -q -p no:cacheprovider tests/detr_kernels tests/student_train $(ARGS); \
 	part kernels $(PYTHON) -m detr_kernels.bench --out $(GPU_OUT)/kernels.json $(BENCH_ARGS); \
 	part step $(PYTHON) -m student_train.cli bench --preset dino-r50-4scale --out $(GPU_OUT)/step.json; \
+	part shares $(PYTHON) -m student_train.cli bench --preset dino-r50-4scale --profile --out $(GPU_OUT)/shares.json; \
+	part loader $(PYTHON) -m student_train.cli bench --preset dino-r50-4scale --data --out $(GPU_OUT)/loader.json; \
+	part presets $(PYTHON) -m student_train.cli bench --presets all --steps 5 --out $(GPU_OUT)/presets.json; \
 	echo; if [ -s $(GPU_OUT)/failed.txt ]; then \
 	    echo "failed: $$(tr '\n' ' ' < $(GPU_OUT)/failed.txt)(what it said is in $(GPU_OUT))"; exit 1; \
 	fi; echo "everything passed; results in $(GPU_OUT)"
