@@ -1,12 +1,13 @@
 """Merging several teachers' boxes of one image into one set.
 
 `nms` is the rule of the Teach-DETR authors' released code (LeonHLJ/Teach-DETR): class-wise
-suppression over all teachers ranked by score + weight, then a quota. `wbf` is weighted boxes fusion
-(Solovyev, Wang and Gabruseva, arXiv 1910.13302).
+suppression over all teachers ranked by score + weight, then a quota. `soft_nms` lowers scores where
+`nms` removes boxes (Bodla et al., ICCV 2017, linear). `wbf` is weighted boxes fusion (Solovyev,
+Wang and Gabruseva, arXiv 1910.13302).
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Literal
 
 import numpy as np
@@ -24,18 +25,18 @@ class FusionConfig:
 
     iou: overlap above which two boxes of a class are one object (0.2 in the released code; 0.55 is
     usual for `wbf`). weights: by teacher, 0.5 where not given; added to the score for the ranking
-    of `nms`, multiplied with it in `wbf`. quota: keep only the first floor(boxes of all teachers /
-    teachers that saw the image).
+    of `nms` and `soft_nms`, multiplied with it in `wbf`. quota: keep only the first floor(boxes of
+    all teachers / teachers that saw the image).
     """
 
-    method: Literal["nms", "wbf"] = "nms"
+    method: Literal["nms", "soft_nms", "wbf"] = "nms"
     iou: float = 0.2
     weights: Mapping[str, float] = field(default_factory=dict)
     quota: bool = True
 
     def __post_init__(self) -> None:
-        if self.method not in ("nms", "wbf"):
-            raise UsageError(f"fusion is `nms` or `wbf`, got {self.method!r}")
+        if self.method not in ("nms", "soft_nms", "wbf"):
+            raise UsageError(f"fusion is `nms`, `soft_nms` or `wbf`, got {self.method!r}")
         if not 0 <= self.iou <= 1:
             raise UsageError(f"the fusion IoU lies in 0..1, got {self.iou}")
         if any(not (np.isfinite(weight) and weight >= 0) for weight in self.weights.values()):
@@ -52,8 +53,9 @@ def fuse(by_teacher: Mapping[str, Boxes], config: FusionConfig) -> Boxes:
     """One set from the boxes of every teacher that saw the image, in order of preference.
 
     A teacher that saw nothing is passed with no boxes (it counts for the quota), one that never saw
-    the image is not passed. Boxes are cut to the image first. `nms` returns original scores, `wbf`
-    fused ones. Raises UsageError where nobody saw the image or the sizes disagree.
+    the image is not passed. Boxes are cut to the image first. `nms` returns original scores,
+    `soft_nms` lowered and `wbf` fused ones. Raises UsageError where nobody saw the image or the
+    sizes disagree.
     """
     if not by_teacher:
         raise UsageError("no teacher saw this image: there is nothing to fuse")
@@ -77,6 +79,8 @@ def fuse(by_teacher: Mapping[str, Boxes], config: FusionConfig) -> Boxes:
         pool_ordered = pool.take(ordered)
         keep = nms_keep(pool_ordered.boxes_xyxy, pool_ordered.class_ids, config.iou)
         fused = pool_ordered.take(keep)
+    elif config.method == "soft_nms":
+        fused = _lowered(pool, weights, config.iou)
     else:
         fused = _weighted_boxes(
             pool, weights, [config.weight(name) for name in clipped], config.iou
@@ -84,6 +88,25 @@ def fuse(by_teacher: Mapping[str, Boxes], config: FusionConfig) -> Boxes:
     return (
         fused.take(np.arange(min(len(fused), len(pool) // len(clipped)))) if config.quota else fused
     )
+
+
+def _lowered(pool: Boxes, weights: NDArray[np.float64], iou: float) -> Boxes:
+    """All boxes by falling rank; each one taken multiplies the scores of those of its class that
+    overlap it by more than `iou` with 1 - IoU.
+    """
+    scores = pool.scores.astype(np.float64)
+    overlaps = pairwise_iou(pool.boxes_xyxy, pool.boxes_xyxy)
+    rivals = (overlaps > iou) & (pool.class_ids[:, None] == pool.class_ids[None])
+    left = np.ones(len(pool), bool)
+    order: list[int] = []
+    while left.any():
+        best = int(np.where(left, scores + weights, -np.inf).argmax())
+        left[best] = False
+        order.append(best)
+        lowered = left & rivals[best]
+        scores[lowered] *= 1 - overlaps[best, lowered]
+    taken = np.asarray(order, np.int64)
+    return replace(pool.take(taken), scores=scores[taken].astype(np.float32))
 
 
 def _weighted_boxes(

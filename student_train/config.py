@@ -148,6 +148,8 @@ class TeacherConfig:
     """Best boxes kept per image and online teacher."""
     deny_licences: tuple[str, ...] = ()
     """Teachers whose recorded licence is like one of these (`AGPL*`) are left out."""
+    missing: Literal["skip", "error"] = "skip"
+    """Images that a teacher never saw: skip has no term of that teacher there; error stops."""
     combine: Literal["parallel", "fused"] = "parallel"
     """parallel: one loss per teacher, summed (the paper); fused: the boxes of all teachers in one
     set (the released code).

@@ -42,7 +42,8 @@ def open_teachers(
 
     Raises:
         StoreError, UnknownTeacher: no store or file there, or a name that it lacks.
-        DataError: boxes of other categories, or a teacher that saw none of the images.
+        DataError: boxes of other categories, a teacher that saw none of the images, or not all of
+            them where `config.missing` says that this is an error.
     """
     if config.names == NO_TEACHERS or not (config.store or config.boxes):
         return None, []
@@ -62,7 +63,7 @@ def open_teachers(
         selection = Selection.open(select(store, selection_spec(config)))
         names = selection.teachers
     chosen = selection if tuple(names) == selection.teachers else _Named(selection, names)
-    return chosen, list(_teacher_notes(chosen, coco, limit))
+    return chosen, list(_teacher_notes(chosen, coco, limit, config.missing == "error"))
 
 
 class _Named(Selection):
@@ -101,7 +102,9 @@ def selection_spec(config: TeacherConfig) -> SelectionSpec:
     )
 
 
-def _teacher_notes(selection: Selection, coco: CocoData, limit: int | None) -> Iterator[str]:
+def _teacher_notes(
+    selection: Selection, coco: CocoData, limit: int | None, all_images: bool
+) -> Iterator[str]:
     wanted = coco.table.image_ids[:limit]
     taught = np.zeros(len(wanted), bool)
     known: set[int] = set()
@@ -118,6 +121,12 @@ def _teacher_notes(selection: Selection, coco: CocoData, limit: int | None) -> I
             raise DataError(
                 f"teacher {name} saw none of the {len(wanted)} training images of {coco.path}: "
                 "run it on this split, or leave it out of --teachers"
+            )
+        if all_images and not covered.all():
+            raise DataError(
+                f"teacher {name} never saw {int((~covered).sum())} of the {len(wanted)} training "
+                f"images of {coco.path}, image {int(wanted[~covered][0])} first: run it on them, "
+                "or set teachers.missing=skip"
             )
         per_image = np.diff(rows.offsets)[np.isin(rows.image_ids, wanted)]
         yield (

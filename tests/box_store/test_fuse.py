@@ -153,3 +153,30 @@ def test_settings_without_sense_are_refused(values: dict[str, Any]) -> None:
 def test_teachers_that_disagree_about_the_size_are_refused() -> None:
     with pytest.raises(UsageError, match="disagree about the image's size"):
         fuse({"a": Boxes.empty(9, 9), "b": Boxes.empty(9, 8)}, FusionConfig())
+
+
+@quick
+@given(seed=st.integers(0, 1000))
+def test_soft_nms_only_lowers_and_spares_what_stands_alone(seed: int) -> None:
+    boxes = random_boxes(seed, 15)
+    fused = fuse({"one": boxes}, FusionConfig("soft_nms", 0.3, quota=False))
+    assert len(fused) == len(boxes)
+    overlap = pairwise_iou(fused.boxes_xyxy, boxes.boxes_xyxy)
+    same = fused.class_ids[:, None] == boxes.class_ids[None]
+    for row in range(len(fused)):
+        source = int(np.where(same[row], overlap[row], -1).argmax())
+        rivals = same[row] & (overlap[row] > 0.3) & (boxes.scores > boxes.scores[source])
+        if rivals.any():
+            assert fused.scores[row] < boxes.scores[source]
+        else:
+            assert fused.scores[row] == boxes.scores[source]
+
+
+def test_soft_nms_by_hand() -> None:
+    one = Boxes([[0, 0, 10, 10], [0, 0, 10, 5]], [0.9, 0.8], [1, 1], 100, 100)
+    other = Boxes([[0, 0, 10, 5]], [0.5], [2], 100, 100)
+    fused = fuse({"one": one, "other": other}, FusionConfig("soft_nms", 0.4, quota=False))
+    # half of the first box: its score is halved, and falls behind another class's
+    assert fused.scores.tolist() == pytest.approx([0.9, 0.5, 0.4])
+    assert fused.class_ids.tolist() == [1, 2, 1]
+    assert len(fuse({"one": one, "other": other}, FusionConfig("soft_nms", 0.4))) == 1

@@ -219,3 +219,11 @@ def test_processes_share_an_epoch(toy: Path):
         assert inputs.steps_per_epoch == 3
         seen += [i for batch in inputs.train_batches(0, 0) for i in batch.image_ids]
     assert sorted(seen) == list(range(1, 13))
+
+
+def test_images_that_a_teacher_missed_can_be_an_error(toy: Path, store: Path):
+    assert inputs_of(toy, teachers__store=store, teachers__missing="skip")
+    with pytest.raises(DataError, match=r"late never saw 6 of the 12 .*image 7 first"):
+        inputs_of(toy, teachers__store=store, teachers__missing="error")
+    named = {"teachers__store": store, "teachers__names": "sharp"}
+    assert inputs_of(toy, teachers__missing="error", **named)

@@ -1,10 +1,13 @@
 """Presets: the published rows, their sizes, and what may be said of them."""
 
+from pathlib import Path
+
 import pytest
 import torch
 
 from student_train.models import FAMILIES, build_student
 from student_train.presets import PRESETS, count_parameters, load_preset
+from student_train.presets.markdown import presets_markdown
 
 # backbone, epochs, queries, AP, AP with teachers: the rows of the Teach-DETR paper
 ROWS = {
@@ -92,3 +95,10 @@ def test_the_loss_reads_logits_as_the_student_means_them():
     for name in PRESETS:
         config = load_preset(name)
         assert config.loss.classification == config.model.classification, name
+
+
+def test_the_documented_table_is_what_the_command_prints():
+    page = (Path(__file__).parents[2] / "docs" / "students.md").read_text(encoding="utf-8")
+    start = "<!-- student-train presets --markdown -->\n"
+    table = page[page.index(start) + len(start) : page.index("\n<!-- end -->")]
+    assert table == presets_markdown(), "run `student-train presets --markdown`"
