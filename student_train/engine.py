@@ -4,7 +4,7 @@ import contextlib
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
-from typing import Any, NoReturn
+from typing import NoReturn
 
 import torch
 from torch import Tensor, nn
@@ -18,8 +18,10 @@ from student_train.errors import CheckpointError, Interrupted, NonFiniteLoss
 from student_train.evaluate import Evaluation, evaluate_model
 from student_train.inputs import Inputs
 from student_train.interrupt import Stopped, StopRequest
-from student_train.losses import Criterion, Losses, NonFinitePrediction, Totals
+from student_train.losses import Criterion, Losses, NonFinitePrediction, Supervision, Totals
+from student_train.models import Targets
 from student_train.models.output import StudentOutput
+from student_train.online import look_all, open_online
 from student_train.optim import WeightAverage, clip_gradients, lr_factor, make_optimizer, set_lr
 from student_train.progress import ProgressLine
 from student_train.recorder import Recorder
@@ -61,6 +63,8 @@ class Trainer:
         self.optimizer = make_optimizer(self.model, config.optim, runtime.device)
         decay = config.optim.ema
         self.average = WeightAverage(self.model, decay) if decay is not None else None
+        averaged = self.average.model if self.average is not None else None
+        self.online = open_online(config.teachers, averaged, inputs.class_space, runtime)
         self.criterion = Criterion(config.loss)
         self.position = Position()
         self.evaluation: Evaluation | None = None
@@ -196,18 +200,21 @@ class Trainer:
         The gradient's norm before clipping (0-d), and the signal to stop for, or 0.
         """
         device = self.runtime.device
+        batches = [batch.to(device) for batch in batches]
         self.model.train()
         self.runtime.seed_step(self.config.seed, "step", self.position.step)
+        taught = [look_all(self.online, batch, self._epoch, self.runtime) for batch in batches]
         supervisions = [
-            self.criterion.supervise(batch.truth, batch.teachers, self._epoch) for batch in batches
+            self.criterion.supervise(batch.truth, teachers, self._epoch)
+            for batch, teachers in zip(batches, taught, strict=True)
         ]
         # each part is divided by the counts of all of them: the gradient is the whole batch's
         totals = self.criterion.totals(supervisions, device)
         broken = torch.zeros((), device=device)
         seen: list[Losses] = []
-        for index, (batch, part) in enumerate(zip(batches, totals, strict=True)):
+        for index, batch in enumerate(batches):
             with self._gradients_wait(index < len(batches) - 1):
-                losses = self._losses(batch.to(device), part)
+                losses = self._losses(batch, taught[index], supervisions[index], totals[index])
                 losses.total.backward()
             broken += (~losses.total.detach().isfinite()).float()
             seen.append(losses)
@@ -231,10 +238,16 @@ class Trainer:
     def _epoch(self) -> float:
         return self.position.step / self.steps_per_epoch
 
-    def _losses(self, batch: Batch, totals: Totals) -> Losses:
-        supervisions = self.criterion.supervise(batch.truth, batch.teachers, self._epoch)
+    def _losses(
+        self,
+        batch: Batch,
+        teachers: Mapping[str, Sequence[Targets | None]],
+        supervisions: Sequence[Supervision],
+        totals: Totals,
+    ) -> Losses:
+        noised = list(self.criterion.denoising_targets(batch.truth, teachers))
         with self.runtime.autocast():
-            output = self.wrapped(batch.images, batch.mask, batch.truth)
+            output = self.wrapped(batch.images, batch.mask, noised)
         try:
             return self.criterion(output, supervisions, totals)
         except NonFinitePrediction as error:

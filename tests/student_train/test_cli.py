@@ -203,10 +203,42 @@ def test_the_commands_are_a_promise(call):
             "--annotations", "--family", "--json", "--out", "--overwrite", "--partial", "--preset",
         ],
         "predict": ["--device", "--every", "--json", "--out", "--threshold", "--weights"],
-        "presets": ["--json"],
+        "presets": ["--json", "--markdown"],
         "parity": ["--double", "--json"],
         "bench": [
             "--batch", "--boxes", "--data", "--json", "--out", "--preset", "--presets", "--profile",
             "--size", "--steps", "--teachers",
         ],
     }  # fmt: skip
+
+
+def test_an_official_file_becomes_a_run_and_goes_back(call, toy: Path, tmp_path: Path):
+    import torch
+
+    from student_train.models import build_student
+    from student_train.models.official import export_official
+    from student_train.presets import load_preset
+
+    torch.manual_seed(0)
+    student = build_student(load_preset("conditional-micro").model)
+    torch.save({"model": export_official(student)}, tmp_path / "official.pth")
+    annotations = toy / "annotations" / "instances_val2017.json"
+    code, out, err = call(
+        "import", tmp_path / "official.pth", "--out", tmp_path / "run", "--preset",
+        "conditional-micro", "--annotations", annotations,
+    )  # fmt: skip
+    assert (code, err) == (0, "")
+    assert "dropped   class_embed.weight ((91, 32), (3, 32))" in out
+    code, out, _ = call("eval", tmp_path / "run", "--data", toy, "--json")
+    assert code == 0
+    assert json.loads(out)["n_images"] == 4
+    code, out, _ = call("export", tmp_path / "run", "--official", tmp_path / "back.pth", "--json")
+    assert code == 0
+    assert json.loads(out)[0]["tensors"] == len(export_official(student))
+
+    code, out, err = call("import", tmp_path / "back.pth", "--out", tmp_path / "run")
+    assert code == 1
+    assert "holds a run already: --overwrite" in err
+    code, out, _ = call("import", tmp_path / "back.pth", "--out", tmp_path / "again", "--json")
+    assert code == 0
+    assert json.loads(out)["source"] == "teach-detr"
