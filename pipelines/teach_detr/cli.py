@@ -11,6 +11,7 @@ from rich.console import Console
 from rich.table import Table
 
 from box_store.errors import TeachDetrError, UsageError
+from teach_detr.cli_inspect import report
 
 app = typer.Typer(
     name="teach-detr",
@@ -24,6 +25,7 @@ app = typer.Typer(
     teach-detr run CONFIG.toml           teachers, store, student and comparison from one file
     teach-detr sql STORE "SELECT ..."    query what teachers saw
     teach-detr teachers STORE ...        how good each teacher is
+    teach-detr report STORE ...          a page about them, to open in a browser
     teach-detr doctor                    what this machine has
 
     Labelling your own images is `teacher-infer`, training on them is `student-train`.
@@ -252,6 +254,9 @@ def teachers(
     ]
     columns = ("teacher", "images", "boxes", *METRIC_NAMES)
     _out().print(_table(columns, rows, numbers=range(1, len(columns)), title="in percent"))
+
+
+app.command()(report)
 
 
 @app.command()

@@ -1,0 +1,190 @@
+"""Images that a report shows: which ones, small enough to be embedded, and their boxes."""
+
+import base64
+import io
+import random
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from PIL import Image, ImageDraw
+
+from box_store.query import open_store, run_sql
+from teach_detr.report.findings import Findings, ReportOptions, Row, Say
+from teacher_infer.images import ImageError, ImageTask, load_image
+
+if TYPE_CHECKING:
+    from duckdb import DuckDBPyConnection
+
+_JPEG_QUALITY = 78
+_CROP_PX = 128
+# context around a probably missing label, as a share of its longer side
+_MARGIN = 0.6
+_LEAST_SCORE = 0.05
+_BOXES_PER_TEACHER = 60
+
+WORST = "many mistakes"
+MISSING = "probably missing label"
+DRAWN = "drawn at random"
+
+
+@dataclass(frozen=True)
+class Sample:
+    """One image of the browser; size in pixels of the original, `picture` a JPEG as a data URI.
+
+    boxes: (set, category id, score, x1, y1, x2, y2) in pixels of the original; the set is a
+    teacher's name or `truth`.
+    """
+
+    image_id: int
+    file_name: str
+    width: int
+    height: int
+    why: str
+    picture: str
+    boxes: list[tuple[str, int, float, float, float, float, float]]
+
+
+@dataclass(frozen=True)
+class Pictures:
+    """What could be shown, and the images that could not be, each with its reason.
+
+    crops: data URIs by (image id, x1, y1, x2, y2) of a probably missing label.
+    """
+
+    samples: list[Sample]
+    crops: dict[tuple[Any, ...], str]
+    unreadable: list[tuple[str, str]]
+
+
+def take_samples(
+    store: Path,
+    annotations: Path | None,
+    images: Path,
+    found: Findings,
+    options: ReportOptions,
+    say: Say,
+) -> Pictures:
+    """Choose images with the seed, decode them, and look up their boxes.
+
+    A quarter at most are those with the most mistakes, another those with probably missing labels;
+    the rest is drawn at random. An image that cannot be read is named, not fatal.
+    """
+    connection = open_store(store, annotations)
+    try:
+        sizes = _seen_images(connection)
+        chosen = choose(list(sizes), found, options)
+        samples: list[Sample] = []
+        unreadable: list[tuple[str, str]] = []
+        boxes = _boxes(connection, list(chosen), annotations is not None)
+        for at, (image_id, why) in enumerate(chosen.items(), start=1):
+            say(f"image {at} of {len(chosen)}")
+            row = sizes[image_id]
+            try:
+                picture = _data_uri(_pixels(row, images), options.image_px)
+            except ImageError as error:
+                unreadable.append((row["file_name"], str(error)))
+                continue
+            samples.append(
+                Sample(
+                    image_id,
+                    row["file_name"],
+                    row["width"],
+                    row["height"],
+                    why,
+                    picture,
+                    boxes.get(image_id, []),
+                )
+            )
+        crops = {}
+        for row in found.missing_labels or []:
+            try:
+                crops[crop_key(row)] = _crop(_pixels(sizes[row["image_id"]], images), row)
+            except ImageError as error:
+                unreadable.append((row["file_name"], str(error)))
+    finally:
+        connection.close()
+    return Pictures(samples, crops, list(dict.fromkeys(unreadable)))
+
+
+def choose(ids: Sequence[int], found: Findings, options: ReportOptions) -> dict[int, str]:
+    """Image ids with the reason each is shown, at most `options.n_samples`, the same every time."""
+    known = set(ids)
+    chosen: dict[int, str] = {}
+    worst = found.disagreements if found.worst_images is None else found.worst_images
+    for rows, why in ((worst, WORST), (found.missing_labels or [], MISSING)):
+        listed = dict.fromkeys(row["image_id"] for row in rows if row["image_id"] in known)
+        new = [image_id for image_id in listed if image_id not in chosen]
+        chosen |= dict.fromkeys(new[: options.n_samples // 4], why)
+    rest = sorted(known - chosen.keys())
+    n_rest = min(len(rest), options.n_samples - len(chosen))
+    return chosen | dict.fromkeys(random.Random(options.seed).sample(rest, n_rest), DRAWN)
+
+
+def crop_key(row: Row) -> tuple[Any, ...]:
+    """What identifies a row of the query `missing_labels`."""
+    return tuple(row[name] for name in ("image_id", "x1", "y1", "x2", "y2"))
+
+
+def _seen_images(connection: "DuckDBPyConnection") -> dict[int, Row]:
+    rows = run_sql(
+        connection,
+        "SELECT i.image_id, i.file_name, i.width, i.height FROM images i WHERE i.width > 0 AND "
+        "i.image_id IN (SELECT image_id FROM runs WHERE status = 'ok') ORDER BY i.image_id",
+    )
+    return {row["image_id"]: row for row in rows.to_pylist()}
+
+
+def _boxes(
+    connection: "DuckDBPyConnection", ids: list[int], with_truth: bool
+) -> dict[int, list[Any]]:
+    columns = "teacher, image_id, category_id, score, x1, y1, x2, y2"
+    rows = run_sql(
+        connection,
+        f"SELECT {columns} FROM boxes WHERE list_contains($ids, image_id) "
+        "AND score >= $floor AND rank < $top ORDER BY image_id, teacher, rank",
+        {"ids": ids, "floor": _LEAST_SCORE, "top": _BOXES_PER_TEACHER},
+    ).to_pylist()
+    if with_truth:
+        rows += run_sql(
+            connection,
+            f"SELECT {columns} FROM truth WHERE list_contains($ids, image_id) AND NOT iscrowd "
+            "ORDER BY image_id, rank",
+            {"ids": ids},
+        ).to_pylist()
+    found: dict[int, list[Any]] = {}
+    for row in rows:
+        corners = (round(row[name], 1) for name in ("x1", "y1", "x2", "y2"))
+        box = (row["teacher"], row["category_id"], round(row["score"], 3), *corners)
+        found.setdefault(row["image_id"], []).append(box)
+    return found
+
+
+def _pixels(row: Row, images: Path) -> Image.Image:
+    task = ImageTask(row["image_id"], row["file_name"], row["width"], row["height"], str(images))
+    return Image.fromarray(load_image(task))
+
+
+def _crop(picture: Image.Image, row: Row) -> str:
+    x1, y1, x2, y2 = (row[name] for name in ("x1", "y1", "x2", "y2"))
+    margin = _MARGIN * max(x2 - x1, y2 - y1)
+    left, top = max(0, int(x1 - margin)), max(0, int(y1 - margin))
+    right = max(left + 1, min(picture.width, int(x2 + margin)))
+    bottom = max(top + 1, min(picture.height, int(y2 + margin)))
+    scale = _CROP_PX / max(right - left, bottom - top)
+    size = (max(1, round((right - left) * scale)), max(1, round((bottom - top) * scale)))
+    part = picture.crop((left, top, right, bottom)).resize(size, Image.Resampling.LANCZOS)
+    corners = [(x1 - left) * scale, (y1 - top) * scale, (x2 - left) * scale, (y2 - top) * scale]
+    draw = ImageDraw.Draw(part)
+    # light within dark is seen on any ground
+    draw.rectangle(corners, outline="black", width=3)
+    draw.rectangle([c + d for c, d in zip(corners, (1, 1, -1, -1), strict=True)], outline="white")
+    return _data_uri(part, _CROP_PX)
+
+
+def _data_uri(picture: Image.Image, longest_px: int) -> str:
+    picture.thumbnail((longest_px, longest_px), Image.Resampling.LANCZOS)
+    buffer = io.BytesIO()
+    picture.save(buffer, "JPEG", quality=_JPEG_QUALITY, optimize=True)
+    return "data:image/jpeg;base64," + base64.b64encode(buffer.getvalue()).decode()
