@@ -21,7 +21,8 @@ class Order(Sampler[list[Key]]):
     groups: a number an image; the images of a step are then of one group (say, of like aspect
     ratio), as long as there are enough: the remainders of all groups make the last steps.
 
-    Evaluation: every image exactly once, in the order of the file, ranks taking turns.
+    Evaluation: every image exactly once, in the order of the file. Ranks take turns by batch, so
+    any number of them makes the same batches, with the same padding.
     """
 
     def __init__(
@@ -47,10 +48,10 @@ class Order(Sampler[list[Key]]):
     def batches(self) -> list[list[Key]]:
         """All batches of this rank in this epoch."""
         if not self.shuffle:
-            mine = range(self.rank, self.n, self.world)
             size = self.batch_size
-            cuts = [mine[start : start + size] for start in range(0, len(mine), size)]
-            return [[Key(index, self.epoch) for index in cut] for cut in cuts]
+            cuts = [range(self.n)[start : start + size] for start in range(0, self.n, size)]
+            mine = cuts[self.rank :: self.world]
+            return [[Key(index, self.epoch) for index in cut] for cut in mine]
         order = self._permutation()
         filled = np.resize(order, len(self) * self.batch_size * self.world)
         mine = filled.reshape(-1, self.world, self.batch_size)[:, self.rank]
@@ -66,7 +67,8 @@ class Order(Sampler[list[Key]]):
     def __len__(self) -> int:
         if self.shuffle:
             return -(-self.n // self.step_size) * self.parts
-        return -(-len(range(self.rank, self.n, self.world)) // self.batch_size)
+        n_batches = -(-self.n // self.batch_size)
+        return len(range(self.rank, n_batches, self.world))
 
     def __iter__(self) -> Iterator[list[Key]]:
         return iter(self.batches()[self.start :])

@@ -1,19 +1,29 @@
 """Two processes equal one with the doubled batch: losses, and weights after the step."""
 
 import json
+import multiprocessing
 import os
 import socket
 import subprocess
 import sys
+import time
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
+from rich.console import Console
 
 from student_train.checkpoint import load_weights
+from student_train.commands import evaluate_run
+from student_train.config import resolve
 from student_train.distributed import World, join_world
-from student_train.errors import RunError
+from student_train.errors import Interrupted, RunError
+from student_train.launch import train as train_run
 from student_train.metrics import read_metrics
+from student_train.overrides import Layer
+from student_train.presets import load_preset
 from student_train.states import StateFolder
 
 # images of one size, no flip and no crop: both see the same pixels with the same padding; frozen
@@ -88,6 +98,79 @@ def test_two_processes_equal_one_with_the_doubled_batch(toy: Path, store: Path, 
     ]
     assert counts[0] == counts[1] > 0
     load_weights(tmp_path / "two/checkpoints/best.safetensors")
+
+
+def as_rank(rank: int, port: int, work: Callable[..., None], *arguments: Any) -> None:
+    """What torchrun does to each of two processes."""
+    os.environ.update(
+        RANK=str(rank),
+        LOCAL_RANK=str(rank),
+        WORLD_SIZE="2",
+        MASTER_ADDR="127.0.0.1",
+        MASTER_PORT=str(port),
+    )
+    torch.set_num_threads(1)
+    try:
+        work(*arguments)
+    except Interrupted as stopped:
+        sys.exit(stopped.exit_code)
+
+
+def start_pair(work: Callable[..., None], *arguments: Any) -> list[Any]:
+    """Two processes of one group, forked from one that has imported PyTorch already."""
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload(["student_train.launch", "student_train.presets"])
+    port = free_port()
+    pair = [context.Process(target=as_rank, args=(rank, port, work, *arguments)) for rank in (0, 1)]
+    for process in pair:
+        process.start()
+    return pair
+
+
+def train_tiny(data: Path, out: Path, steps: int) -> None:
+    values = {"data.root": str(data), "steps": str(steps), "epochs": "1000", "log_every": "1"}
+    values |= {"model.n_queries": "8", "model.top_k": "8", "eval_every": "0", "device": "cpu"}
+    resolved = resolve(load_preset("dino-tiny"), arguments=[Layer("argument", values)])
+    with Path(os.devnull).open("w") as nowhere:
+        train_run(resolved, out, Console(file=nowhere), command=["test"])
+
+
+def evaluate_tiny(run: Path, out: Path) -> None:
+    evaluate_run(run, None, "train2017", "best", "cpu", out, {"eval_batch_size": "5"})
+
+
+@pytest.mark.slow
+def test_two_processes_evaluate_like_one(toy: Path, tmp_path: Path):
+    """12 images in batches of 5, 5 and 2: the same detections in the same order."""
+    run = tmp_path / "run"
+    train_tiny(toy, run, 2)
+    evaluate_tiny(run, tmp_path / "one")
+    pair = start_pair(evaluate_tiny, run, tmp_path / "two")
+    for process in pair:
+        process.join(120)
+    assert [process.exitcode for process in pair] == [0, 0]
+    for name in ("json", "metrics.json", "curves.json", "confusion.json"):
+        one, two = (
+            (tmp_path / where / f"train2017.{name}").read_text() for where in ("one", "two")
+        )
+        assert one == two, name
+
+
+@pytest.mark.slow
+def test_a_signal_to_one_process_stops_both_with_a_state(toy: Path, tmp_path: Path):
+    run = tmp_path / "run"
+    pair = start_pair(train_tiny, toy, run, 3000)
+    while not (run / "metrics.jsonl").exists():
+        assert all(process.is_alive() for process in pair)
+        time.sleep(0.1)
+    pair[1].terminate()
+    for process in pair:
+        process.join(120)
+    assert [process.exitcode for process in pair] == [143, 143]
+    state = StateFolder(run / "checkpoints").load()[0]
+    records = [record["step"] for record in read_metrics(run / "metrics.jsonl")]
+    assert state["position"]["step"] == records[-1]
+    assert state["processes"] == 2
 
 
 def test_one_process_needs_no_group():

@@ -22,6 +22,7 @@ N_KILLS = 4
 SETTINGS = {
     "model.n_queries": "8",
     "model.top_k": "8",
+    "epochs": "100",
     "steps": "24",
     "save_every": "5",
     # neither a multiple nor a divisor of the above: intervals are cut by kills
