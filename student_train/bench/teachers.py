@@ -27,6 +27,9 @@ class TeacherRow:
     step: float
     overhead: float
     """median over rounds of (step / step of the same round with the fewest teachers) - 1"""
+    added: float
+    """(losses - losses with the fewest teachers) / step with the fewest: the same without the noise
+    of the rest of the step"""
     losses: float
     """forward and backward of the losses alone, up to the predictions"""
     loop: float
@@ -72,13 +75,15 @@ class TeacherResult:
             caption=f"medians of {spec.steps} rounds, all taken in turns",
             title_justify="left",
         )
-        for column in ("teachers", "step ms", "overhead", "losses ms", "loop ms", "x", "waits"):
+        columns = ("teachers", "step ms", "overhead", "losses add", "losses ms", "loop ms", "x")
+        for column in (*columns, "waits"):
             table.add_column(column, justify="right")
         for row in self.rows:
             table.add_row(
                 str(row.teachers),
                 f"{1e3 * row.step:.1f}",
                 f"{100 * row.overhead:+.1f} %",
+                f"{100 * row.added:+.1f} %",
                 f"{1e3 * row.losses:.1f}",
                 f"{1e3 * row.loop:.1f}",
                 f"{row.speedup:.1f}",
@@ -130,12 +135,14 @@ def bench_teachers(config: TrainConfig, spec: BenchSpec, counts: Sequence[int]) 
     rounds = max(3, spec.steps // 2)
     pairs = _rounds(rounds, counts, lambda n: (ours(n), loop(n)))
     least = counts[0]
+    times = {n: statistics.median(a for a, _ in pairs[n]) for n in counts}
     rows = tuple(
         TeacherRow(
             n,
             statistics.median(steps[n]),
             statistics.median(a / b for a, b in zip(steps[n], steps[least], strict=True)) - 1,
-            statistics.median(a for a, _ in pairs[n]),
+            (times[n] - times[least]) / statistics.median(steps[least]),
+            times[n],
             statistics.median(b for _, b in pairs[n]),
             statistics.median(b / a for a, b in pairs[n]),
             waits[n],
