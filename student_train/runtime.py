@@ -1,10 +1,12 @@
 """Where a run computes: device, precision, threads and the other processes, chosen once."""
 
 import contextlib
+import random
 import zlib
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 
+import numpy as np
 import torch
 
 from student_train.distributed import World, join_world
@@ -65,7 +67,7 @@ class Runtime:
         return torch.autocast(self.device.type, dtype=torch.bfloat16)
 
     def seed_step(self, *parts: int | str) -> None:
-        """Seed PyTorch's generators from `parts` and this process's rank.
+        """Seed the generators of PyTorch, NumPy and Python from `parts` and this process's rank.
 
         The numbers drawn in a step then depend on the run's seed and the step alone: not on what
         was drawn before, on an evaluation in between, or on whether the run was interrupted. That
@@ -74,7 +76,11 @@ class Runtime:
         text = "/".join(map(str, (*parts, self.world.rank)))
         # two different checksums make 64 bits
         raw = text.encode()
-        torch.manual_seed((zlib.crc32(raw) << 31) ^ zlib.adler32(raw[::-1]))
+        seed = (zlib.crc32(raw) << 31) ^ zlib.adler32(raw[::-1])
+        torch.manual_seed(seed)
+        # nothing of ours draws from these two: a backbone or a library may
+        np.random.seed(seed % 2**32)
+        random.seed(seed)
 
     def describe(self) -> str:
         """Device, precision and processes in one line."""

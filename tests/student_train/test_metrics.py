@@ -33,6 +33,17 @@ def test_records_are_lines_of_json_without_nan(tmp_path: Path):
     }
 
 
+def test_duckdb_reads_the_records(tmp_path: Path):
+    duckdb = pytest.importorskip("duckdb")
+    log = MetricsLog(tmp_path / "metrics.jsonl")
+    log.write("train", {"step": 1, "loss": {"total": 2.5}, "lr": {"head": 1e-4}, "data_wait": 0.1})
+    log.write("eval", {"step": 1, "AP": 0.4, "per_class": [{"name": "cat", "AP": None}]})
+    query = (
+        f"SELECT step, loss.total, \"lr\".head, data_wait FROM '{log.path}' WHERE kind = 'train'"
+    )
+    assert duckdb.sql(query).fetchall() == [(1, 2.5, 1e-4, 0.1)]
+
+
 def test_a_line_cut_by_a_kill_is_skipped_and_later_records_go(tmp_path: Path):
     path = tmp_path / "metrics.jsonl"
     log = MetricsLog(path)
