@@ -1,6 +1,5 @@
 """COCO results JSON: read detection by detection, and written from a store."""
 
-import json
 import math
 import tempfile
 from collections.abc import Iterator
@@ -13,7 +12,7 @@ from box_store import files
 from box_store.boxes import Boxes
 from box_store.errors import DataError, StoreError
 from box_store.fuse import FusionConfig
-from box_store.json_stream import iter_array
+from box_store.json_stream import iter_array, write_array
 from box_store.schema import MAX_BOXES_PER_IMAGE
 from box_store.selection import FUSED, Selection, SelectionSpec, select
 from box_store.selection_file import TeacherBoxes
@@ -79,19 +78,22 @@ def export_results(
 
 
 def _write_results(file: BinaryIO, rows: TeacherBoxes) -> int:
-    file.write(b"[")
-    separator = "\n"
-    for image_id in rows.image_ids.tolist():
-        boxes = rows.get(image_id)
-        if boxes is not None and len(boxes):
-            lines = [json.dumps(entry) for entry in _detections(image_id, boxes)]
-            file.write((separator + ",\n".join(lines)).encode())
-            separator = ",\n"
-    file.write(b"\n]\n")
-    return len(rows.scores)
+    found = ((image_id, rows.get(image_id)) for image_id in rows.image_ids.tolist())
+    n_boxes = write_array(
+        file,
+        (
+            entry
+            for image_id, boxes in found
+            if boxes is not None
+            for entry in detections(image_id, boxes)
+        ),
+    )
+    file.write(b"\n")
+    return n_boxes
 
 
-def _detections(image_id: int, boxes: Boxes) -> Iterator[dict[str, Any]]:
+def detections(image_id: int, boxes: Boxes) -> Iterator[dict[str, Any]]:
+    """The boxes of an image as entries of a results file: bbox is x, y, width, height in pixels."""
     corners = boxes.boxes_xyxy.astype(np.float64)
     xywh = np.concatenate([corners[:, :2], corners[:, 2:] - corners[:, :2]], axis=1).round(4)
     scores = boxes.scores.astype(np.float64).round(5)

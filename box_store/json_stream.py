@@ -1,9 +1,9 @@
-"""A JSON array read entry by entry: a 10 GB results file needs some megabytes of memory."""
+"""JSON arrays entry by entry: a 10 GB results file needs some megabytes of memory."""
 
 import json
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 from box_store.errors import DataError
 
@@ -11,6 +11,17 @@ _CHUNK = 1 << 20
 # characters that one entry may have: a detection has about 100, one with a polygon some thousands
 _LONGEST_ENTRY = 1 << 26
 _BLANK = " \t\n\r"
+
+
+def write_array(file: BinaryIO, entries: Iterable[Any]) -> int:
+    """Write a JSON array with an entry a line; returns the number of entries."""
+    file.write(b"[")
+    count = 0
+    for entry in entries:
+        file.write(("\n" if count == 0 else ",\n").encode() + json.dumps(entry).encode())
+        count += 1
+    file.write(b"\n]")
+    return count
 
 
 def iter_array(path: Path, what: str) -> Iterator[Any]:

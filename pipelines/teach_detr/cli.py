@@ -11,7 +11,7 @@ from rich.console import Console
 from rich.table import Table
 
 from box_store.errors import TeachDetrError, UsageError
-from teach_detr.cli_inspect import report
+from teach_detr.cli_inspect import export, report
 
 app = typer.Typer(
     name="teach-detr",
@@ -26,6 +26,7 @@ app = typer.Typer(
     teach-detr sql STORE "SELECT ..."    query what teachers saw
     teach-detr teachers STORE ...        how good each teacher is
     teach-detr report STORE ...          a page about them, to open in a browser
+    teach-detr export STORE ...          boxes as COCO, YOLO, CSV or for FiftyOne
     teach-detr doctor                    what this machine has
 
     Labelling your own images is `teacher-infer`, training on them is `student-train`.
@@ -257,6 +258,7 @@ def teachers(
 
 
 app.command()(report)
+app.command()(export)
 
 
 @app.command()

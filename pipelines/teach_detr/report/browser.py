@@ -9,7 +9,7 @@ from teach_detr.report.samples import Pictures, Sample
 from teach_detr.report.sections import note, section
 
 TRUTH = "truth"
-_START_SCORE = 0.3
+_START_SCORE = 0.5
 
 
 def image_browser(found: Findings, pictures: Pictures) -> Markup:
@@ -46,12 +46,20 @@ def _data(found: Findings, pictures: Pictures) -> dict[str, Any]:
             {
                 "width": sample.width,
                 "height": sample.height,
-                # best last, so that it lies on top
-                "boxes": [[names.index(who), *rest] for who, *rest in reversed(sample.boxes)],
+                # large to small, so that a small box lies on top of a large one
+                "boxes": [
+                    [names.index(who), *rest]
+                    for who, *rest in sorted(sample.boxes, key=_area, reverse=True)
+                ],
             }
             for sample in pictures.samples
         ],
     }
+
+
+def _area(box: tuple[str, int, float, float, float, float, float]) -> float:
+    _, _, _, x1, y1, x2, y2 = box
+    return (x2 - x1) * (y2 - y1)
 
 
 def _sets(found: Findings) -> list[tuple[str, str]]:
@@ -97,7 +105,7 @@ def _controls(sets: list[tuple[str, str]], categories: list[tuple[int, str]]) ->
             value=_START_SCORE,
         ),
         element("output", f"{_START_SCORE:.2f}", for_="score", id="score-value"),
-        element("label", element("input", type="checkbox", id="names", checked=True), " Names"),
+        element("label", element("input", type="checkbox", id="names"), " Names"),
         class_="row",
     )
     counted = element("p", "", id="shown", class_="note", aria_live="polite")

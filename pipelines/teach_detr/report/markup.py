@@ -5,7 +5,8 @@ import json
 from collections.abc import Iterable
 from typing import Any
 
-_VOID = frozenset({"br", "col", "img", "input", "meta", "rect", "line", "circle", "polyline"})
+# elements of HTML without an end tag; those of SVG need theirs
+_VOID = frozenset({"img", "input", "meta"})
 
 
 class Markup(str):

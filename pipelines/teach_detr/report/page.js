@@ -20,7 +20,7 @@
   };
 
   const draw = (image, layer, index) => {
-    const size = Math.max(image.width, image.height) / 30;
+    const size = image.width / 32;
     for (const [set, category, value, x1, y1, x2, y2] of image.boxes) {
       const isTruth = data.sets[set].name === "truth";
       const group = svg("g", { class: `box ${data.sets[set].tone}` });

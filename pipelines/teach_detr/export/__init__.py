@@ -1,0 +1,59 @@
+"""Boxes of a store for other programs: COCO results, COCO annotations, YOLO text, CSV, FiftyOne."""
+
+from pathlib import Path
+from typing import Literal
+
+from box_store import files
+from box_store.errors import DataError, StoreError, UsageError
+from teach_detr.export.chosen import ExportSpec, open_chosen, spec_of
+from teach_detr.export.coco import write_annotations, write_results
+from teach_detr.export.folders import write_fiftyone, write_yolo
+from teach_detr.export.table import write_csv
+
+__all__ = ["ExportSpec", "Form", "export_boxes", "spec_of"]
+
+Form = Literal["coco-results", "coco", "yolo", "csv", "fiftyone"]
+
+
+def export_boxes(
+    store: Path,
+    form: Form,
+    out: Path,
+    spec: ExportSpec,
+    *,
+    images: Path | None = None,
+    with_scores: bool = False,
+) -> tuple[int, int]:
+    """Write the boxes that `spec` chooses; returns the numbers of images and of boxes.
+
+    coco-results, coco and csv are files, written as a whole or not at all; yolo and fiftyone are
+    folders, which must be new or empty. images: the image folder, which fiftyone needs and yolo
+    links where it is given. with_scores: yolo lines end with the score.
+
+    Raises: UsageError: several teachers for a format of one, a wrong condition, a folder that is
+    not empty. DataError: no such folder of images, an image name that leads out of it. StoreError:
+    the disk refuses. And what `box_store.select` raises.
+    """
+    if images is not None and not images.is_dir():
+        raise DataError(f"no folder of images at {images}")
+    # a link must not depend on where the command was given
+    images = None if images is None else images.absolute()
+    target = Path(out).absolute()
+    with open_chosen(store, spec) as chosen:
+        try:
+            files.make_folder(target.parent)
+            if form == "coco-results":
+                n_boxes = write_results(chosen, target)
+            elif form == "coco":
+                n_boxes = write_annotations(chosen, target)
+            elif form == "csv":
+                n_boxes = write_csv(chosen, target)
+            elif form == "yolo":
+                n_boxes = write_yolo(chosen, target, images, with_scores=with_scores)
+            elif images is not None:
+                n_boxes = write_fiftyone(chosen, target, images)
+            else:
+                raise UsageError("the format fiftyone needs the image folder: --images FOLDER")
+        except OSError as error:
+            raise StoreError(f"cannot write {out}: {error.strerror or error}") from error
+        return len(chosen.images), n_boxes
