@@ -31,7 +31,14 @@ def student() -> TrainedStudent:
     config = load_preset("dino-tiny")
     assert isinstance(config.model, DinoConfig)
     small = replace(
-        config.model, n_queries=8, top_k=6, n_classes=2, encoder_layers=1, decoder_layers=1
+        config.model,
+        strides=(16, 32),
+        n_levels=2,
+        n_queries=8,
+        top_k=6,
+        n_classes=2,
+        encoder_layers=1,
+        decoder_layers=1,
     )
     torch.manual_seed(0)
     return TrainedStudent(build_student(small).eval(), replace(config, model=small), SPACE, "test")
