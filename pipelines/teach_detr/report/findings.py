@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from box_store import BoxStore, FusionConfig
-from box_store.errors import DataError
+from box_store.errors import DataError, UsageError
 from box_store.query import example_query, open_store, run_sql
 from student_train.coco_metrics import read_annotations
 from teach_detr.teachers import TeacherScore, score_teachers
@@ -119,7 +119,7 @@ def gather(store: Path, annotations: Path | None, options: ReportOptions, say: S
         say("computing AP")
         try:
             found["scores"] = _scores(opened, annotations, seen, options)
-        except DataError as error:
+        except (DataError, UsageError) as error:
             found["unscored"] = str(error)
     return Findings(**found)
 

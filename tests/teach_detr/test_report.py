@@ -1,0 +1,394 @@
+"""The report page: what it says equals the metrics and the SQL, and data stays text."""
+
+import dataclasses
+import json
+import re
+from html.parser import HTMLParser
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from box_store import (
+    Boxes,
+    BoxStore,
+    DatasetInfo,
+    ImageRow,
+    TeacherRecord,
+    image_ids_sha256,
+    load_coco,
+)
+from box_store.query import example_query, open_store, run_sql
+from student_train.tables import percent
+from teach_detr.cli import main
+from teach_detr.report import ReportOptions, write_report
+from teach_detr.report.findings import calibration_error, gather
+from teach_detr.report.markup import Markup, element, json_text
+from teach_detr.report.page import render
+from teach_detr.report.samples import choose
+from teach_detr.teachers import score_teachers
+
+HOSTILE = "</script><script>alert(1)</script><!--\u2028 \"'&<img src=x onerror=alert(1)>"
+VOID = {"meta", "img", "input"}
+
+
+class Page(HTMLParser):
+    """The page as a browser sees it: tables by caption, elements; unbalanced tags are errors."""
+
+    def __init__(self, text: str) -> None:
+        super().__init__()
+        self.tables: dict[str, list[list[str]]] = {}
+        self.elements: list[tuple[str, dict[str, str | None]]] = []
+        self.scripts: list[str] = []
+        self.text = ""
+        self._open: list[str] = []
+        self._caption = ""
+        self.feed(text)
+        self.close()
+        assert self._open == []
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.elements.append((tag, dict(attrs)))
+        if tag not in VOID:
+            self._open.append(tag)
+        if tag == "caption":
+            self._caption = ""
+        if tag == "tr":
+            self.tables.setdefault(self._caption, []).append([])
+        if tag in ("td", "th"):
+            self.tables[self._caption][-1].append("")
+        if tag == "script":
+            self.scripts.append("")
+
+    def handle_endtag(self, tag: str) -> None:
+        assert self._open.pop() == tag
+
+    def handle_data(self, data: str) -> None:
+        if "script" in self._open:
+            self.scripts[-1] += data
+            return
+        self.text += data
+        if "caption" in self._open:
+            self._caption += data
+        elif "td" in self._open or "th" in self._open:
+            self.tables[self._caption][-1][-1] += data
+
+    def ids(self) -> set[str | None]:
+        return {attributes.get("id") for _, attributes in self.elements}
+
+    def rows(self, caption: str) -> dict[str, list[str]]:
+        return {row[0]: row[1:] for row in self.tables[caption][1:]}
+
+
+@pytest.fixture(scope="module")
+def photos(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Pictures for the images of `small_store`, all but the last."""
+    folder = tmp_path_factory.mktemp("photos")
+    pixels = np.random.default_rng(0).integers(0, 255, (80, 100, 3), np.uint8)
+    for i in range(1, 6):
+        Image.fromarray(pixels).save(folder / f"{i}.jpg")
+    return folder
+
+
+@pytest.fixture(scope="module")
+def page(small_store, photos: Path, tmp_path_factory: pytest.TempPathFactory) -> Page:
+    out = tmp_path_factory.mktemp("report") / "report.html"
+    write_report(small_store.path, out, annotations=small_store.annotations, images=photos)
+    return Page(out.read_text(encoding="utf-8"))
+
+
+def test_ap_is_that_of_the_teachers_command(page: Page, small_store) -> None:
+    scores = score_teachers(BoxStore.open(small_store.path), small_store.annotations)
+    shown = page.rows("COCO metrics")
+    assert set(shown) == {"half", "oracle", "fused"}
+    for score in scores:
+        values = [percent(value) for value in score.metrics.values.values()]
+        counts = [str(score.metrics.n_images), str(score.metrics.n_detections)]
+        assert shown[score.teacher] == counts + values
+    for row in scores[0].metrics.per_class:
+        assert page.rows("AP by class, in percent")[row.name][:2] == [
+            str(row.n_truth),
+            percent(row.AP),
+        ]
+
+
+def test_numbers_are_those_of_the_documented_queries(page: Page, small_store) -> None:
+    connection = open_store(small_store.path, small_store.annotations)
+    try:
+        calibration, agreement, worst, errors = (
+            run_sql(connection, example_query(name).sql).to_pylist()
+            for name in ("calibration", "agreement", "worst_images", "errors")
+        )
+    finally:
+        connection.close()
+    for row in calibration:
+        numbers = (f"{row['mean_score']:.3f}", f"{row['precision']:.3f}")
+        shown = page.tables[f"Numbers of {row['teacher']}"]
+        assert [f"{row['from_score']:.1f}", str(row["boxes"]), *numbers] in shown
+    assert page.rows("Expected calibration error, in percent")["half"][0] == "25.0"
+    shown = page.rows("Boxes of the row's teacher that the column's has too, in percent")
+    assert {(row["teacher"], row["other"]): percent(row["share"]) for row in agreement} == {
+        ("half", "oracle"): shown["half"][1],
+        ("oracle", "half"): shown["oracle"][0],
+    }
+    assert (shown["half"][1], shown["oracle"][0]) == ("100.0", "50.0")
+    assert [row[1] for row in page.tables["Images with most mistakes"][1:]] == [
+        str(row["image_id"]) for row in worst
+    ]
+    missed = {row["teacher"]: row["n"] for row in errors if row["kind"] == "missed"}
+    assert page.rows("Boxes by outcome")["half"][-1] == str(missed["half"]) == "3"
+
+
+def test_teachers_come_with_provenance_and_licence(page: Page) -> None:
+    rows = page.rows("Provenance and licences")
+    assert rows["half"][:6] == ["AGPL-3.0", "onnx", "half.onnx", "0" * 12, "2 of 2", "6"]
+    assert "score_floor 0.01" in page.text
+
+
+def test_the_page_loads_nothing_and_its_policy_names_its_own_script(page: Page) -> None:
+    import base64
+    import hashlib
+
+    for tag, attributes in page.elements:
+        assert tag not in ("link", "iframe", "object", "base")
+        assert not any(name.startswith("on") or name == "style" for name in attributes), attributes
+        source = attributes.get("src") or attributes.get("href") or "#"
+        assert source.startswith(("#", "data:image/jpeg;base64,")), source
+    (policy,) = (a["content"] for _, a in page.elements if "http-equiv" in a)
+    assert policy is not None
+    assert "default-src 'none'" in policy
+    digest = base64.b64encode(hashlib.sha256(page.scripts[-1].encode()).digest()).decode()
+    assert f"script-src 'sha256-{digest}'" in policy
+    assert "unsafe" not in policy
+
+
+def test_pictures_are_few_small_and_the_same_again(small_store, photos: Path, tmp_path) -> None:
+    options = ReportOptions(n_samples=3, image_px=64, seed=4)
+    names = ("first.html", "second.html")
+    for name in names:
+        written = write_report(
+            small_store.path,
+            tmp_path / name,
+            annotations=small_store.annotations,
+            images=photos,
+            options=options,
+        )
+    assert written.pictures is not None
+    shown = written.pictures.samples
+    assert len(shown) + len(written.pictures.unreadable) == 3
+    first, second = ((tmp_path / name).read_text() for name in names)
+    assert first == second
+    data = json.loads(Page(first).scripts[-2])
+    assert [entry["name"] for entry in data["sets"]] == ["truth", "half", "oracle"]
+    by_id = {sample.image_id: sample for sample in shown}
+    assert [len(entry["boxes"]) for entry in data["images"]] == [2 if i % 2 else 3 for i in by_id]
+
+
+def test_an_image_that_cannot_be_read_is_named_and_the_rest_is_shown(page: Page) -> None:
+    assert sum(tag == "figure" and "data-image" in a for tag, a in page.elements) == 5
+    assert "1 images could not be read, first 6.jpg" in page.text
+
+
+def test_without_annotations_or_images_it_says_what_is_missing(small_store, tmp_path) -> None:
+    out = tmp_path / "r.html"
+    write_report(small_store.path, out)
+    bare = Page(out.read_text())
+    assert "COCO metrics" not in bare.tables
+    assert bare.text.count("run the report again with --annotations FILE") == 3
+    assert "images" not in bare.ids()
+    assert "agreement" in bare.ids()
+
+
+def test_an_empty_store_has_a_page(tmp_path: Path, small_store) -> None:
+    coco = load_coco(small_store.annotations)
+    BoxStore.create(tmp_path / "s", coco.categories, DatasetInfo("val", coco.sha256, 6))
+    write_report(tmp_path / "s", tmp_path / "r.html", annotations=small_store.annotations)
+    text = Page((tmp_path / "r.html").read_text()).text
+    assert "no teacher yet" in text
+    assert "it has none yet" in text
+
+
+def test_annotations_of_other_categories_leave_ap_out_and_say_so(
+    small_store, tmp_path: Path
+) -> None:
+    table = json.loads(small_store.annotations.read_text())
+    table["categories"][0]["name"] = "lynx"
+    other = tmp_path / "other.json"
+    other.write_text(json.dumps(table))
+    write_report(small_store.path, tmp_path / "r.html", annotations=other)
+    assert "has other categories than the store" in Page((tmp_path / "r.html").read_text()).text
+
+
+def test_ap_may_be_computed_on_a_part_which_the_page_tells(small_store) -> None:
+    options = ReportOptions(metric_images=4)
+    found = gather(small_store.path, small_store.annotations, options, lambda text: None)
+    assert found.scores is not None
+    assert {score.metrics.n_images for score in found.scores} == {4}
+    assert "Computed on 4 images of the 6 that are annotated." in Page(render(found, None)).text
+
+
+# ---- hostile data
+
+
+@pytest.fixture(scope="module")
+def hostile_page(tmp_path_factory: pytest.TempPathFactory) -> str:
+    """Everything that a user can name is hostile: files, classes, licence, model, options."""
+    root = tmp_path_factory.mktemp("hostile")
+    file_name = HOSTILE.replace("/", "\\")[:120] + ".png"
+    annotations = root / "instances.json"
+    annotations.write_text(
+        json.dumps(
+            {
+                "images": [{"id": 1, "file_name": file_name, "width": 64, "height": 48}],
+                "annotations": [{"id": 1, "image_id": 1, "category_id": 1, "bbox": [1, 2, 9, 9]}],
+                "categories": [{"id": 1, "name": HOSTILE}],
+            }
+        )
+    )
+    coco = load_coco(annotations)
+    store = BoxStore.create(root / "s", coco.categories, DatasetInfo(HOSTILE, coco.sha256, 1))
+    for name in ("a", "b"):
+        store.register(
+            TeacherRecord(
+                name=name,
+                adapter=HOSTILE,
+                model=HOSTILE,
+                weights_sha256="",
+                licence=HOSTILE,
+                class_map={HOSTILE: None},
+                options={HOSTILE: HOSTILE},
+                image_ids_sha256=image_ids_sha256([1]),
+                unit_size=1,
+                n_images=1,
+                n_units=1,
+                versions={HOSTILE: HOSTILE},
+            )
+        )
+        boxes = Boxes([[20, 20, 40, 40]], [0.9], [1], 64, 48)  # type: ignore[arg-type]
+        store.write_unit(name, 0, [ImageRow(1, file_name, 64, 48, boxes)])
+    images = root / "images"
+    images.mkdir()
+    Image.new("RGB", (64, 48)).save(images / "plain.png")
+    (images / "plain.png").rename(images / file_name)
+    write_report(store.path, root / "r.html", annotations=annotations, images=images)
+    return (root / "r.html").read_text(encoding="utf-8")
+
+
+def test_hostile_names_stay_text(hostile_page: str) -> None:
+    parsed = Page(hostile_page)
+    # the data and the page's own script, and nothing that came with the data
+    assert len(parsed.scripts) == 2
+    assert not any("onerror" in attributes for _, attributes in parsed.elements)
+    assert all(a.get("src") != "x" for _, a in parsed.elements)
+    assert "<!--" not in hostile_page
+    assert "onerror=alert(1)" in parsed.text
+    data = parsed.scripts[0]
+    assert not re.search(r"[<>&\u2028\u2029]", data)
+    assert list(json.loads(data)["classes"].values()) == [HOSTILE]
+    (alternative,) = {a["alt"] for t, a in parsed.elements if t == "img" and "Image 1" in str(a)}
+    assert "onerror" in str(alternative)
+
+
+def test_even_a_teacher_may_be_named_anything(small_store) -> None:
+    # a store refuses such names; the page does not rely on it
+    found = gather(small_store.path, small_store.annotations, ReportOptions(), lambda text: None)
+
+    def renamed(rows: list[dict]) -> list[dict]:
+        return [
+            {key: HOSTILE if value == "half" else value for key, value in row.items()}
+            for row in rows
+        ]
+
+    changed = {
+        field.name: renamed(value)
+        for field in dataclasses.fields(found)
+        if isinstance(value := getattr(found, field.name), list) and field.name != "scores"
+    }
+    assert found.scores is not None
+    changed["scores"] = [
+        dataclasses.replace(score, teacher=HOSTILE) if score.teacher == "half" else score
+        for score in found.scores
+    ]
+    parsed = Page(render(dataclasses.replace(found, **changed), None))
+    assert len(parsed.scripts) == 1
+    assert HOSTILE in parsed.rows("Provenance and licences")
+
+
+@pytest.mark.parametrize("text", [HOSTILE, "</SCRIPT ", "<!--", "]]>", "\u2029", "&amp;"])
+def test_json_in_a_script_can_neither_end_it_nor_change(text: str) -> None:
+    written = json_text({text: [text]})
+    assert json.loads(written) == {text: [text]}
+    assert not re.search(r"[<>&\u2028\u2029]", written)
+
+
+def test_elements_escape_all_but_markup() -> None:
+    made = element("p", "<b>", Markup("<i></i>"), None, ["&", 3], title='"<', hidden=True, id=None)
+    assert made == '<p title="&quot;&lt;" hidden>&lt;b&gt;<i></i>&amp;3</p>'
+    assert element("input", for_="a", aria_label="b") == '<input for="a" aria-label="b">'
+
+
+# ---- parts
+
+
+def rows(*bands: tuple[float, int, float, float]) -> list[dict[str, float]]:
+    names = ("from_score", "boxes", "mean_score", "precision")
+    return [dict(zip(names, band, strict=True)) for band in bands]
+
+
+def test_calibration_error_weighs_bands_by_their_boxes() -> None:
+    bands = rows((0.0, 30, 0.05, 0.05), (0.5, 10, 0.55, 0.35))
+    assert calibration_error(bands) == pytest.approx(0.05)
+    assert calibration_error(bands, 0.5) == pytest.approx(0.2)
+    assert calibration_error(bands, 0.9) is None
+
+
+def test_samples_hold_the_worst_the_doubtful_and_others(small_store) -> None:
+    found = gather(small_store.path, small_store.annotations, ReportOptions(), lambda text: None)
+    found = dataclasses.replace(
+        found,
+        worst_images=[{"image_id": i} for i in (90, 80, 70)],
+        missing_labels=[{"image_id": i} for i in (90, 60, 60, 50, 999)],
+    )
+    ids = list(range(100))
+    chosen = choose(ids, found, ReportOptions(n_samples=8))
+    assert list(chosen)[:4] == [90, 80, 60, 50]
+    assert len(chosen) == 8
+    assert chosen == choose(ids, found, ReportOptions(n_samples=8))
+    assert chosen != choose(ids, found, ReportOptions(n_samples=8, seed=1))
+    assert len(choose([1, 2], found, ReportOptions(n_samples=8))) == 2
+
+
+@pytest.fixture
+def run(capfd: pytest.CaptureFixture[str]):
+    def call(*arguments: object) -> tuple[int, str, str]:
+        with pytest.raises(SystemExit) as ended:
+            main([str(argument) for argument in arguments])
+        return int(ended.value.code or 0), *capfd.readouterr()
+
+    return call
+
+
+def test_the_command_ends_with_a_sentence(run, small_store, photos: Path, tmp_path: Path) -> None:
+    out = tmp_path / "new" / "report.html"
+    code, text, err = run(
+        *("report", small_store.path, "--annotations", small_store.annotations),
+        *("--images", photos, "--samples", 2, "--out", out),
+    )
+    assert code == 0, err
+    assert "2 teachers, 9 boxes" in text
+    assert "computing AP" in err
+    assert Page(out.read_text()).ids() >= {"teachers", "ap", "images"}
+
+
+def test_what_is_not_there_is_named(run, small_store, tmp_path: Path) -> None:
+    for arguments, name in (
+        ((tmp_path / "no-store",), "no-store"),
+        ((small_store.path, "--annotations", tmp_path / "no.json"), "no.json"),
+        ((small_store.path, "--images", tmp_path / "no-images"), "no-images"),
+    ):
+        code, _, err = run("report", *arguments, "--out", tmp_path / "r.html")
+        assert code == 1
+        assert name in err
+        assert "Traceback" not in err
+        assert not (tmp_path / "r.html").exists()
