@@ -28,6 +28,11 @@ COMMON = {
 CASES = [
     pytest.param("dino-scenes", {"batch_size": 4, "epochs": 40}, id="dino"),
     pytest.param("deformable-scenes", {"batch_size": 4, "epochs": 50}, id="deformable"),
+    pytest.param(
+        "h-deformable-scenes",
+        {"batch_size": 4, "epochs": 70, "model.n_queries_one_to_many": 50},
+        id="h-deformable",
+    ),
     # one map and dense attention: a step is cheap, and many are needed
     pytest.param(
         "conditional-scenes",
