@@ -14,6 +14,7 @@ from rich.table import Table
 
 from box_store.errors import TeachDetrError, UsageError
 from box_store.query import example_queries, example_query, run_sql
+from teach_detr.sql_completion import DELIMITERS, Completer, macro_parameters, view_columns
 
 if TYPE_CHECKING:
     from duckdb import DuckDBPyConnection
@@ -25,14 +26,9 @@ MAX_ROWS_SHOWN = 200
 
 _HELP = """\
 End a query with a semicolon; it may take several lines.
-.tables        the views, with their columns
+.tables        the views with their columns, the macros with their parameters
 .examples      the documented queries; .example NAME runs one
 .help  .quit   (Ctrl-D leaves as well)"""
-
-_KEYWORDS = (
-    *("SELECT", "FROM", "WHERE", "GROUP BY", "ORDER BY", "LIMIT", "JOIN", "USING", "HAVING"),
-    *("COUNT", "AVG", "DISTINCT", "AND", "OR", "NOT", "NULL", "DESC", "WITH", "CASE", "WHEN"),
-)
 
 
 def as_text(table: pa.Table, form: Format) -> str:
@@ -98,49 +94,26 @@ def _cell(value: Any) -> str:
     return str(value)
 
 
-class Completer:
-    """Completion for readline: SQL words, views and their columns."""
-
-    def __init__(self, words: Iterable[str]) -> None:
-        self._words = sorted({*words, *_KEYWORDS})
-        self._found: list[str] = []
-
-    def __call__(self, text: str, state: int) -> str | None:
-        if state == 0:
-            lower = text.lower()
-            self._found = [word for word in self._words if word.lower().startswith(lower)]
-        return self._found[state] if state < len(self._found) else None
-
-
 def prompt(connection: "DuckDBPyConnection", console: Console, history: Path) -> None:
-    """Read queries until the end of input; a faulty one is answered with its error."""
-    columns = _columns(connection)
-    with _line_editing(
-        [*columns, *(name for names in columns.values() for name in names)], history
-    ):
+    """Read queries until the end of input; a faulty one is answered with its error.
+
+    Tab completes views, columns, macros and words; `history` is a file that outlives the prompt.
+    """
+    columns, macros = view_columns(connection), macro_parameters(connection)
+    completer = Completer(
+        columns, [f"{name}(" for name in macros], example_queries(), _line_before_cursor
+    )
+    with _line_editing(completer, history):
         console.print(f"views: {', '.join(columns)}.  .help for help, Ctrl-D to leave.")
         for text in _statements(input):
             try:
                 if text.startswith("."):
-                    if not _command(text, connection, console, columns):
+                    if not _command(text, connection, console, columns | macros):
                         return
                 else:
                     console.print(as_table(run_sql(connection, text)))
             except TeachDetrError as error:
                 console.print(f"error: {error}", style="red", markup=False, highlight=False)
-
-
-def _columns(connection: "DuckDBPyConnection") -> dict[str, list[str]]:
-    rows = run_sql(
-        connection,
-        "SELECT table_name, column_name FROM information_schema.columns "
-        "WHERE table_schema = 'main' AND table_name NOT LIKE '\\_%' ESCAPE '\\' "
-        "ORDER BY table_name, ordinal_position",
-    )
-    found: dict[str, list[str]] = {}
-    for row in rows.to_pylist():
-        found.setdefault(row["table_name"], []).append(row["column_name"])
-    return found
 
 
 def _statements(read: Callable[[str], str]) -> Iterable[str]:
@@ -164,15 +137,15 @@ def _statements(read: Callable[[str], str]) -> Iterable[str]:
 
 
 def _command(
-    text: str, connection: "DuckDBPyConnection", console: Console, columns: dict[str, list[str]]
+    text: str, connection: "DuckDBPyConnection", console: Console, names: dict[str, list[str]]
 ) -> bool:
     """Carry out a dot command; False ends the prompt."""
     word, _, rest = text.partition(" ")
     if word in (".quit", ".exit", ".q"):
         return False
     if word == ".tables":
-        for name, names in columns.items():
-            console.print(f"{name}({', '.join(names)})", markup=False, highlight=False)
+        for name, columns in names.items():
+            console.print(f"{name}({', '.join(columns)})", markup=False, highlight=False)
     elif word == ".examples":
         for query in example_queries().values():
             console.print(f"{query.name}: {query.title}", markup=False, highlight=False)
@@ -185,11 +158,17 @@ def _command(
     return True
 
 
+def _line_before_cursor() -> str:
+    import readline
+
+    return readline.get_line_buffer()[: readline.get_endidx()]
+
+
 class _line_editing:
     """Completion and a history file for `input`, where Python has readline."""
 
-    def __init__(self, words: Iterable[str], history: Path) -> None:
-        self._words = words
+    def __init__(self, completer: Completer, history: Path) -> None:
+        self._completer = completer
         self._history = history
 
     def __enter__(self) -> None:
@@ -197,9 +176,11 @@ class _line_editing:
             import readline
         except ImportError:
             return
-        readline.set_completer(Completer(self._words))
-        readline.set_completer_delims(" \t\n,;()=<>.")
-        readline.parse_and_bind("tab: complete")
+        readline.set_completer(self._completer)
+        readline.set_completer_delims(DELIMITERS)
+        # macOS has another line editor under the name of readline
+        libedit = "libedit" in (readline.__doc__ or "")
+        readline.parse_and_bind("bind ^I rl_complete" if libedit else "tab: complete")
         if self._history.exists():
             try:
                 readline.read_history_file(self._history)

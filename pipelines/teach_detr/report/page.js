@@ -21,13 +21,14 @@
 
   const draw = (image, layer, index) => {
     const size = image.width / 32;
+    layer.setAttribute("font-size", size);
     for (const [set, category, value, x1, y1, x2, y2] of image.boxes) {
       const isTruth = data.sets[set].name === "truth";
       const group = svg("g", { class: `box ${data.sets[set].tone}` });
       const place = { x: x1, y: y1, width: x2 - x1, height: y2 - y1 };
       group.append(svg("rect", { ...place, class: "halo" }), svg("rect", { ...place, class: "line" }));
       const name = data.classes[category];
-      const text = svg("text", { x: x1 + size / 5, y: Math.max(y1 + size, size), "font-size": size });
+      const text = svg("text", { x: x1 + size / 5, y: Math.max(y1 + size, size) });
       text.textContent = isTruth ? name : `${name} ${value.toFixed(2)}`;
       const title = svg("title", {});
       title.textContent = `${data.sets[set].name}: ${text.textContent}`;
