@@ -157,6 +157,20 @@ def test_teachers_that_disagree_about_the_size_are_refused() -> None:
 
 @quick
 @given(seed=st.integers(0, 1000))
+def test_soft_nms_lowers_scores_as_the_reference_does(seed: int) -> None:
+    linear_soft_nms = pytest.importorskip("ensemble_boxes.ensemble_boxes_nms").cpu_soft_nms_float
+    boxes = random_boxes(seed, 15, classes=1)
+    config = FusionConfig("soft_nms", 0.3, quota=False, weights={"one": 0.0})
+    # it lowers the scores in place and swaps them about, so only the set of them compares
+    scores = boxes.scores.astype(np.float64)
+    linear_soft_nms(boxes.boxes_xyxy / 100.0, scores, 0.3, 0.5, -1, 1)
+    np.testing.assert_allclose(
+        np.sort(fuse({"one": boxes}, config).scores), np.sort(scores), atol=1e-6
+    )
+
+
+@quick
+@given(seed=st.integers(0, 1000))
 def test_soft_nms_only_lowers_and_spares_what_stands_alone(seed: int) -> None:
     boxes = random_boxes(seed, 15)
     fused = fuse({"one": boxes}, FusionConfig("soft_nms", 0.3, quota=False))

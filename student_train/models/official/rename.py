@@ -8,7 +8,7 @@ from student_train.models.swin import Swin
 
 
 def rename(table: Sequence[tuple[str, str]], key: str) -> list[str]:
-    """`key` with the first pattern of (pattern, replacement) that fits replaced; none if none fits."""
+    """`key` with the first pattern of (pattern, replacement) that fits replaced, or nothing."""
     for pattern, official in table:
         if re.match(pattern, key):
             return [re.sub(pattern, official, key, count=1)]
