@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from box_store import json_stream
 from box_store.errors import DataError
-from box_store.json_stream import iter_array
+from box_store.json_stream import iter_array, write_array
 
 json_values = st.recursive(
     st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False) | st.text(),
@@ -108,3 +108,12 @@ def test_memory_does_not_grow_with_the_file(
     tracemalloc.stop()
     assert count == 40_001
     assert peak < 500_000
+
+
+@pytest.mark.parametrize("entries", [[], [1], [{"a": "\u2028"}, [1, 2.5], None]])
+def test_what_is_written_is_read_back_entry_by_entry(tmp_path: Path, entries: list) -> None:
+    path = tmp_path / "array.json"
+    with path.open("wb") as file:
+        assert write_array(file, iter(entries)) == len(entries)
+    assert list(iter_array(path, "file")) == entries
+    assert path.read_bytes().count(b"\n") == len(entries) + 1

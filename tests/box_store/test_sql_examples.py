@@ -126,6 +126,32 @@ def test_errors(ask: Any) -> None:
     assert sum(row["share"] for row in ask("errors", teacher="two")) == pytest.approx(1)
 
 
+def test_worst_images(ask: Any) -> None:
+    first, second = ask("worst_images")
+    assert (first["image_id"], first["objects"], first["teachers"]) == (7, 2, 2)
+    # one: 4 wrong, 1 missed, 1 hit; two: 2 wrong, 1 missed, 1 hit
+    assert (first["wrong"], first["missed"], first["f1"]) == (3, 1, 0.343)
+    assert (second["image_id"], second["wrong"], second["missed"], second["f1"]) == (17, 0, 1, 0)
+    assert len(ask("worst_images", top=1)) == 1
+
+
+def test_agreement(ask: Any) -> None:
+    found = {(row["teacher"], row["other"]): row for row in ask("agreement")}
+    assert {key: (row["agreed"], row["boxes"]) for key, row in found.items()} == {
+        ("one", "two"): (3, 5),
+        ("two", "one"): (2, 3),
+    }
+    assert found[("one", "two")]["share"] == 0.6
+
+
+def test_score_histogram(ask: Any) -> None:
+    found = {(row["teacher"], row["from_score"]): row["boxes"] for row in ask("score_histogram")}
+    assert found[("one", 0.8)] == 2
+    assert sum(found.values()) == 8
+    coarse = {row["from_score"]: row["boxes"] for row in ask("score_histogram", bands=2)}
+    assert set(coarse) == {0.5}
+
+
 def test_licences(ask: Any) -> None:
     (row,) = ask("licences")
     assert (row["licence"], row["teacher"], row["boxes"]) == ("AGPL-3.0", "two", 3)
