@@ -6,12 +6,13 @@ written nothing, a unit that is redone cannot race with a late survivor of its f
 the nodes of a cluster need to see the images but not the store.
 """
 
+import socket
 import time
 from collections import Counter, deque
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from typing import TypeVar
+from itertools import islice
 
 import numpy as np
 
@@ -21,15 +22,19 @@ from box_store.records import ImageRow
 from teacher_infer.adapter import AdapterError, AdapterSpec, Teacher, load_teacher, weights_files
 from teacher_infer.class_map import ClassMap
 from teacher_infer.images import ImageError, ImageTask, load_image
+from teacher_infer.memory import is_out_of_memory, release_gpu_memory
 from teacher_infer.plan import weights_sha256
 
 # status of an image that the teacher, rather than the file, failed on
 PREDICT_ERROR = "predict_error"
 
+# batches of images that a worker holds at once, decoded or being decoded: when it dies in silence,
+# one of these images did it
+SUSPECT_BATCHES = 3
+
 _MAX_DECODERS = 4
 _MAX_ERROR_CHARS = 500
 
-T = TypeVar("T")
 Decoded = tuple[ImageTask, np.ndarray | ImageError]
 # boxes in data-set categories, or what went wrong
 Result = Boxes | ImageError
@@ -44,6 +49,7 @@ class Loaded:
     versions: dict[str, str]
     weights_sha256: str
     device: str
+    host: str = ""
 
 
 @dataclass(frozen=True)
@@ -56,10 +62,14 @@ class LoadFailed:
 
 @dataclass(frozen=True)
 class Labelled:
-    """A batch of finished images, and how many boxes had each class that the data set lacks."""
+    """A batch of finished images, and how many boxes had each class that the data set lacks.
+
+    batch_size: what the worker has come down to because more does not fit into memory, else None.
+    """
 
     rows: tuple[ImageRow, ...]
     unmapped: dict[str, int]
+    batch_size: int | None = None
 
 
 class WorkerBroken(Exception):
@@ -72,6 +82,7 @@ class Worker:
     def __init__(self, spec: AdapterSpec) -> None:
         self._spec = spec
         self._teacher: Teacher | None = None
+        self._batch_size = spec.batch_size
         decoders = min(spec.threads or 1, _MAX_DECODERS)
         self._pool = ThreadPoolExecutor(decoders, thread_name_prefix="decode")
 
@@ -91,6 +102,7 @@ class Worker:
             dict(teacher.versions),
             weights,
             self._spec.device,
+            socket.gethostname(),
         )
 
     def label(
@@ -100,21 +112,23 @@ class Worker:
 
         An image that cannot be decoded, or that the teacher fails on, becomes a row with a status
         and the error's text. `careful` takes one image at a time, so that when this process dies
-        the driver knows on which.
+        the driver knows on which. A batch that does not fit into memory is halved, and so are all
+        later ones.
 
         Raises:
             WorkerBroken: the process must be replaced.
         """
-        batch_size = 1 if careful else self._spec.batch_size
-        ahead = 0 if careful else 2 * batch_size
+        ahead = 0 if careful else (SUSPECT_BATCHES - 1) * self._spec.batch_size
         started = time.perf_counter()
-        for batch in _batches(self._decoded(tasks, ahead), batch_size):
+        decoded = self._decoded(tasks, ahead)
+        while batch := list(islice(decoded, 1 if careful else self._batch_size)):
             unmapped: Counter[str] = Counter()
             results = self._predict(batch, class_map, unmapped)
             now = time.perf_counter()
             seconds, started = (now - started) / len(batch), now
             rows = (_row(task, res, seconds) for (task, _), res in zip(batch, results, strict=True))
-            yield Labelled(tuple(rows), dict(unmapped))
+            reduced = self._batch_size < self._spec.batch_size
+            yield Labelled(tuple(rows), dict(unmapped), self._batch_size if reduced else None)
 
     def _decoded(self, tasks: Sequence[ImageTask], ahead: int) -> Iterator[Decoded]:
         """Images in order, of which at most `ahead` wait decoded in memory."""
@@ -153,13 +167,23 @@ class Worker:
                 unmapped.update(class_map.count_unmapped(boxes))
             return mapped
         except Exception as error:
-            if "CUDA error" in str(error):
+            no_memory = is_out_of_memory(error)
+            if "CUDA error" in str(error) and not no_memory:
                 raise WorkerBroken(_text(error)) from error
             if len(images) == 1:
                 height, width = images[0].shape[:2]
                 return [ImageError(PREDICT_ERROR, _text(error), (width, height))]
-        # one of them is to blame, or the batch is too large for memory: find out which
-        return [result for image in images for result in self._boxes([image], class_map, unmapped)]
+        # not inside the handler: the traceback would keep the failed call's memory alive
+        if no_memory:
+            self._batch_size = min(self._batch_size, len(images) // 2)
+            release_gpu_memory()
+        results: list[Result] = []
+        while len(results) < len(images):
+            # without a lack of memory, one of them is to blame: find out which
+            part = self._batch_size if no_memory else 1
+            following = images[len(results) : len(results) + part]
+            results += self._boxes(following, class_map, unmapped)
+        return results
 
     def close(self) -> None:
         """Stop the decoding threads and let go of the teacher."""
@@ -188,17 +212,6 @@ def failed_row(task: ImageTask, error: ImageError, seconds: float = 0.0) -> Imag
     return ImageRow(
         task.image_id, task.file_name, *error.size, None, error.status, text, seconds=seconds
     )
-
-
-def _batches(items: Iterable[T], size: int) -> Iterator[list[T]]:
-    batch: list[T] = []
-    for item in items:
-        batch.append(item)
-        if len(batch) == size:
-            yield batch
-            batch = []
-    if batch:
-        yield batch
 
 
 def _text(error: BaseException) -> str:

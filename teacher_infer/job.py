@@ -2,64 +2,22 @@
 
 import time
 from collections import Counter, deque
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from box_store.records import ImageRow, TeacherRecord
 from box_store.store import BoxStore
-from teacher_infer.actor import Labelled, Loaded, failed_row
+from teacher_infer.actor import SUSPECT_BATCHES, Labelled, Loaded
+from teacher_infer.attempt import Attempt
 from teacher_infer.class_map import ClassMap
-from teacher_infer.images import ImageError, ImageTask
-from teacher_infer.plan import Unit
+from teacher_infer.pool import Cause
 from teacher_infer.spec import TeacherSpec
 
-# status of an image that killed its worker whenever it was tried alone
-WORKER_DIED = "worker_died"
-
-_MAX_UNIT_DEATHS = 6
-_MAX_IMAGE_DEATHS = 2
-
-
-@dataclass
-class Attempt:
-    """A unit on its way: the rows that arrived so far, and the workers that died over it.
-
-    Rows survive their worker. After a death the rest is done one image at a time, so that an image
-    that kills whoever touches it is found, recorded, and costs the unit nothing else.
-    """
-
-    unit: Unit
-    rows: dict[int, ImageRow] = field(default_factory=dict)
-    deaths: int = 0
-    suspects: Counter[int] = field(default_factory=Counter)
-
-    @property
-    def careful(self) -> bool:
-        """One image at a time from now on."""
-        return self.deaths > 0
-
-    @property
-    def remaining(self) -> tuple[ImageTask, ...]:
-        """Images without a row."""
-        return tuple(task for task in self.unit.tasks if task.image_id not in self.rows)
-
-    @property
-    def hopeless(self) -> bool:
-        """Too many workers died over this unit."""
-        return self.deaths >= _MAX_UNIT_DEATHS
-
-    def died(self, reason: str) -> ImageRow | None:
-        """A worker died over this unit; the row of the image to blame, once certain."""
-        alone = self.careful
-        self.deaths += 1
-        if not alone or not self.remaining:
-            return None
-        task = self.remaining[0]
-        self.suspects[task.image_id] += 1
-        if self.suspects[task.image_id] < _MAX_IMAGE_DEATHS:
-            return None
-        error = ImageError(WORKER_DIED, f"this image alone killed its worker twice: {reason}")
-        self.rows[task.image_id] = row = failed_row(task, error)
-        return row
+# a batch may take so long before any has been seen: kernels are compiled and tuned in the first
+_FIRST_BATCH_S = 1800.0
+# and afterwards so many times the slowest so far, but never less than this
+_TIMES_SLOWEST, _LEAST_TIMEOUT_S = 30.0, 120.0
+# units' deaths in batches, of which no image alone dies, before batches are made smaller
+_MAX_UNEXPLAINED = 2
 
 
 @dataclass
@@ -67,14 +25,17 @@ class Job:
     """One teacher of a run.
 
     record and class_map are None until the teacher is known: from the store, or from its first
-    worker. n_before: images in the store when the run began. redo: units to replace, as they hold
-    bad images.
+    worker. weights_sha256: of the files as the driver sees them, "" where there are none. n_before:
+    images in the store when the run began. redo: units to replace, as they hold bad images.
+    batch_size: images a call, less than asked for once that did not fit into memory. slowest_s: of
+    the batches so far. lost: workers that died, by cause.
     """
 
     spec: TeacherSpec
     unit_size: int
     n_images: int
     todo: deque[Attempt]
+    weights_sha256: str = ""
     n_before: int = 0
     record: TeacherRecord | None = None
     class_map: ClassMap | None = None
@@ -82,6 +43,9 @@ class Job:
     loaded: Loaded | None = None
     running: dict[int, Attempt | None] = field(default_factory=dict)
     start_deaths: int = 0
+    batch_size: int = 0
+    slowest_s: float | None = None
+    lost: Counter[Cause] = field(default_factory=Counter)
     error: str = ""
     exit_code: int = 0
     failed_units: dict[int, str] = field(default_factory=dict)
@@ -92,6 +56,9 @@ class Job:
     unmapped: Counter[str] = field(default_factory=Counter)
     started: float | None = None
     ended: float = 0.0
+
+    def __post_init__(self) -> None:
+        self.batch_size = self.batch_size or self.spec.batch_size
 
     @property
     def name(self) -> str:
@@ -117,10 +84,40 @@ class Job:
 
     def take(self, attempt: Attempt, labelled: Labelled) -> tuple[int, int]:
         """Keep the rows of a batch; returns how many there are and how many are bad."""
-        for row in labelled.rows:
-            attempt.rows[row.image_id] = row
+        attempt.take(labelled.rows)
         self.unmapped.update(labelled.unmapped)
         return len(labelled.rows), sum(row.status != "ok" for row in labelled.rows)
+
+    @property
+    def worker_spec(self) -> TeacherSpec:
+        """What a new worker is given: the teacher, with the batches that are known to fit."""
+        return replace(self.spec, batch_size=self.batch_size)
+
+    @property
+    def suspects(self) -> int:
+        """Images that a worker which dies may have had in its hands."""
+        return SUSPECT_BATCHES * self.spec.batch_size
+
+    @property
+    def timeout_s(self) -> float:
+        """Seconds without an answer after which a worker counts as hung."""
+        if self.spec.batch_timeout is not None:
+            return self.spec.batch_timeout
+        if self.slowest_s is None:
+            return _FIRST_BATCH_S
+        return max(_LEAST_TIMEOUT_S, _TIMES_SLOWEST * self.slowest_s)
+
+    def reduce_batch(self, size: int) -> bool:
+        """Batches are at most so large from now on; whether that is news."""
+        size = max(1, size)
+        if size >= self.batch_size:
+            return False
+        self.batch_size = size
+        return True
+
+    def unexplained(self, attempt: Attempt) -> bool:
+        """Whether workers die over batches of this unit that hold no image which kills alone."""
+        return attempt.unexplained >= _MAX_UNEXPLAINED
 
     @property
     def images_per_s(self) -> float | None:

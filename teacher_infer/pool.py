@@ -3,6 +3,7 @@
 import os
 from collections.abc import Sequence
 from dataclasses import dataclass
+from enum import StrEnum
 from typing import Protocol
 
 from teacher_infer.actor import Labelled, Loaded
@@ -43,12 +44,22 @@ class Finished:
     worker: int
 
 
+class Cause(StrEnum):
+    """Why a worker is gone, as far as one can know: whom the loss puts under suspicion."""
+
+    CRASH = "crash"  # its process ended: an image, the batch, or bad luck
+    HUNG = "hung"  # it answered no more and was killed
+    MEMORY = "memory"  # it was ended because it needed too much memory
+    MACHINE = "machine"  # the machine went, which is nobody's fault
+
+
 @dataclass(frozen=True)
 class Died:
     """The worker is gone, with whatever it was doing."""
 
     worker: int
     reason: str
+    cause: Cause = Cause.CRASH
 
 
 Event = Ready | Refused | Batch | Finished | Died

@@ -6,9 +6,10 @@ from box_store.reader import read_images
 from box_store.store import BoxStore
 from teacher_infer.actor import Loaded
 from teacher_infer.adapter import AdapterError, weights_files
+from teacher_infer.attempt import Attempt
 from teacher_infer.class_map import ClassMap
 from teacher_infer.dataset import Dataset
-from teacher_infer.job import Attempt, Job
+from teacher_infer.job import Job
 from teacher_infer.plan import default_unit_size, make_record, make_units, weights_sha256
 from teacher_infer.pool import Died, Ready, Refused, WorkerPool
 from teacher_infer.spec import TeacherSpec
@@ -38,7 +39,9 @@ def prepare(
         unit_size = record.unit_size
     unit_size = unit_size or default_unit_size(len(dataset.tasks))
     units = make_units(dataset.tasks, unit_size)
-    job = Job(spec, unit_size, len(dataset.tasks), deque(map(Attempt, units)))
+    weights = weights_sha256(files)
+    todo = deque(map(Attempt, units))
+    job = Job(spec, unit_size, len(dataset.tasks), todo, weights_sha256=weights)
     if store is None or record is None:
         return job
     job.class_map = ClassMap.build(list(record.class_map), dataset.categories, spec.class_map)
@@ -48,7 +51,7 @@ def prepare(
             dataset,
             unit_size,
             class_map=job.class_map,
-            weights=weights_sha256(files) or record.weights_sha256,
+            weights=weights or record.weights_sha256,
             licence=spec.licence or record.licence,
             versions=dict(record.versions),
         )

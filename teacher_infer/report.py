@@ -167,6 +167,9 @@ def run_row(store: BoxStore, job: Job) -> dict[str, Any]:
         "boxes": job.n_boxes,
         "statuses": dict(job.statuses),
         "images_per_s": job.images_per_s,
+        "batch_size": job.batch_size,
+        "batch_size_asked": job.spec.batch_size,
+        "workers_lost": {str(cause): n for cause, n in job.lost.items()},
         "boxes_unmapped": dict(job.unmapped),
         "unmapped": list(job.class_map.unmapped) if job.class_map else [],
     }
@@ -195,6 +198,10 @@ def print_run(console: Console, store: BoxStore, rows: Sequence[Mapping[str, Any
         if dropped := row["boxes_unmapped"]:
             text = ", ".join(f"{count} {name}" for name, count in dropped.items())
             _say(console, f"{row['teacher']}: left out, of classes without a category: {text}")
+        if row["batch_size"] < row["batch_size_asked"]:
+            asked = row["batch_size_asked"]
+            text = f"batches of {row['batch_size']}: {asked} were more than memory holds"
+            _say(console, f"{row['teacher']}: {text}; ask for batch_size={row['batch_size']}")
         for unit, reason in row["units_failed"].items():
             _say(console, f"{row['teacher']}: unit {unit} was given up: {reason}")
     if any(row["statuses"].keys() - {"ok"} for row in rows):

@@ -5,19 +5,21 @@ time, and the store commits a unit exactly once, whoever else writes the same on
 is one unit a worker; what a crash of anything loses is that.
 """
 
-from collections.abc import Sequence
+import time
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 
 from box_store.errors import StoreError, TeachDetrError
 from box_store.records import ImageRow
 from box_store.store import BoxStore
-from teacher_infer.actor import PREDICT_ERROR, Loaded
+from teacher_infer.actor import PREDICT_ERROR, Labelled, Loaded
 from teacher_infer.adapter import AdapterError
+from teacher_infer.attempt import Attempt
 from teacher_infer.class_map import ClassMap
 from teacher_infer.dataset import Dataset
-from teacher_infer.job import Attempt, Job, committed
+from teacher_infer.job import Job, committed
 from teacher_infer.plan import make_record
-from teacher_infer.pool import Batch, Died, Event, Finished, Ready, Refused, WorkerPool
+from teacher_infer.pool import Batch, Cause, Died, Event, Finished, Ready, Refused, WorkerPool
 from teacher_infer.prepare import describe
 from teacher_infer.progress import Reporter
 
@@ -32,16 +34,27 @@ class Interrupted(TeachDetrError):
 
 
 class Service:
-    """Runs jobs to their end on a pool of workers."""
+    """Runs jobs to their end on a pool of workers.
+
+    clock: seconds, of this machine alone: nothing is ever compared with another machine's.
+    """
 
     def __init__(
-        self, store: BoxStore, dataset: Dataset, pool: WorkerPool, reporter: Reporter
+        self,
+        store: BoxStore,
+        dataset: Dataset,
+        pool: WorkerPool,
+        reporter: Reporter,
+        clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._store = store
         self._dataset = dataset
         self._pool = pool
         self._reporter = reporter
         self._owners: dict[int, Job] = {}
+        self._clock = clock
+        # when each worker that has a unit last gave a sign of life
+        self._heard: dict[int, float] = {}
 
     def run(self, jobs: Sequence[Job]) -> None:
         """Label what the jobs have left; their counters and errors say what came of it.
@@ -65,6 +78,7 @@ class Service:
                     # a worker that was stopped a moment ago may still have had something to say
                     if event.worker in self._owners:
                         self._handle(event, self._owners[event.worker])
+                self._end_hung()
         except KeyboardInterrupt as error:
             raise Interrupted(_farewell(self._store, jobs)) from error
         finally:
@@ -72,7 +86,7 @@ class Service:
 
     def _start(self, job: Job) -> bool:
         try:
-            worker = self._pool.start(job.spec)
+            worker = self._pool.start(job.worker_spec)
         except TeachDetrError as error:
             self._fail(job, str(error), error.exit_code)
             return False
@@ -90,27 +104,62 @@ class Service:
                 self._ready(job, worker, loaded)
             case Batch(worker, labelled):
                 if (attempt := job.running[worker]) is not None:
-                    self._reporter.advance(job.name, *job.take(attempt, labelled))
+                    self._take(job, worker, attempt, labelled)
             case Finished(worker):
                 if (attempt := job.running[worker]) is not None:
-                    job.running[worker] = None
-                    self._commit(job, attempt)
-                    self._assign(job, worker)
+                    self._finish(job, worker, attempt)
             case Refused(worker, message, exit_code):
                 self._forget(job, worker)
                 self._fail(job, message, exit_code)
-            case Died(worker, reason):
-                self._replace(job, worker, reason)
+            case Died(worker, reason, cause):
+                self._replace(job, worker, reason, cause)
+
+    def _take(self, job: Job, worker: int, attempt: Attempt, labelled: Labelled) -> None:
+        now = self._clock()
+        job.slowest_s = max(job.slowest_s or 0.0, now - self._heard[worker])
+        self._heard[worker] = now
+        self._reporter.advance(job.name, *job.take(attempt, labelled))
+        if labelled.batch_size is not None:
+            self._reduce_batch(job, labelled.batch_size, "more do not fit into memory")
+        if job.unexplained(attempt):
+            attempt.unexplained = 0
+            why = "workers died over larger ones, and no image alone is to blame"
+            self._reduce_batch(job, job.batch_size // 2, why)
+
+    def _reduce_batch(self, job: Job, size: int, why: str) -> None:
+        if job.reduce_batch(size):
+            self._reporter.note(f"{job.name}: batches of {job.batch_size} from now on: {why}")
+
+    def _finish(self, job: Job, worker: int, attempt: Attempt) -> None:
+        """A worker has done what it was handed: of the unit, or of those under suspicion in it."""
+        if attempt.remaining:
+            self._hand(job, worker, attempt)
+            return
+        job.running[worker] = None
+        self._commit(job, attempt)
+        self._assign(job, worker)
+
+    def _end_hung(self) -> None:
+        """Kill workers that have given no sign of life for too long."""
+        now = self._clock()
+        for worker, job in list(self._owners.items()):
+            heard = self._heard.get(worker)
+            if heard is not None and now - heard > job.timeout_s:
+                self._pool.stop(worker)
+                reason = f"no answer for {now - heard:.0f} s"
+                self._replace(job, worker, reason, Cause.HUNG)
 
     def _ready(self, job: Job, worker: int, loaded: Loaded) -> None:
         job.start_deaths = 0
         try:
+            _check_weights(job, loaded)
             if job.loaded is None:
                 self._introduce(job, loaded)
             elif _identity(loaded) != _identity(job.loaded):
                 raise AdapterError(
                     f"teacher {job.name}: two workers loaded different models from "
                     f"{job.spec.model!r}: the machines of the cluster hold different files"
+                    f"{_on(loaded)}"
                 )
         except TeachDetrError as error:
             self._fail(job, str(error), error.exit_code)
@@ -138,7 +187,6 @@ class Service:
     def _assign(self, job: Job, worker: int) -> None:
         """Hand the next unit to a free worker, or release it when there is none."""
         done = committed(self._store, job) - job.redo
-        class_map = job.class_map or ClassMap.build((), self._dataset.categories)
         while job.todo and not job.error:
             attempt = job.todo.popleft()
             if attempt.unit.index in done:
@@ -147,11 +195,16 @@ class Service:
                 continue
             job.begin()
             job.running[worker] = attempt
-            self._pool.submit(worker, attempt.remaining, class_map, attempt.careful)
+            self._hand(job, worker, attempt)
             return
         self._pool.stop(worker)
         self._forget(job, worker)
         self._conclude(job)
+
+    def _hand(self, job: Job, worker: int, attempt: Attempt) -> None:
+        class_map = job.class_map or ClassMap.build((), self._dataset.categories)
+        self._heard[worker] = self._clock()
+        self._pool.submit(worker, attempt.portion, class_map, attempt.careful)
 
     def _commit(self, job: Job, attempt: Attempt) -> None:
         """Write a unit whose images all have a row."""
@@ -170,16 +223,19 @@ class Service:
         job.redo.discard(index)
         job.count(rows)
 
-    def _replace(self, job: Job, worker: int, reason: str) -> None:
+    def _replace(self, job: Job, worker: int, reason: str, cause: Cause) -> None:
         """A worker died: its unit goes back to the front of the queue, unless it is past hope."""
         attempt = self._forget(job, worker)
+        job.lost[cause] += 1
         if attempt is None:
             job.start_deaths += 1
             if job.start_deaths >= _MAX_START_DEATHS:
                 message = f"its worker died {job.start_deaths} times while starting: {reason}"
                 self._fail(job, f"teacher {job.name}: {message}", 1)
             return
-        if row := attempt.died(reason):
+        if cause is Cause.MEMORY and not attempt.careful:
+            self._reduce_batch(job, job.batch_size // 2, reason)
+        if row := attempt.died(cause, reason, job.suspects):
             self._reporter.advance(job.name, 1, 1)
             self._reporter.note(f"{job.name}: image {row.image_id} ({row.file_name}): {row.error}")
         unit = f"unit {attempt.unit.index}"
@@ -188,7 +244,7 @@ class Service:
             self._conclude(job)
         elif attempt.hopeless:
             job.failed_units[attempt.unit.index] = reason
-            text = f"{unit} is given up: {attempt.deaths} workers died over it"
+            text = f"{unit} is given up: {attempt.all_deaths} workers died over it"
             self._reporter.note(f"{job.name}: {text}")
             self._conclude(job)
         else:
@@ -209,7 +265,23 @@ class Service:
 
     def _forget(self, job: Job, worker: int) -> Attempt | None:
         self._owners.pop(worker, None)
+        self._heard.pop(worker, None)
         return job.running.pop(worker, None)
+
+
+def _check_weights(job: Job, loaded: Loaded) -> None:
+    """AdapterError where a worker loaded other bytes than the driver sees under the same path."""
+    ours, theirs = job.weights_sha256, loaded.weights_sha256
+    if ours and theirs and ours != theirs:
+        raise AdapterError(
+            f"teacher {job.name}: a worker loaded other weights from {job.spec.model!r}"
+            f"{_on(loaded)}: expected sha256 {ours[:12]}, got {theirs[:12]}. The file there is "
+            "damaged or another version: copy it again, then run the same command"
+        )
+
+
+def _on(loaded: Loaded) -> str:
+    return f" (on {loaded.host})" if loaded.host else ""
 
 
 def _identity(loaded: Loaded) -> tuple[object, ...]:

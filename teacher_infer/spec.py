@@ -6,6 +6,7 @@
 The keys of every teacher are in `KEYS`; the others belong to its adapter.
 """
 
+import math
 import re
 import tomllib
 from collections.abc import Callable, Iterable, Mapping
@@ -42,6 +43,8 @@ class TeacherSpec:
     batch_size: images a call of the framework.
     workers: processes that hold this teacher; num_cpus, num_gpus: what each of them is given by Ray
         (None: an even share of the machine); threads: what each computes with (None: its num_cpus).
+    batch_timeout: seconds without an answer after which a worker is killed; None derives them from
+        the batches so far, infinity waits for ever.
     """
 
     name: str
@@ -59,6 +62,7 @@ class TeacherSpec:
     num_cpus: float | None = None
     num_gpus: float | None = None
     threads: int | None = None
+    batch_timeout: float | None = None
 
     def __post_init__(self) -> None:
         check_teacher_name(self.name)
@@ -127,6 +131,15 @@ def _amount(text: str) -> float:
     return value
 
 
+def _seconds(text: str) -> float:
+    if text.lower() in ("none", "off"):
+        return math.inf
+    value = float(text)
+    if not value > 0:
+        raise ValueError
+    return value
+
+
 KEYS: dict[str, Key] = {
     "score_floor": Key(_fraction, "drop detections below this score (0..1)"),
     "nms_iou": Key(_optional_fraction, "class-wise NMS at this IoU (0..1), or none"),
@@ -138,6 +151,9 @@ KEYS: dict[str, Key] = {
     "num_cpus": Key(_amount, "CPUs that Ray reserves for each worker"),
     "num_gpus": Key(_amount, "GPUs that Ray reserves for each worker; 0.5 lets two share one"),
     "threads": Key(_count, "threads each worker computes with (1 or more)"),
+    "batch_timeout": Key(
+        _seconds, "seconds a batch may take before its worker is killed, or none (default: derived)"
+    ),
 }
 
 

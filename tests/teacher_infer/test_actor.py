@@ -100,13 +100,57 @@ def test_a_batch_that_fails_is_retried_image_by_image(make_worker, tasks, class_
     assert (bad.width, bad.height) == (64, 48)
 
 
-def test_a_batch_too_large_for_memory_is_split(make_worker, tasks, class_map):
-    def fail(images):
-        if len(images) > 1:
-            raise MemoryError("out of memory")
+def full_gpu() -> Exception:
+    """As torch words it."""
+    torch = pytest.importorskip("torch")
+    return torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB")
 
-    rows = rows_of(make_worker(FakeTeacher(fail)), tasks, class_map)
+
+def wrapped() -> Exception:
+    """As `LoadedTeacher` hands on what a framework raised."""
+    error = AdapterError("onnx:x.onnx failed on 4 images: MemoryError")
+    error.__cause__ = MemoryError()
+    return error
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        full_gpu,
+        wrapped,
+        MemoryError,
+        lambda: RuntimeError("CUDA out of memory"),
+        lambda: RuntimeError("CUDA error: out of memory"),
+    ],
+)
+def test_a_batch_too_large_for_memory_is_halved_and_that_is_remembered(
+    make_worker, tasks, class_map, error
+):
+    def fail(images):
+        if len(images) > 2:
+            raise error()
+
+    teacher = FakeTeacher(fail)
+    worker = make_worker(teacher, batch_size=8)
+    parts = list(worker.label(tasks, class_map))
+    rows = [row for part in parts for row in part.rows]
+    assert [row.image_id for row in rows] == [task.image_id for task in tasks]
     assert {row.status for row in rows} == {"ok"}
+    # 8 do not fit, 4 do not, 2 do; from then on nothing larger is tried
+    assert teacher.batches == [8, 4, 2, 2, 2, 2, 2]
+    assert [part.batch_size for part in parts] == [2, 2]
+    assert rows_of(worker, tasks[:4], class_map)
+    assert teacher.batches[7:] == [2, 2]
+
+
+def test_an_image_too_large_for_memory_alone_is_recorded(make_worker, tasks, class_map):
+    def fail(images):
+        raise RuntimeError("CUDA out of memory")
+
+    rows = rows_of(make_worker(FakeTeacher(fail)), tasks[:3], class_map)
+    assert {(row.status, row.error) for row in rows} == {
+        ("predict_error", "RuntimeError: CUDA out of memory")
+    }
 
 
 def test_bad_files_take_no_other_image_with_them(make_worker, tasks, class_map, tmp_path):

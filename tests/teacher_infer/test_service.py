@@ -2,9 +2,12 @@
 
 import errno
 import hashlib
+import itertools
+import time
 from collections import deque
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -14,7 +17,7 @@ from rich.console import Console
 from box_store import files
 from box_store.boxes import Boxes
 from box_store.errors import FingerprintMismatch, StoreError
-from box_store.reader import boxes_of, read_images
+from box_store.reader import boxes_of, read_boxes, read_images
 from box_store.records import ImageRow
 from box_store.store import BoxStore
 from teacher_infer.actor import Labelled, Loaded, failed_row
@@ -22,9 +25,10 @@ from teacher_infer.class_map import ClassMap
 from teacher_infer.dataset import Dataset, load_dataset
 from teacher_infer.images import ImageError, ImageTask
 from teacher_infer.job import Job
-from teacher_infer.pool import Batch, Died, Event, Finished, Ready, Refused
+from teacher_infer.pool import Batch, Cause, Died, Event, Finished, Ready, Refused
 from teacher_infer.prepare import prepare, probe
 from teacher_infer.progress import PlainReporter
+from teacher_infer.report import print_run, run_row
 from teacher_infer.service import Interrupted, Service
 from teacher_infer.spec import TeacherSpec, parse_teacher
 
@@ -43,13 +47,17 @@ class FakePool:
     """Workers that label two images a step, and do what a test tells them on the way.
 
     deadly: images that kill their worker. on_batch: called before each; may raise. loads: what the
-    n-th worker answers to being started.
+    n-th worker answers to being started. cause: of their deaths. reduced: the batch size that they
+    have come down to.
     """
 
     deadly: set[int] = field(default_factory=set)
     on_batch: Callable[[int, list[ImageTask]], None] = lambda worker, tasks: None
     loads: Callable[[int, TeacherSpec], Loaded | str | None] = lambda n, spec: LOADED
     capacity: int = 2
+    cause: Cause = Cause.CRASH
+    reduced: int | None = None
+    batch_sizes: list[int] = field(default_factory=list)
     description: str = "fake"
     started: list[str] = field(default_factory=list)
     handed: list[tuple[int, tuple[int, ...], bool]] = field(default_factory=list)
@@ -63,6 +71,7 @@ class FakePool:
             return None
         worker = len(self.started)
         self.started.append(spec.name)
+        self.batch_sizes.append(spec.batch_size)
         self._alive[worker] = spec
         self._new.append(worker)
         return worker
@@ -102,8 +111,9 @@ class FakePool:
         self.on_batch(worker, tasks)
         if any(task.image_id in self.deadly for task in tasks):
             self.stop(worker)
-            return Died(worker, "exit code 139")
-        return Batch(worker, Labelled(tuple(map(row_of, tasks)), {"unicorn": len(tasks)}))
+            return Died(worker, "exit code 139", self.cause)
+        unmapped = {"unicorn": len(tasks)}
+        return Batch(worker, Labelled(tuple(map(row_of, tasks)), unmapped, self.reduced))
 
     def stop(self, worker: int) -> None:
         self._alive.pop(worker, None)
@@ -133,11 +143,15 @@ class Bench:
         spec = parse_teacher(f"{name}=onnx:{self.model},format=boxes{keys}")
         return prepare(self.store, self.dataset, spec, options.pop("unit_size", 5), **options)
 
-    def run(self, pool: FakePool, *jobs: Job) -> str:
+    def run(
+        self, pool: FakePool, *jobs: Job, clock: Callable[[], float] | None = None, **options: Any
+    ) -> str:
+        if clock is None:
+            clock = (lambda: pool.now) if isinstance(pool, HungPool) else time.monotonic
         reporter = PlainReporter(self.console)
         try:
             with self.console.capture() as capture, reporter:
-                Service(self.store, self.dataset, pool, reporter).run(jobs)
+                Service(self.store, self.dataset, pool, reporter, clock, **options).run(jobs)
         finally:
             assert pool.closed
         return capture.get()
@@ -283,10 +297,166 @@ def test_a_teacher_that_knows_nothing_of_the_data_set(bench):
 
 
 def test_machines_that_hold_different_models(bench):
-    other = Loaded(LOADED.class_names, "MIT", {}, "cd" * 32, "cpu")
+    other = replace(LOADED, class_names=("person", "car", "unicorn"), host="node-2")
     job = bench.job(keys=",workers=2")
     bench.run(FakePool(loads=lambda n, spec: other if n else LOADED), job)
     assert "two workers loaded different models" in job.error
+    assert "(on node-2)" in job.error
+
+
+@pytest.mark.parametrize("bad", [0, 1])
+def test_a_machine_whose_copy_of_the_weights_is_damaged_is_refused_by_name(bench, bad):
+    damaged = replace(LOADED, weights_sha256="cd" * 32, host="node-2")
+    job = bench.job(keys=",workers=2")
+    bench.run(FakePool(loads=lambda n, spec: damaged if n == bad else LOADED), job)
+    assert "a worker loaded other weights" in job.error
+    assert "(on node-2): expected sha256 " + LOADED.weights_sha256[:12] in job.error
+    assert "got cdcdcdcdcdcd" in job.error
+    assert bad or "tiny" not in bench.store.teachers
+
+
+def test_weights_that_changed_since_the_first_run_are_refused_before_a_worker_starts(bench):
+    bench.run(FakePool(), bench.job())
+    Path(bench.model).write_bytes(WEIGHTS[:-1] + b"!")
+    with pytest.raises(FingerprintMismatch, match="weights_sha256"):
+        bench.job()
+
+
+@dataclass
+class HungPool(FakePool):
+    """Some images keep their worker busy for ever; every poll takes a second of a faked clock."""
+
+    endless: set[int] = field(default_factory=set)
+    now: float = 0.0
+
+    def poll(self, timeout: float) -> list[Event]:
+        self.now += 1.0
+        return super().poll(timeout)
+
+    def _step(self, worker: int, steps: deque[list[ImageTask]]) -> Event:
+        if steps and any(task.image_id in self.endless for task in steps[0]):
+            # to nobody: the service ignores what comes of workers that it does not have
+            return Finished(-1)
+        return super()._step(worker, steps)
+
+
+def test_an_image_on_which_the_model_hangs_is_found_and_recorded(bench):
+    pool, job = HungPool(endless={8}), bench.job(keys=",batch_timeout=10,workers=2")
+    said = bench.run(pool, job)
+    statuses = bench.statuses()
+    assert {image: status for image, status in statuses.items() if status != "ok"} == {
+        8: "timed_out"
+    }
+    rows = read_images(bench.store, "tiny").to_pylist()
+    assert "no answer for 11 s" in next(row["error"] for row in rows if row["image_id"] == 8)
+    assert "a worker died (no answer for 11 s); another redoes unit 1" in said
+    assert (job.lost, job.exit_code) == ({Cause.HUNG: 3}, 0)
+    assert job.batch_size == job.spec.batch_size
+
+
+def test_the_time_limit_follows_the_batches_seen(bench):
+    job = bench.job()
+    assert job.timeout_s == 1800
+    job.slowest_s = 0.1
+    assert job.timeout_s == 120
+    job.slowest_s = 60
+    assert job.timeout_s == 1800
+    assert bench.job(keys=",batch_timeout=7.5").timeout_s == 7.5
+    assert bench.job(keys=",batch_timeout=none").timeout_s == float("inf")
+
+
+def test_a_batch_that_is_slow_but_within_its_time_is_left_alone(bench):
+    pool, job = HungPool(endless={8}), bench.job(keys=",batch_timeout=10")
+    waited = []
+
+    def release() -> float:
+        # the driver asks for the time once a poll
+        if pool.handed and pool.handed[-1][1][0] == 6:
+            waited.append(pool.now)
+            if len(waited) == 8:
+                pool.endless = set()
+        return pool.now
+
+    bench.run(pool, job, clock=release)
+    assert bench.statuses() == dict.fromkeys(range(1, 21), "ok")
+    assert len(pool.started) == 1
+
+
+@dataclass
+class SmallMemoryPool(FakePool):
+    """Workers that die of batches of more than two images."""
+
+    cause: Cause = Cause.MEMORY
+
+    def submit(self, worker: int, tasks: Sequence[ImageTask], class_map: Any, careful: bool):
+        super().submit(worker, tasks, class_map, careful)
+        if self._alive[worker].batch_size > 2 and not careful:
+            self._steps[worker] = deque([[]])
+
+    def _step(self, worker: int, steps: deque[list[ImageTask]]) -> Event:
+        if steps and not steps[0]:
+            self.stop(worker)
+            return Died(worker, "the machine ran out of memory", self.cause)
+        return super()._step(worker, steps)
+
+
+@pytest.mark.parametrize("cause", [Cause.MEMORY, Cause.CRASH])
+def test_workers_that_die_of_large_batches_get_smaller_ones(bench, cause):
+    pool, job = SmallMemoryPool(cause=cause), bench.job(keys=",batch_size=4", unit_size=20)
+    said = bench.run(pool, job)
+    assert bench.statuses() == dict.fromkeys(range(1, 21), "ok")
+    assert job.batch_size == 2
+    assert "tiny: batches of 2 from now on" in said
+    row = run_row(bench.store, job)
+    assert (row["batch_size"], row["batch_size_asked"]) == (2, 4)
+    assert row["workers_lost"] == {cause.value: job.lost[cause]}
+    with bench.console.capture() as capture:
+        print_run(bench.console, bench.store, [row])
+    assert "tiny: batches of 2: 4 were more than memory holds" in capture.get()
+
+
+def test_a_worker_whose_gpu_was_full_hands_its_smaller_batch_to_its_successors(bench):
+    pool, job = FakePool(reduced=3, deadly={13}), bench.job(keys=",batch_size=6")
+    said = bench.run(pool, job)
+    assert job.batch_size == 3
+    assert "tiny: batches of 3 from now on: more do not fit into memory" in said
+    assert pool.batch_sizes[0] == 6
+    assert set(pool.batch_sizes[1:]) == {3}
+
+
+def test_a_machine_that_goes_puts_no_image_under_suspicion(bench):
+    pool = FakePool(deadly={8}, cause=Cause.MACHINE)
+
+    def recover(worker, tasks):
+        if len(pool.started) == 4:
+            pool.deadly = set()
+
+    pool.on_batch = recover
+    bench.run(pool, bench.job())
+    assert bench.statuses() == dict.fromkeys(range(1, 21), "ok")
+    assert not any(careful for _, _, careful in pool.handed)
+
+
+def test_several_deadly_images_cost_their_unit_nothing_else(bench):
+    pool, job = FakePool(deadly={2, 9, 19}), bench.job(keys=",batch_size=2", unit_size=20)
+    bench.run(pool, job)
+    statuses = bench.statuses()
+    assert {image for image, status in statuses.items() if status == "worker_died"} == {2, 9, 19}
+    assert list(statuses.values()).count("ok") == 17
+    assert job.batch_size == 2
+
+
+@pytest.mark.parametrize("jump", [-1e9, 1e9])
+def test_the_time_of_day_changes_nothing(bench, monkeypatch, jump):
+    bench.run(FakePool(), bench.job("one"))
+    calls = itertools.count()
+    monkeypatch.setattr(time, "time", lambda: 1.7e9 + jump * (next(calls) % 3))
+    monkeypatch.setattr(time, "time_ns", lambda: int(time.time() * 1e9))
+    bench.run(FakePool(deadly={8}), bench.job("two"))
+    assert bench.statuses("two")[8] == "worker_died"
+    left = read_boxes(bench.store, "one").to_pylist()
+    right = read_boxes(bench.store, "two").to_pylist()
+    assert [row for row in left if row["image_id"] != 8] == right
 
 
 def test_a_teacher_that_fails_on_everything_stores_nothing(bench, monkeypatch):
