@@ -180,9 +180,9 @@ def test_soft_nms_only_lowers_and_spares_what_stands_alone(seed: int) -> None:
     for row in range(len(fused)):
         source = int(np.where(same[row], overlap[row], -1).argmax())
         rivals = same[row] & (overlap[row] > 0.3) & (boxes.scores > boxes.scores[source])
-        if rivals.any():
-            assert fused.scores[row] < boxes.scores[source]
-        else:
+        # a rival may itself have been lowered first, and then spares this one
+        assert fused.scores[row] <= boxes.scores[source]
+        if not rivals.any():
             assert fused.scores[row] == boxes.scores[source]
 
 
