@@ -4,11 +4,16 @@ The parent talks to it over a socket, whose number is the argument. A parent tha
 socket, and the child leaves.
 """
 
+import ctypes
+import signal
 import sys
 from multiprocessing.connection import Connection
 
 from teacher_infer.actor import Worker, WorkerBroken
 from teacher_infer.adapter import AdapterSpec
+
+# linux/prctl.h
+_PR_SET_PDEATHSIG = 1
 
 
 def serve(connection: Connection) -> None:
@@ -34,7 +39,14 @@ def serve(connection: Connection) -> None:
         connection.send(None)
 
 
+def leave_with_parent() -> None:
+    """Let the system end this process when its parent dies, even while a model hangs in it."""
+    if sys.platform == "linux":
+        ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+
+
 if __name__ == "__main__":
+    leave_with_parent()
     try:
         serve(Connection(int(sys.argv[1])))
     except (EOFError, BrokenPipeError, ConnectionResetError):

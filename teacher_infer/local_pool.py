@@ -1,4 +1,4 @@
-"""Workers without Ray: one at a time, in this process or in a child of it."""
+"""Workers without Ray: child processes, as many as a teacher asks for, or one in this process."""
 
 import contextlib
 import os
@@ -8,7 +8,8 @@ import tempfile
 from collections.abc import Iterator, Sequence
 from itertools import count
 from multiprocessing import Pipe
-from typing import Any, Protocol
+from multiprocessing.connection import Connection, wait
+from typing import Any
 
 from teacher_infer.actor import Labelled, Loaded, LoadFailed, Worker, WorkerBroken
 from teacher_infer.adapter import AdapterSpec
@@ -30,114 +31,123 @@ from teacher_infer.spec import TeacherSpec
 # AGPL code stays in a process of its own, Ray or not; what crosses is boxes
 _ALWAYS_ISOLATED = frozenset({"ultralytics"})
 _GRACE_S = 5
+# what a child runs; its argument is the number of its socket
+_CHILD = ("-P", "-m", "teacher_infer.child")
 
 
 class LocalPool:
-    """One worker, so one teacher after the other, with all cores.
+    """Workers of one teacher at a time, which share all cores.
 
-    isolate: give every teacher a child process, as those whose licence asks for it have always.
-        What a framework does to a child (memory, settings, a crash) stays there.
+    isolate: give every teacher child processes: as many as it asks for. Otherwise one worker runs
+        in this very process, and a crash or a hang of the framework is one of the run; except for
+        teachers of several workers, with a time limit, or whose licence asks for a process of their
+        own, which have children always.
     """
 
     def __init__(self, isolate: bool = False) -> None:
-        self.description = "one worker in this process (no Ray)"
+        self.description = f"{'processes' if isolate else 'one worker in this process'} (no Ray)"
         self._isolate = isolate
         self._numbers = count()
-        self._number: int | None = None
-        self._host: _Host | None = None
-        self._labels: Iterator[Labelled] | None = None
-        self._loaded = False
+        self._teacher = ""
+        self._inline: dict[int, _Inline] = {}
+        self._children: dict[int, _Child] = {}
 
     def start(self, spec: TeacherSpec) -> int | None:
-        """See `WorkerPool.start`; there is room for one."""
-        if self._host is not None:
+        """See `WorkerPool.start`; there is room for the workers of one teacher."""
+        n_running = len(self._inline) + len(self._children)
+        isolated = self._isolated(spec)
+        n_wanted = spec.workers if isolated else 1
+        if n_running and (self._teacher != spec.name or n_running >= n_wanted):
             return None
-        threads = spec.threads or thread_limit(cores())
+        threads = spec.threads or thread_limit(max(1, cores() // n_wanted))
         adapter_spec = spec.adapter_spec(spec.device, threads)
-        isolated = self._isolate or spec.adapter in _ALWAYS_ISOLATED
-        self._host = _Child(adapter_spec) if isolated else _Inline(adapter_spec)
-        self._loaded = False
-        self._number = next(self._numbers)
-        return self._number
+        number = next(self._numbers)
+        if isolated:
+            self._children[number] = _Child(adapter_spec)
+        else:
+            self._inline[number] = _Inline(adapter_spec)
+        self._teacher = spec.name
+        return number
+
+    def _isolated(self, spec: TeacherSpec) -> bool:
+        asks_for_it = spec.workers > 1 or spec.batch_timeout is not None
+        return self._isolate or asks_for_it or spec.adapter in _ALWAYS_ISOLATED
 
     def submit(
         self, worker: int, tasks: Sequence[ImageTask], class_map: ClassMap, careful: bool
     ) -> None:
         """See `WorkerPool.submit`."""
-        if self._host is not None and worker == self._number:
-            self._labels = self._host.label(tasks, class_map, careful)
+        host = self._inline.get(worker) or self._children.get(worker)
+        if host is not None:
+            host.submit(tasks, class_map, careful)
 
     def poll(self, timeout: float) -> list[Event]:
-        """See `WorkerPool.poll`; does the next step of the work itself, however long that takes."""
-        if self._host is None or self._number is None:
+        """See `WorkerPool.poll`; the worker of this process does its next step, however long that
+        takes."""
+        for number, host in self._inline.items():
+            return [self._event(number, host)] if host.busy else []
+        if not self._children:
             return []
-        number = self._number
+        numbers = {child.connection: number for number, child in self._children.items()}
+        return [
+            self._event(number, self._children[number])
+            for connection in wait(list(numbers), timeout)
+            if (number := numbers[connection]) in self._children  # type: ignore[index]
+        ]
+
+    def _event(self, number: int, host: "_Inline | _Child") -> Event:
         try:
-            if not self._loaded:
-                return [self._load(number, self._host)]
-            if self._labels is None:
-                return []
-            labelled = next(self._labels, None)
+            answer = host.receive()
         except WorkerBroken as error:
             self.stop(number)
-            return [Died(number, str(error))]
-        if labelled is None:
-            self._labels = None
-            return [Finished(number)]
-        return [Batch(number, labelled)]
-
-    def _load(self, number: int, host: "_Host") -> Event:
-        loaded = host.load()
-        if isinstance(loaded, LoadFailed):
-            self.stop(number)
-            return Refused(number, loaded.message, loaded.exit_code)
-        self._loaded = True
-        return Ready(number, loaded)
+            return Died(number, str(error))
+        match answer:
+            case Loaded():
+                return Ready(number, answer)
+            case LoadFailed(message, exit_code):
+                self.stop(number)
+                return Refused(number, message, exit_code)
+            case None:
+                return Finished(number)
+            case _:
+                return Batch(number, answer)
 
     def stop(self, worker: int) -> None:
         """See `WorkerPool.stop`."""
-        if self._host is not None and worker == self._number:
-            self._host.close()
-            self._host, self._labels, self._number = None, None, None
+        host = self._inline.pop(worker, None) or self._children.pop(worker, None)
+        if host is not None:
+            host.close()
 
     def close(self) -> None:
         """See `WorkerPool.close`."""
-        if self._number is not None:
-            self.stop(self._number)
-
-
-class _Host(Protocol):
-    """Where the one worker runs."""
-
-    def load(self) -> Loaded | LoadFailed: ...
-
-    def label(
-        self, tasks: Sequence[ImageTask], class_map: ClassMap, careful: bool
-    ) -> Iterator[Labelled]: ...
-
-    def close(self) -> None: ...
+        for worker in [*self._inline, *self._children]:
+            self.stop(worker)
 
 
 class _Inline:
-    """In this very process. What frameworks print goes to stderr: stdout belongs to the caller."""
+    """In this very process. What frameworks print goes to stderr: stdout belongs to the caller.
+
+    busy: there is something that `receive` would answer.
+    """
 
     def __init__(self, spec: AdapterSpec) -> None:
         self._worker = Worker(spec)
+        self._labels: Iterator[Labelled] | None = None
+        self.busy = True
+        self._loaded = False
 
-    def load(self) -> Loaded | LoadFailed:
+    def submit(self, tasks: Sequence[ImageTask], class_map: ClassMap, careful: bool) -> None:
+        self._labels = self._worker.label(tasks, class_map, careful)
+        self.busy = True
+
+    def receive(self) -> Loaded | LoadFailed | Labelled | None:
         with contextlib.redirect_stdout(sys.stderr):
-            return self._worker.load()
-
-    def label(
-        self, tasks: Sequence[ImageTask], class_map: ClassMap, careful: bool
-    ) -> Iterator[Labelled]:
-        labels = self._worker.label(tasks, class_map, careful)
-        while True:
-            with contextlib.redirect_stdout(sys.stderr):
-                labelled = next(labels, None)
-            if labelled is None:
-                return
-            yield labelled
+            if self._labels is None:
+                self.busy = False
+                return self._worker.load()
+            labelled = next(self._labels, None)
+        self.busy = labelled is not None
+        return labelled
 
     def close(self) -> None:
         self._worker.close()
@@ -148,13 +158,13 @@ class _Child:
 
     def __init__(self, spec: AdapterSpec) -> None:
         ours, theirs = Pipe()
-        self._connection = ours
+        self.connection: Connection = ours
         # what it prints: nothing on stdout, and its last words are quoted when it dies
         self._stderr = tempfile.TemporaryFile()  # noqa: SIM115
         environment = os.environ | thread_environment(spec.threads or 1)
         environment["PYTHONPATH"] = os.pathsep.join(path for path in sys.path if path)
         self._process = subprocess.Popen(
-            [sys.executable, "-P", "-m", "teacher_infer.child", str(theirs.fileno())],
+            [sys.executable, *_CHILD, str(theirs.fileno())],
             pass_fds=[theirs.fileno()],
             stdin=subprocess.DEVNULL,
             stdout=subprocess.DEVNULL,
@@ -166,39 +176,35 @@ class _Child:
         theirs.close()
         self._send(spec)
 
-    def load(self) -> Loaded | LoadFailed:
-        return self._receive()
-
-    def label(
-        self, tasks: Sequence[ImageTask], class_map: ClassMap, careful: bool
-    ) -> Iterator[Labelled]:
+    def submit(self, tasks: Sequence[ImageTask], class_map: ClassMap, careful: bool) -> None:
         self._send((tuple(tasks), class_map, careful))
-        while (answer := self._receive()) is not None:
-            if isinstance(answer, str):
-                raise WorkerBroken(answer)
-            yield answer
 
-    def _send(self, message: Any) -> None:
+    def receive(self) -> Any:
         try:
-            self._connection.send(message)
-        except OSError as error:
-            raise WorkerBroken(self._last_words()) from error
-
-    def _receive(self) -> Any:
-        try:
-            return self._connection.recv()
+            answer = self.connection.recv()
         except (EOFError, OSError) as error:
             raise WorkerBroken(self._last_words()) from error
+        if isinstance(answer, str):
+            raise WorkerBroken(answer)
+        return answer
+
+    def _send(self, message: Any) -> None:
+        # to a child that died meanwhile: the next receive() says so
+        with contextlib.suppress(OSError):
+            self.connection.send(message)
 
     def _last_words(self) -> str:
-        code = self._process.wait(_GRACE_S)
+        try:
+            code = self._process.wait(_GRACE_S)
+        except subprocess.TimeoutExpired:
+            return "the worker's process closed its connection, and does not end"
         how = f"signal {-code}" if code < 0 else f"exit code {code}"
         self._stderr.seek(0)
         lines = self._stderr.read().decode(errors="replace").strip().splitlines()
         return f"the worker's process ended with {how}" + (f": {lines[-1]}" if lines else "")
 
     def close(self) -> None:
-        self._connection.close()
+        self.connection.close()
         self._process.terminate()
         try:
             self._process.wait(_GRACE_S)

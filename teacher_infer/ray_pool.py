@@ -6,7 +6,12 @@ from itertools import count
 from typing import Any
 
 import ray
-from ray.exceptions import RayError, RayTaskError
+from ray.exceptions import (
+    NodeDiedError,
+    OutOfMemoryError,
+    RayError,
+    RayTaskError,
+)
 
 from box_store.errors import UsageError
 from teacher_infer.actor import LoadFailed, Worker
@@ -14,6 +19,7 @@ from teacher_infer.class_map import ClassMap
 from teacher_infer.images import ImageTask
 from teacher_infer.pool import (
     Batch,
+    Cause,
     Died,
     Event,
     Finished,
@@ -27,6 +33,8 @@ from teacher_infer.spec import TeacherSpec
 
 # batches that a worker may be ahead of the driver
 _BATCHES_AHEAD = 16
+# Ray has no class of its own for an actor that went with its node, only these words
+_NODE_DIED = "its node has died"
 
 
 @dataclass
@@ -144,7 +152,7 @@ class RayPool:
             return Finished(number)
         except RayError as error:
             self.stop(number)
-            return Died(number, _reason(error))
+            return Died(number, _reason(error), _cause(error))
 
     def stop(self, worker: int) -> None:
         """See `WorkerPool.stop`."""
@@ -166,3 +174,11 @@ def _reason(error: RayError) -> str:
     lines = [line.strip() for line in str(error).splitlines() if line.strip()]
     telling = [line for line in lines if "exit" in line.lower() or "memory" in line.lower()]
     return (telling or lines or [type(error).__name__])[0]
+
+
+def _cause(error: RayError) -> Cause:
+    if isinstance(error, OutOfMemoryError):
+        return Cause.MEMORY
+    if isinstance(error, NodeDiedError) or _NODE_DIED in str(error):
+        return Cause.MACHINE
+    return Cause.CRASH

@@ -3,6 +3,7 @@
 import os
 import signal
 import time
+from dataclasses import replace
 
 import pytest
 
@@ -100,7 +101,7 @@ def test_a_child_that_is_killed_is_reported_dead_and_another_can_follow(dataset,
     try:
         worker = pool.start(spec)
         assert isinstance(next_event(pool), Ready)
-        process = pool._host._process  # type: ignore[union-attr]
+        process = pool._children[worker or 0]._process
         os.kill(process.pid, signal.SIGKILL)
         class_map = ClassMap.build(("person",), dataset.categories, None)
         pool.submit(worker or 0, dataset.tasks, class_map, False)
@@ -115,11 +116,29 @@ def test_a_child_that_is_killed_is_reported_dead_and_another_can_follow(dataset,
 @pytest.mark.slow
 def test_a_child_does_not_outlive_its_pool(spec):
     pool = LocalPool(isolate=True)
-    pool.start(spec)
+    worker = pool.start(spec)
     assert isinstance(next_event(pool), Ready)
-    process = pool._host._process  # type: ignore[union-attr]
+    process = pool._children[worker or 0]._process
     pool.close()
     assert process.poll() is not None
+
+
+@pytest.mark.slow
+def test_several_children_of_one_teacher_work_at_once(dataset, spec):
+    two = replace(spec, workers=2, batch_timeout=60.0)
+    pool = LocalPool()
+    try:
+        workers = {pool.start(two), pool.start(two)}
+        assert None not in workers
+        assert pool.start(two) is None
+        assert pool.start(replace(two, name="other")) is None
+        ready = [next_event(pool), next_event(pool)]
+        assert {event.worker for event in ready if isinstance(event, Ready)} == workers
+        pids = {child._process.pid for child in pool._children.values()}
+        assert len(pids) == 2
+        assert os.getpid() not in pids
+    finally:
+        pool.close()
 
 
 def test_agpl_code_always_gets_a_process_of_its_own(monkeypatch, tmp_path):
