@@ -187,7 +187,7 @@ def test_pictures_are_few_small_and_the_same_again(small_store, photos: Path, tm
 
 def test_an_image_that_cannot_be_read_is_named_and_the_rest_is_shown(page: Page) -> None:
     assert sum(tag == "figure" and "data-image" in a for tag, a in page.elements) == 5
-    assert "1 images could not be read, first 6.jpg" in page.text
+    assert "1 image could not be read, first 6.jpg" in page.text
 
 
 def test_without_annotations_or_images_it_says_what_is_missing(small_store, tmp_path) -> None:

@@ -158,4 +158,5 @@ def _unread(pictures: Pictures) -> str:
     if not pictures.unreadable:
         return ""
     name, reason = pictures.unreadable[0]
-    return f"{len(pictures.unreadable)} images could not be read, first {name}: {reason}."
+    n = len(pictures.unreadable)
+    return f"{n} image{'s' * (n != 1)} could not be read, first {name}: {reason}."

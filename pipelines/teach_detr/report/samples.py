@@ -75,37 +75,34 @@ def take_samples(
     try:
         sizes = _seen_images(connection)
         chosen = choose(list(sizes), found, options)
-        samples: list[Sample] = []
-        unreadable: list[tuple[str, str]] = []
         boxes = _boxes(connection, list(chosen), annotations is not None)
-        for at, (image_id, why) in enumerate(chosen.items(), start=1):
-            say(f"image {at} of {len(chosen)}")
-            row = sizes[image_id]
-            try:
-                picture = _data_uri(_pixels(row, images), options.image_px)
-            except ImageError as error:
-                unreadable.append((row["file_name"], str(error)))
-                continue
-            samples.append(
-                Sample(
-                    image_id,
-                    row["file_name"],
-                    row["width"],
-                    row["height"],
-                    why,
-                    picture,
-                    boxes.get(image_id, []),
-                )
-            )
-        crops = {}
-        for row in found.missing_labels or []:
-            try:
-                crops[crop_key(row)] = _crop(_pixels(sizes[row["image_id"]], images), row)
-            except ImageError as error:
-                unreadable.append((row["file_name"], str(error)))
     finally:
         connection.close()
-    return Pictures(samples, crops, list(dict.fromkeys(unreadable)))
+    unreadable: dict[str, str] = {}
+
+    def pixels(image_id: int) -> Image.Image | None:
+        try:
+            return _pixels(sizes[image_id], images)
+        except ImageError as error:
+            unreadable[sizes[image_id]["file_name"]] = str(error)
+            return None
+
+    samples: list[Sample] = []
+    for at, (image_id, why) in enumerate(chosen.items(), start=1):
+        say(f"image {at} of {len(chosen)}")
+        picture, row = pixels(image_id), sizes[image_id]
+        if picture is not None:
+            uri = _data_uri(picture, options.image_px)
+            size = (row["width"], row["height"])
+            samples.append(
+                Sample(image_id, row["file_name"], *size, why, uri, boxes.get(image_id, []))
+            )
+    crops: dict[tuple[Any, ...], str] = {}
+    for row in found.missing_labels or []:
+        picture = pixels(row["image_id"])
+        if picture is not None:
+            crops[crop_key(row)] = _crop(picture, row)
+    return Pictures(samples, crops, list(unreadable.items()))
 
 
 def choose(ids: Sequence[int], found: Findings, options: ReportOptions) -> dict[int, str]:
