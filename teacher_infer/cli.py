@@ -125,6 +125,12 @@ def run(
     local: Annotated[
         bool, typer.Option("--local", help="One worker in this process, without Ray")
     ] = False,
+    isolate: Annotated[
+        bool,
+        typer.Option(
+            "--isolate", help="--local, with workers in processes that may crash or hang alone"
+        ),
+    ] = False,
     address: Annotated[
         str | None,
         typer.Option(help="Running Ray cluster (HOST:PORT or auto) whose nodes see the images"),
@@ -141,6 +147,7 @@ def run(
     --teacher yolox=onnx:yolox_nano.onnx,format=yolox,workers=2
     --teacher rcnn=mmdet:faster-rcnn_r50_fpn_1x_coco,weights=rcnn.pth,device=cuda
     """
+    local = local or isolate
     if local and address:
         raise UsageError("--local runs without Ray, --address needs it: give one of them")
     specs = _specs(teacher, teachers)
@@ -151,7 +158,7 @@ def run(
     box_store = BoxStore.open_or_create(store, dataset.categories, dataset.info)
     jobs = [prepare(box_store, dataset, spec, unit_size, redo_bad) for spec in specs]
     if not all(job.finished for job in jobs):
-        _label(box_store, dataset, jobs, specs, local, address)
+        _label(box_store, dataset, jobs, _pool(specs, local, isolate, address))
     rows = [run_row(box_store, job) for job in jobs]
     if as_json:
         _print_json({"store": str(store), "teachers": rows})
@@ -335,11 +342,9 @@ def _label(
     store: BoxStore,
     dataset: Dataset,
     jobs: Sequence[Job],
-    specs: Sequence[TeacherSpec],
-    local: bool,
-    address: str | None,
+    pool_and_why: tuple[WorkerPool, str],
 ) -> None:
-    pool, why = _pool(specs, local, address)
+    pool, why = pool_and_why
     # `kill` stops a run as orderly as Ctrl-C does; only now, as Ray installs a handler of its own
     previous = signal.signal(signal.SIGTERM, _interrupt)
     try:
@@ -350,10 +355,12 @@ def _label(
         signal.signal(signal.SIGTERM, previous)
 
 
-def _pool(specs: Sequence[TeacherSpec], local: bool, address: str | None) -> tuple[WorkerPool, str]:
+def _pool(
+    specs: Sequence[TeacherSpec], local: bool, isolate: bool, address: str | None
+) -> tuple[WorkerPool, str]:
     """Where the workers run, and a word on why it isn't Ray."""
     if local:
-        return LocalPool(), ""
+        return LocalPool(isolate), ""
     if importlib.util.find_spec("ray") is None:
         install = "pip install 'teach-detr[ray]'"
         if address:

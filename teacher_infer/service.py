@@ -22,6 +22,7 @@ from teacher_infer.plan import make_record
 from teacher_infer.pool import Batch, Cause, Died, Event, Finished, Ready, Refused, WorkerPool
 from teacher_infer.prepare import describe
 from teacher_infer.progress import Reporter
+from teacher_infer.store_watch import StoreWatch
 
 _POLL_S = 0.2
 _MAX_START_DEATHS = 3
@@ -51,6 +52,7 @@ class Service:
         self._dataset = dataset
         self._pool = pool
         self._reporter = reporter
+        self._watch = StoreWatch(store, reporter.note, clock=clock)
         self._owners: dict[int, Job] = {}
         self._clock = clock
         # when each worker that has a unit last gave a sign of life
@@ -62,7 +64,7 @@ class Service:
         A teacher that fails does not stop the others.
 
         Raises:
-            StoreError: the store cannot be written (a full disk).
+            StoreError: the store cannot be written (a full disk), or went away and stayed away.
             Interrupted: Ctrl-C.
         """
         for job in jobs:
@@ -170,23 +172,22 @@ class Service:
     def _introduce(self, job: Job, loaded: Loaded) -> None:
         """The first worker of a teacher: now its classes are known, and it can be registered."""
         job.class_map = describe(job.spec, self._dataset, loaded)
-        job.record = self._store.register(
-            make_record(
-                job.spec,
-                self._dataset,
-                job.unit_size,
-                class_map=job.class_map,
-                weights=loaded.weights_sha256,
-                licence=loaded.licence,
-                versions=loaded.versions,
-            )
+        record = make_record(
+            job.spec,
+            self._dataset,
+            job.unit_size,
+            class_map=job.class_map,
+            weights=loaded.weights_sha256,
+            licence=loaded.licence,
+            versions=loaded.versions,
         )
+        job.record = self._watch.patiently(lambda: self._store.register(record))
         job.loaded = loaded
         self._reporter.note(f"{job.name}: {job.class_map.summary()}")
 
     def _assign(self, job: Job, worker: int) -> None:
         """Hand the next unit to a free worker, or release it when there is none."""
-        done = committed(self._store, job) - job.redo
+        done = self._watch.patiently(lambda: committed(self._store, job)) - job.redo
         while job.todo and not job.error:
             attempt = job.todo.popleft()
             if attempt.unit.index in done:
@@ -214,7 +215,9 @@ class Service:
             return
         index = attempt.unit.index
         try:
-            self._store.write_unit(job.name, index, rows, replace=index in job.redo)
+            self._watch.patiently(
+                lambda: self._store.write_unit(job.name, index, rows, replace=index in job.redo)
+            )
         except StoreError as error:
             if isinstance(error.__cause__, OSError):
                 raise

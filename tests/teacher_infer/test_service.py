@@ -7,6 +7,7 @@ import time
 from collections import deque
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +21,7 @@ from box_store.errors import FingerprintMismatch, StoreError
 from box_store.reader import boxes_of, read_boxes, read_images
 from box_store.records import ImageRow
 from box_store.store import BoxStore
+from teacher_infer import service
 from teacher_infer.actor import Labelled, Loaded, failed_row
 from teacher_infer.class_map import ClassMap
 from teacher_infer.dataset import Dataset, load_dataset
@@ -31,6 +33,7 @@ from teacher_infer.progress import PlainReporter
 from teacher_infer.report import print_run, run_row
 from teacher_infer.service import Interrupted, Service
 from teacher_infer.spec import TeacherSpec, parse_teacher
+from teacher_infer.store_watch import StoreWatch
 
 WEIGHTS = b"weights"
 LOADED = Loaded(
@@ -444,6 +447,29 @@ def test_several_deadly_images_cost_their_unit_nothing_else(bench):
     assert {image for image, status in statuses.items() if status == "worker_died"} == {2, 9, 19}
     assert list(statuses.values()).count("ok") == 17
     assert job.batch_size == 2
+
+
+def test_a_store_that_is_unmounted_in_the_middle_is_waited_for(bench, monkeypatch):
+    elsewhere = bench.store.path.with_name("elsewhere")
+    waits = []
+
+    def unmount(worker, tasks):
+        if tasks[0].image_id == 11:
+            bench.store.path.rename(elsewhere)
+
+    def mount_again(seconds):
+        waits.append(seconds)
+        # a driver that made the folder anew would write into the mount point
+        assert not bench.store.path.exists()
+        if len(waits) == 3:
+            elsewhere.rename(bench.store.path)
+
+    monkeypatch.setattr(service, "StoreWatch", partial(StoreWatch, sleep=mount_again))
+    said = bench.run(FakePool(on_batch=unmount), bench.job())
+    assert bench.statuses() == dict.fromkeys(range(1, 21), "ok")
+    assert len(waits) == 3
+    assert "is gone: waiting up to 10:00 for its return" in said
+    assert "is back after" in said
 
 
 @pytest.mark.parametrize("jump", [-1e9, 1e9])
