@@ -17,13 +17,14 @@ from box_store.errors import TeachDetrError, UsageError
 from box_store.records import DatasetInfo
 from box_store.store import BoxStore
 from teacher_infer.adapter import adapter_info, weights_files
+from teacher_infer.bench import bench
 from teacher_infer.dataset import Dataset, load_dataset
 from teacher_infer.job import Job
 from teacher_infer.local_pool import LocalPool
 from teacher_infer.plan import make_record
 from teacher_infer.pool import WorkerPool
 from teacher_infer.prepare import describe, prepare, probe
-from teacher_infer.progress import make_reporter
+from teacher_infer.progress import PlainReporter, make_reporter
 from teacher_infer.report import (
     list_rows,
     plan_row,
@@ -48,6 +49,7 @@ app = typer.Typer(
     teacher-infer run ...                do it; run it again to go on where it stopped
     teacher-infer status STORE           how far each teacher is
     teacher-infer import / export        COCO results JSON in and out
+    teacher-infer bench ...              what the service costs beside the model
     """,
 )
 
@@ -170,6 +172,39 @@ def run(
     code = max((job.exit_code for job in jobs), default=0)
     if code or any(row["state"] not in ("done", "done already") for row in rows):
         raise typer.Exit(code or 1)
+
+
+@app.command(name="bench")
+def bench_(
+    data: Data = None,
+    split: Splits = None,
+    images: Images = None,
+    annotations: Annotations = None,
+    teacher: Teachers = None,
+    teachers: TeachersFile = None,
+    rounds: Annotated[int, typer.Option(min=1, help="How often each side runs")] = 3,
+    local: Annotated[bool, typer.Option("--local", help="One process without Ray")] = False,
+    as_json: AsJson = False,
+) -> None:
+    """Compare the service with a bare loop that decodes and predicts: images a second, ratio.
+
+    Both label the whole data set in turn, with as many threads; nothing is kept.
+
+    Example: teacher-infer bench --data coco --split val2017
+    --teacher yolox=onnx:yolox_nano.onnx,format=yolox
+    """
+    specs = _specs(teacher, teachers)
+    if len(specs) != 1 or specs[0].workers != 1:
+        raise UsageError("bench compares one teacher with one worker with a loop: give just that")
+    dataset = load_dataset(data, split or [], images, annotations)
+    with PlainReporter(Console(stderr=True)) as reporter:
+        result = bench(
+            dataset, specs[0], lambda: _pool(specs, local, local, None)[0], reporter, rounds
+        )
+    if as_json:
+        _print_json(result.as_dict())
+    else:
+        _say(result.text())
 
 
 @app.command(name="list")
