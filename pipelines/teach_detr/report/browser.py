@@ -4,9 +4,9 @@ from typing import Any
 
 from teach_detr.report.charts import colour
 from teach_detr.report.findings import Findings
+from teach_detr.report.layout import note, section
 from teach_detr.report.markup import Markup, element, json_text
 from teach_detr.report.samples import Pictures, Sample
-from teach_detr.report.sections import note, section
 
 TRUTH = "truth"
 _START_SCORE = 0.5

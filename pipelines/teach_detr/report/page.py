@@ -4,7 +4,7 @@ import base64
 import hashlib
 from importlib import resources
 
-from teach_detr.report import sections
+from teach_detr.report import mistakes, sections
 from teach_detr.report.browser import image_browser
 from teach_detr.report.findings import Findings
 from teach_detr.report.markup import Markup, element, join
@@ -20,10 +20,10 @@ def render(found: Findings, pictures: Pictures | None) -> str:
         sections.classes(found),
         sections.scores(found),
         sections.calibration(found),
-        sections.agreement(found),
-        sections.errors(found),
-        sections.missing(found, pictures),
-        sections.worst(found),
+        mistakes.agreement(found),
+        mistakes.errors(found),
+        mistakes.missing(found, pictures),
+        mistakes.worst(found),
         image_browser(found, pictures) if pictures is not None else None,
     ]
     title = f"Teachers of {found.dataset}"

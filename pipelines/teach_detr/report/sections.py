@@ -1,4 +1,4 @@
-"""The sections of the page, each a function from findings to markup."""
+"""Sections on each teacher: where it comes from, how good it is, how sure it is."""
 
 import json
 from collections.abc import Callable, Iterable, Sequence
@@ -8,49 +8,12 @@ from student_train.coco_metrics import METRIC_NAMES
 from student_train.tables import percent
 from teach_detr.report import charts
 from teach_detr.report.findings import Findings, Row, calibration_error
+from teach_detr.report.layout import NO_TRUTH, by_teacher, note, section, swatch, table
 from teach_detr.report.markup import Child, Markup, element
-from teach_detr.report.samples import Pictures, crop_key
 from teach_detr.teachers import FUSED
 
-_NO_TRUTH = "Needs ground truth: run the report again with --annotations FILE."
 # classes shown at once; the rest unfolds
 _CLASSES_OPEN = 20
-_ERROR_KINDS = ("hit", "duplicate", "class", "place", "background", "missed")
-_HEAT_STEPS = 5
-
-
-def section(key: str, title: str, *children: Child) -> Markup:
-    """A section with a heading that the navigation can point to."""
-    heading = element("h2", title, id=f"{key}-title")
-    return element("section", heading, *children, id=key, aria_labelledby=f"{key}-title")
-
-
-def table(caption: str, columns: Sequence[str], rows: Iterable[Sequence[Child]]) -> Markup:
-    """A table that scrolls by itself on a narrow screen; the first column heads its row."""
-    head = element("tr", [element("th", name, scope="col") for name in columns])
-    body = [
-        element("tr", element("th", row[0], scope="row"), [element("td", cell) for cell in row[1:]])
-        for row in rows
-    ]
-    inner = element(
-        "table",
-        element("caption", caption),
-        element("thead", head),
-        element("tbody", body),
-    )
-    return element("div", inner, class_="scroll", tabindex=0, role="region", aria_label=caption)
-
-
-def note(text: Child) -> Markup:
-    """A remark in small print."""
-    return element("p", text, class_="note")
-
-
-def swatch(found: Findings, teacher: str) -> Markup:
-    """A teacher's name with its colour; the fusion has none."""
-    names = [row["name"] for row in found.teachers]
-    tone = charts.colour(names.index(teacher)) if teacher in names else "kf"
-    return element("span", element("i", class_=f"dot {tone}"), teacher, class_="teacher")
 
 
 def teachers(found: Findings) -> Markup:
@@ -121,7 +84,7 @@ def precision(found: Findings) -> Markup:
     """AP of every teacher and of their fusion, over all and by size of the objects."""
     title = "Average precision"
     if found.scores is None:
-        return section("ap", title, note(found.unscored or _NO_TRUTH))
+        return section("ap", title, note(found.unscored or NO_TRUTH))
     n_images = max(score.metrics.n_images for score in found.scores)
     rows = [
         (
@@ -150,11 +113,11 @@ def classes(found: Findings) -> Markup | None:
     if found.scores is None:
         return None
     scores = [score for score in found.scores if score.teacher != FUSED]
-    by_teacher = {
+    per_teacher = {
         score.teacher: {row.category_id: row for row in score.metrics.per_class} for score in scores
     }
     n_truth: dict[int, int] = {}
-    for per_class in by_teacher.values():
+    for per_class in per_teacher.values():
         for key, row in per_class.items():
             n_truth[key] = max(n_truth.get(key, 0), row.n_truth)
     order = sorted((key for key, n in n_truth.items() if n), key=lambda key: (-n_truth[key], key))
@@ -162,7 +125,7 @@ def classes(found: Findings) -> Markup | None:
 
     def rows(keys: Sequence[int]) -> Iterable[Sequence[Child]]:
         for key in keys:
-            values = {name: rows.get(key) for name, rows in by_teacher.items()}
+            values = {name: rows.get(key) for name, rows in per_teacher.items()}
             yield (
                 found.categories.get(key, str(key)),
                 n_truth[key],
@@ -175,7 +138,7 @@ def classes(found: Findings) -> Markup | None:
                 ),
             )
 
-    columns = ("class", "objects", *by_teacher)
+    columns = ("class", "objects", *per_teacher)
     parts = [table("AP by class, in percent", columns, rows(order[:_CLASSES_OPEN]))]
     if len(order) > _CLASSES_OPEN:
         rest = table("AP of the other classes, in percent", columns, rows(order[_CLASSES_OPEN:]))
@@ -206,9 +169,9 @@ def calibration(found: Findings) -> Markup:
     """Whether a score is the chance of being right."""
     title = "Calibration"
     if found.calibration is None:
-        return section("calibration", title, note(_NO_TRUTH))
+        return section("calibration", title, note(NO_TRUTH))
     errors = []
-    for name, rows in _by_teacher(found.calibration).items():
+    for name, rows in by_teacher(found.calibration).items():
         values = (calibration_error(rows), calibration_error(rows, 0.3))
         errors.append((swatch(found, name), *(percent(value) for value in values)))
     columns = ("teacher", "all boxes", "boxes scoring 0.3 or more")
@@ -245,8 +208,8 @@ def _figures(
     cells: Callable[[Row], Sequence[Child]],
 ) -> Markup:
     """A chart a teacher, each with its numbers folded below it."""
-    by_teacher = _by_teacher(rows)
-    if not by_teacher:
+    each = by_teacher(rows)
+    if not each:
         return note("No boxes.")
     tones = {row["name"]: charts.colour(at) for at, row in enumerate(found.teachers)}
     figures = [
@@ -260,137 +223,6 @@ def _figures(
                 table(f"Numbers of {name}", columns, map(cells, of_one)),
             ),
         )
-        for name, of_one in by_teacher.items()
+        for name, of_one in each.items()
     ]
     return element("div", figures, class_="figures")
-
-
-def agreement(found: Findings) -> Markup:
-    """Which share of a teacher's boxes another one has too."""
-    names = [row["name"] for row in found.teachers]
-    if len(names) < 2:
-        return section("agreement", "Agreement", note("The store has one teacher only."))
-    shares = {(row["teacher"], row["other"]): row for row in found.agreement}
-
-    def cell(name: str, other: str) -> Child:
-        row = shares.get((name, other))
-        if name == other or row is None:
-            return "-"
-        level = min(int(row["share"] * _HEAT_STEPS), _HEAT_STEPS - 1)
-        counts = f"{row['agreed']} of {row['boxes']}"
-        return element("span", percent(row["share"]), class_=f"heat h{level}", title=counts)
-
-    rows = [(swatch(found, name), *(cell(name, other) for other in names)) for name in names]
-    settings = found.settings
-    return section(
-        "agreement",
-        "Agreement",
-        table(
-            "Boxes of the row's teacher that the column's has too, in percent", ("", *names), rows
-        ),
-        note(
-            f"Same class, IoU {settings['iou']:g} or more, both scoring {settings['score']:g} or "
-            "more, in images that both saw."
-        ),
-    )
-
-
-def errors(found: Findings) -> Markup | None:
-    """Each teacher's boxes by what is wrong with them."""
-    if found.errors is None:
-        return None
-    counts = {(row["teacher"], row["kind"]): row["n"] for row in found.errors}
-    rows = [
-        (swatch(found, name), *(counts.get((name, kind), 0) for kind in _ERROR_KINDS))
-        for name in _by_teacher(found.errors)
-    ]
-    return section(
-        "errors",
-        "Mistakes",
-        table("Boxes by outcome", ("teacher", *_ERROR_KINDS), rows),
-        note(
-            f"Boxes scoring {found.settings['score']:g} or more. duplicate: the object was found "
-            "already; class: overlaps an object of another class; place: the right class, too far "
-            "off; background: nothing is annotated there; missed: objects not found."
-        ),
-    )
-
-
-def missing(found: Findings, pictures: Pictures | None) -> Markup:
-    """Boxes that several teachers agree on and nobody annotated."""
-    title = "Probably missing labels"
-    if found.missing_labels is None:
-        return section("missing", title, note(_NO_TRUTH))
-    if not found.missing_labels:
-        return section("missing", title, note("No two teachers agree on an unannotated box."))
-    crops = pictures.crops if pictures else {}
-    cards = []
-    for row in found.missing_labels:
-        crop = crops.get(crop_key(row))
-        what = f"{row['category']} in {row['file_name']}"
-        corners = ", ".join(f"{row[name]:.0f}" for name in ("x1", "y1", "x2", "y2"))
-        cards.append(
-            element(
-                "li",
-                element("img", src=crop, alt=f"Crop around {what}", loading="lazy")
-                if crop
-                else None,
-                element("strong", row["category"]),
-                element("span", f"{row['score']:.2f} by {row['teacher']}, also {row['others']}"),
-                element("span", row["file_name"], class_="file"),
-                element("span", f"image {row['image_id']}, box {corners}", class_="note"),
-            )
-        )
-    return section(
-        "missing",
-        title,
-        note(
-            f"The {len(cards)} surest boxes that two teachers or more agree on and no annotation "
-            "of the class overlaps. All of them: teach-detr sql STORE --example missing_labels "
-            "--annotations FILE --param top=100000 --format csv."
-        ),
-        element("ul", cards, class_="cards"),
-    )
-
-
-def worst(found: Findings) -> Markup:
-    """Images with most mistakes, or, without ground truth, with most disagreement."""
-    settings = found.settings
-    if found.worst_images is not None:
-        columns = ("file", "image", "objects", "teachers", "wrong boxes", "missed objects", "F1")
-        rows = [
-            (
-                *(row[key] for key in ("file_name", "image_id", "objects", "teachers")),
-                f"{row['wrong']:.2f}",
-                f"{row['missed']:.2f}",
-                "-" if row["f1"] is None else f"{row['f1']:.3f}",
-            )
-            for row in found.worst_images
-        ]
-        caption = "Images with most mistakes"
-        remark = "Means over the teachers that saw the image"
-    else:
-        columns = ("file", "image", "boxes", "boxes alone", "share alone", "classes")
-        rows = [
-            (
-                *(row[key] for key in ("file_name", "image_id", "boxes", "alone")),
-                percent(row["share_alone"]),
-                row["classes"],
-            )
-            for row in found.disagreements
-        ]
-        caption = "Images in which the teachers disagree most"
-        remark = "A box is alone if no other teacher has one of its class and place"
-    return section(
-        "worst",
-        "Worst images",
-        table(caption, columns, rows) if rows else note("None."),
-        note(f"{remark}; boxes scoring {settings['score']:g} or more."),
-    )
-
-
-def _by_teacher(rows: Iterable[Row]) -> dict[str, list[Row]]:
-    found: dict[str, list[Row]] = {}
-    for row in rows:
-        found.setdefault(row["teacher"], []).append(row)
-    return found
