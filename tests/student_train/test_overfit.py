@@ -56,6 +56,7 @@ CASES = [
         id="conditional",
     ),
     pytest.param("dab-scenes", ANCHORS, id="dab"),
+    pytest.param("dn-scenes", ANCHORS, id="dn"),
     # from random weights: large patches for many cheap steps, a table of positions after each block
     pytest.param(
         "yolos-scenes",
