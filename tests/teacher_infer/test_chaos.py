@@ -34,7 +34,9 @@ faulty = importlib.util.module_from_spec(_spec)
 _spec.loader.exec_module(faulty)
 
 LONG = bool(os.environ.get("TEACH_DETR_LONG"))
-N_IMAGES, N_TEACHERS, SECONDS = (6000, 3, 0.004) if LONG else (400, 1, 0.004)
+N_IMAGES, N_TEACHERS, SECONDS = (2000, 2, 0.004) if LONG else (400, 1, 0.004)
+# seconds between two kills
+PAUSES = (0.5, 3.0) if LONG else (0.3, 1.2)
 
 
 def write_model(path: Path, **document: Any) -> Path:
@@ -117,10 +119,9 @@ def test_random_kills_change_nothing_in_the_store(data, tmp_path):
     command = arguments(data, tmp_path / "rough", teachers, 25)
     kills = {"driver": 0, "worker": 0}
     driver = start(command, tmp_path)
-    pauses = (0.3, 1.2)
     while True:
         with contextlib.suppress(subprocess.TimeoutExpired):
-            driver.communicate(timeout=draw.uniform(*pauses))
+            driver.communicate(timeout=draw.uniform(*PAUSES))
         if driver.returncode == 0:
             break
         if driver.returncode is not None:
