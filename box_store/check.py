@@ -14,6 +14,7 @@ from box_store import schema
 from box_store.check_rows import box_faults
 from box_store.coco_annotations import CocoData, load_coco
 from box_store.errors import FormatError, StoreError
+from box_store.locations import Location, RemotePath, location, relative, staged
 from box_store.reader import read_footer, read_part
 from box_store.records import TeacherRecord
 from box_store.selection_file import Selection
@@ -44,7 +45,7 @@ class Problem:
 class Report:
     """What a check found. `counts`: teachers, units, images (rows), boxes, bytes."""
 
-    path: Path
+    path: Location
     problems: list[Problem] = field(default_factory=list)
     counts: Counter[str] = field(default_factory=Counter)
 
@@ -63,13 +64,13 @@ class Report:
         }
 
 
-def check_store(path: Path, annotations: Path | None = None) -> Report:
+def check_store(path: Location, annotations: Path | None = None) -> Report:
     """Read every file of a store and report what is wrong; with a COCO file, images against it too.
 
     A damaged file is a line of the report, never an exception. Raises StoreError where there is no
     store at all, and DataError for faulty annotations.
     """
-    report = Report(Path(path))
+    report = Report(location(path))
     coco = None if annotations is None else load_coco(annotations)
     try:
         store = BoxStore.open(path)
@@ -130,7 +131,7 @@ class _Checker:
                 if path.name.startswith("."):
                     continue
                 unit = unit_of(path)
-                self._report.counts["bytes"] += path.stat().st_size
+                self._report.counts["bytes"] += _size(path)
                 if unit is None:
                     self._add(
                         "foreign", path, "", "no unit is called so", "move it out of the store"
@@ -207,7 +208,12 @@ class _Checker:
             self._box_rows(tables["boxes"], tables["images"], paths)
 
     def _image_rows(
-        self, record: TeacherRecord, unit: int, images: pa.Table, path: Path, seen: dict[int, int]
+        self,
+        record: TeacherRecord,
+        unit: int,
+        images: pa.Table,
+        path: Location,
+        seen: dict[int, int],
     ) -> None:
         self._report.counts["images"] += images.num_rows
         expected = len(record.unit_range(unit))
@@ -223,7 +229,7 @@ class _Checker:
             if row["width"] > 0:
                 self._image(record.name, path, where, row)
 
-    def _image(self, teacher: str, path: Path, where: str, row: dict[str, Any]) -> None:
+    def _image(self, teacher: str, path: Location, where: str, row: dict[str, Any]) -> None:
         """One image row against the other teachers' and the data set's word on that image."""
         key, said = row["image_id"], (row["file_name"], row["width"], row["height"])
         *first, by = self._images.setdefault(key, (*said, teacher))
@@ -256,7 +262,7 @@ class _Checker:
                 "correct the annotation file: boxes are in pixels of the file on disk",
             )
 
-    def _box_rows(self, boxes: pa.Table, images: pa.Table, paths: dict[str, Path]) -> None:
+    def _box_rows(self, boxes: pa.Table, images: pa.Table, paths: dict[str, Location]) -> None:
         self._report.counts["boxes"] += boxes.num_rows
         ids = images["image_id"].to_numpy()
         order = np.argsort(ids, kind="stable")
@@ -279,7 +285,12 @@ class _Checker:
             )
 
     def _rows(
-        self, kind: str, path: Path, box_ids: NDArray[np.int64], bad: NDArray[np.bool_], what: str
+        self,
+        kind: str,
+        path: Location,
+        box_ids: NDArray[np.int64],
+        bad: NDArray[np.bool_],
+        what: str,
     ) -> None:
         rows = np.flatnonzero(bad)
         if len(rows):
@@ -287,20 +298,24 @@ class _Checker:
             plural = "boxes" if len(rows) > 1 else "box"
             self._add(kind, path, where, f"{len(rows)} {plural} {what}, the first here", _REDO)
 
-    def _add(self, kind: str, path: Path, where: str, message: str, remedy: str) -> None:
+    def _add(self, kind: str, path: Location, where: str, message: str, remedy: str) -> None:
         self._report.problems.append(Problem(kind, self._relative(path), where, message, remedy))
 
-    def _note(self, kind: str, path: Path, message: str, remedy: str) -> None:
+    def _note(self, kind: str, path: Location, message: str, remedy: str) -> None:
         self._report.problems.append(
             Problem(kind, self._relative(path), "", message, remedy, severity="note")
         )
 
-    def _relative(self, path: Path) -> str:
-        return str(path.relative_to(self._store.path))
+    def _relative(self, path: Location) -> str:
+        return relative(path, self._store.path)
 
 
-def _sha256(path: Path) -> str:
-    with path.open("rb") as file:
+def _size(path: Location) -> int:
+    return path.size() if isinstance(path, RemotePath) else path.stat().st_size
+
+
+def _sha256(path: Location) -> str:
+    with staged(path).open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 

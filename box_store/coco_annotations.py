@@ -6,7 +6,6 @@ A large file is kept as a table beside which JSON need not be parsed again: `loa
 import hashlib
 import json
 import math
-import os
 from array import array
 from collections import Counter
 from collections.abc import Iterable, Mapping
@@ -26,6 +25,7 @@ from box_store.annotation_table import (
 )
 from box_store.categories import Categories
 from box_store.errors import DataError, FormatError
+from box_store.locations import Location, RemoteError, as_typed, staged
 
 # COCO writes two decimals, so x + width may pass the border by a hundredth: not worth a report
 _ROUNDING_PX = 0.05
@@ -83,7 +83,7 @@ class CocoData:
     the first few of each kind.
     """
 
-    path: Path
+    path: Location
     sha256: str
     categories: Categories
     table: AnnotationTable
@@ -135,7 +135,9 @@ class CocoData:
         )
 
 
-def load_coco(annotations: Path, *, labelled: bool = True, cache: Path | None = None) -> CocoData:
+def load_coco(
+    annotations: Location, *, labelled: bool = True, cache: Path | None = None
+) -> CocoData:
     """Read and check a COCO annotation file.
 
     Boxes of zero or negative size and boxes wholly outside their image are dropped, boxes that
@@ -148,12 +150,12 @@ def load_coco(annotations: Path, *, labelled: bool = True, cache: Path | None = 
     Raises DataError for: a missing file, a file that is no JSON, missing keys, an image or
     annotation id that occurs twice, an annotation of an unknown image or category.
     """
-    path = Path(annotations)
+    path = as_typed(annotations)
     worth_it = cache is not None and labelled and _size(path) >= _CACHED_FROM_BYTES
     if cache is None or not worth_it:
         return _parse(path, labelled)
     try:
-        with path.open("rb") as file:
+        with staged(path).open("rb") as file:
             sha256 = hashlib.file_digest(file, "sha256").hexdigest()
     except OSError:
         # parsing says what is wrong
@@ -179,13 +181,7 @@ def load_coco(annotations: Path, *, labelled: bool = True, cache: Path | None = 
     return _from_table(path, sha256, kept)
 
 
-def cache_folder() -> Path:
-    """Where tables are kept: TEACH_DETR_CACHE, or the user's cache folder."""
-    home = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
-    return Path(os.environ.get("TEACH_DETR_CACHE") or Path(home) / "teach-detr")
-
-
-def _from_table(path: Path, sha256: str, kept: Path) -> CocoData:
+def _from_table(path: Location, sha256: str, kept: Path) -> CocoData:
     table, document = open_with_metadata(kept)
     return CocoData(
         path,
@@ -197,15 +193,15 @@ def _from_table(path: Path, sha256: str, kept: Path) -> CocoData:
     )
 
 
-def _size(path: Path) -> int:
+def _size(path: Location) -> int:
     try:
-        return path.stat().st_size
+        return staged(path).stat().st_size
     except OSError:
         # reading it says what is wrong
         return 0
 
 
-def _parse(path: Path, labelled: bool) -> CocoData:
+def _parse(path: Location, labelled: bool) -> CocoData:
     raw = _read_bytes(path)
     sha256 = hashlib.sha256(raw).hexdigest()
     try:
@@ -237,15 +233,17 @@ def _parse(path: Path, labelled: bool) -> CocoData:
     return CocoData(path, sha256, categories, table, problems, examples)
 
 
-def _read_bytes(path: Path) -> bytes:
+def _read_bytes(path: Location) -> bytes:
     try:
-        return path.read_bytes()
+        return staged(path).read_bytes()
     except FileNotFoundError as error:
         near = path.parent
         where = (
             f"the folder {near} exists" if near.is_dir() else f"the folder {near} is missing too"
         )
         raise DataError(f"no annotation file at {path} ({where})") from error
+    except RemoteError:
+        raise
     except OSError as error:
         raise DataError(f"cannot read the annotation file {path}: {error.strerror}") from error
 
@@ -255,7 +253,7 @@ def _without_outline(row: dict[str, Any]) -> dict[str, Any]:
     return row
 
 
-def _read_images(path: Path, rows: list[Any]) -> tuple[ImageInfo, ...]:
+def _read_images(path: Location, rows: list[Any]) -> tuple[ImageInfo, ...]:
     images: dict[int, ImageInfo] = {}
     for position, row in enumerate(rows):
         _need(path, "image", position, row, ("id", "file_name", "width", "height"))
@@ -281,7 +279,7 @@ def _read_images(path: Path, rows: list[Any]) -> tuple[ImageInfo, ...]:
 
 
 def _read_annotations(
-    path: Path, rows: list[Any], images: tuple[ImageInfo, ...], categories: Categories
+    path: Location, rows: list[Any], images: tuple[ImageInfo, ...], categories: Categories
 ) -> tuple[AnnotationTable, dict[str, int], dict[str, tuple[str, ...]]]:
     problems: Counter[str] = Counter()
     examples: dict[str, list[str]] = {}
@@ -356,7 +354,7 @@ def _read_annotations(
     return table, dict(problems), {kind: tuple(texts) for kind, texts in examples.items()}
 
 
-def _need(path: Path, what: str, position: int, row: Any, keys: Iterable[str]) -> None:
+def _need(path: Location, what: str, position: int, row: Any, keys: Iterable[str]) -> None:
     if not isinstance(row, dict):
         raise DataError(f"{path}: {what} {position} is no object but {row!r}")
     lacking = [key for key in keys if key not in row]

@@ -94,7 +94,7 @@ def import_results(
         if len(done) == len(units):
             return ImportReport(stored, 0, 0, len(done), {})
     try:
-        with tempfile.TemporaryDirectory(prefix=".import-", dir=store.path) as folder:
+        with tempfile.TemporaryDirectory(prefix=".import-", dir=_room(store)) as folder:
             unit_of = {image.id: unit for unit, part in enumerate(units) for image in part}
             buckets = _Buckets(Path(folder), unit_of)
             dropped = _sort_into(buckets, results, known, store.categories, score_floor)
@@ -110,6 +110,11 @@ def import_results(
             "intact; put that right and run the same import again"
         ) from error
     return ImportReport(record, buckets.n_rows, len(units) - len(done), len(done), dropped)
+
+
+def _room(store: BoxStore) -> Path | None:
+    """Where temporary files go: inside a local store, which has room for its own boxes."""
+    return store.path if isinstance(store.path, Path) else None
 
 
 @dataclass

@@ -1,19 +1,20 @@
 """Every touch of the disk that must survive a crash: atomic files, exclusive files, a short lock.
 
-The supported location of a store is a local path (or a mounted file system that renames
-atomically). All writing goes through the functions below, so that another kind of location needs
-another version of this module and nothing else.
+All writing of a store goes through the functions below. On a local path (or a mounted file system
+that renames atomically) a file is written beside its target, flushed and renamed. At a URL an
+object appears as a whole when it is put; there are no locks, which is what `lease` is for.
 """
 
 import os
-import re
 import secrets
+import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
+from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO
 
-from box_store.errors import UsageError
+from box_store.locations import Location, RemotePath
 
 try:
     import fcntl
@@ -21,21 +22,11 @@ except ImportError:  # pragma: no cover - Windows: units are still atomic, only 
     fcntl = None  # type: ignore[assignment]
 
 
-# Path turns s3://bucket into s3:/bucket; a single letter is a Windows drive
-_URL = re.compile(r"[A-Za-z][A-Za-z0-9+.-]+:/")
-
-
-def local_path(path: Path) -> Path:
-    """`path`, absolute: workers may run in other folders. Raises UsageError for a URL."""
-    if _URL.match(str(path)):
-        raise UsageError(
-            f"{path} is a URL: a box store lies on a local path. Mount or copy it there first"
-        )
-    return Path(path).absolute()
-
-
-def make_folder(path: Path) -> None:
+def make_folder(path: Location) -> None:
     """Create a folder and its parents, and make their names durable."""
+    if isinstance(path, RemotePath):
+        path.make_folder()
+        return
     missing: list[Path] = []
     folder = path
     while not folder.is_dir():
@@ -78,22 +69,45 @@ def temporary_beside(target: Path) -> Iterator[tuple[BinaryIO, Path]]:
         raise
 
 
-def write_temporary(target: Path, data: bytes) -> Path:
-    """Write `data` durably beside `target`; returns the temporary file."""
+@dataclass(frozen=True)
+class Upload:
+    """What is to become an object: nothing of it is in the store before it is whole."""
+
+    data: bytes
+
+    def unlink(self, missing_ok: bool = False) -> None:
+        """There is nothing to delete."""
+
+
+def write_temporary(target: Location, data: bytes) -> Path | Upload:
+    """Write `data` durably beside `target`; returns the temporary file (for a URL, the data)."""
+    if isinstance(target, RemotePath):
+        return Upload(data)
     with temporary_beside(target) as (file, temporary):
         file.write(data)
     return temporary
 
 
-def move_into_place(temporary: Path, target: Path) -> None:
+def move_into_place(temporary: Path | Upload, target: Location) -> None:
     """Give a finished temporary file its name, atomically and durably."""
+    if isinstance(target, RemotePath):
+        assert isinstance(temporary, Upload)
+        target.put(temporary.data)
+        return
+    assert isinstance(temporary, Path)
     temporary.replace(target)
     sync_folder(target.parent)
 
 
 @contextmanager
-def replacing(target: Path) -> Iterator[BinaryIO]:
+def replacing(target: Location) -> Iterator[BinaryIO]:
     """A file that becomes `target`, as a whole, when the block ends without an error."""
+    if isinstance(target, RemotePath):
+        with tempfile.TemporaryFile() as file:
+            yield file
+            file.seek(0)
+            target.put(file.read())
+        return
     with temporary_beside(target) as (file, temporary):
         yield file
     try:
@@ -104,12 +118,19 @@ def replacing(target: Path) -> Iterator[BinaryIO]:
         raise
 
 
-def create_exclusive(target: Path, data: bytes) -> bool:
+def create_exclusive(target: Location, data: bytes) -> bool:
     """Write a whole file unless one of that name exists; True if this call created it.
 
-    Of several processes that try at once exactly one gets True.
+    Of several processes that try at once exactly one gets True; at a URL only while the others
+    respect the lease.
     """
-    temporary = write_temporary(target, data)
+    if isinstance(target, RemotePath):
+        if target.exists():
+            return False
+        target.put(data)
+        return True
+    with temporary_beside(target) as (file, temporary):
+        file.write(data)
     try:
         try:
             # a hard link, unlike a rename, fails where the name is taken
@@ -128,20 +149,25 @@ def create_exclusive(target: Path, data: bytes) -> bool:
             temporary.unlink(missing_ok=True)
 
 
-def remove_temporaries(target: Path) -> None:
+def remove_temporaries(target: Location) -> None:
     """Delete what interrupted writers of `target` left behind."""
+    if isinstance(target, RemotePath):
+        return
     for leftover in target.parent.glob(f".{target.name}.*.tmp"):
         with suppress(OSError):
             leftover.unlink(missing_ok=True)
 
 
 @contextmanager
-def locked(folder: Path) -> Iterator[None]:
+def locked(folder: Location) -> Iterator[None]:
     """Serialise commits into a folder between processes; released by the system if one dies.
 
     Held for a few renames only. On file systems without locks it does nothing: units are then
-    still whole, as every rename is atomic.
+    still whole, as every rename is atomic. At a URL the run's lease has to do.
     """
+    if isinstance(folder, RemotePath):
+        yield
+        return
     with (folder / ".lock").open("ab") as file:
         if fcntl is not None:
             with suppress(OSError):

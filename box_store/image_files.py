@@ -1,11 +1,19 @@
-"""Where an image of the data set lies, without ever leaving the data set's folder."""
+"""Where an image of the data set lies, without ever leaving the data set's folder or URL."""
 
 from pathlib import Path, PurePosixPath, PureWindowsPath
+from typing import overload
 
 from box_store.errors import DataError
+from box_store.locations import Location, RemotePath
 
 
-def image_path(root: Path, file_name: str) -> Path:
+@overload
+def image_path(root: Path, file_name: str) -> Path: ...
+@overload
+def image_path(root: RemotePath, file_name: str) -> RemotePath: ...
+@overload
+def image_path(root: Location, file_name: str) -> Location: ...
+def image_path(root: Location, file_name: str) -> Location:
     """`root/file_name`, resolved; whether the file exists is not looked at.
 
     Raises DataError for a name that would leave `root`: an absolute path, `..`, or a symbolic link
@@ -16,6 +24,8 @@ def image_path(root: Path, file_name: str) -> Path:
         raise DataError(f"the image name {file_name!r} is not a path below the image folder {root}")
     if ".." in PurePosixPath(file_name).parts or ".." in PureWindowsPath(file_name).parts:
         raise DataError(f"the image name {file_name!r} leaves the image folder {root}")
+    if isinstance(root, RemotePath):
+        return root / file_name
     base = Path(root).resolve()
     path = (base / file_name).resolve()
     if not path.is_relative_to(base):

@@ -15,6 +15,7 @@ import numpy as np
 from box_store.boxes import Boxes
 from box_store.categories import Categories, Category
 from box_store.coco_results import export_results
+from box_store.locations import Location
 from box_store.reader import read_boxes
 from box_store.records import DatasetInfo, ImageRow, TeacherRecord, image_ids_sha256, split_units
 from box_store.selection import Selection, SelectionSpec, select
@@ -63,7 +64,8 @@ def measure(folder: Path, n_images: int, n_boxes: int) -> None:
     spent, _ = _timed(lambda: [store.write_unit("synthetic", *unit) for unit in enumerate(units)])
     table = read_boxes(store, "synthetic")
     total = table.num_rows
-    size = sum(path.stat().st_size for path in (store.path / "boxes").rglob("*.parquet"))
+    boxes = store.path / "boxes" / "teacher=synthetic"
+    size = sum(Path(str(path)).stat().st_size for path in boxes.glob("*.parquet"))
     print(f"boxes                  {total:,} in {n_images:,} images")
     print(f"size                   {size / total:.1f} bytes a box")
     print(f"write, exactly once    {total / spent / 1e6:.2f} M boxes/CPU s")
@@ -109,7 +111,7 @@ def _lookups(rng: np.random.Generator, selection: Selection, n_images: int) -> N
     print(f"look an image up       {median:.1f} microseconds (99 of 100 within {slow:.1f})")
 
 
-def _query(path: Path, total: int) -> None:
+def _query(path: Location, total: int) -> None:
     from box_store.query import open_store, run_sql
 
     connection = open_store(path)

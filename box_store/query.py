@@ -14,6 +14,7 @@ import pyarrow as pa
 
 from box_store.coco_annotations import load_coco
 from box_store.errors import FormatError, StoreError, TeachDetrError, UsageError, nearest
+from box_store.locations import Location, location
 from box_store.selection_file import write_selection
 from box_store.selection_sql import REQUIRED, covered_images, grouped_by_teacher
 from box_store.sql_examples import (
@@ -41,7 +42,7 @@ __all__ = [
 
 
 def open_store(
-    path: Path, annotations: Path | None = None, *, threads: int | None = None
+    path: Location, annotations: Location | None = None, *, threads: int | None = None
 ) -> "DuckDBPyConnection":
     """A DuckDB connection, in memory, with views over the committed units of a store.
 
@@ -92,7 +93,7 @@ def run_sql(
 
 
 def select_sql(
-    path: Path,
+    path: Location,
     query: str,
     out: Path,
     *,
@@ -136,7 +137,7 @@ def select_sql(
         },
         "asked": {"sql": query, "images": images, "parameters": dict(parameters or {})},
     }
-    write_selection(Path(out), metadata, by_teacher.items())
+    write_selection(location(out), metadata, by_teacher.items())
     return Path(out)
 
 

@@ -5,7 +5,6 @@ Only units that have both files are seen, and every file is checked against the 
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -17,6 +16,7 @@ from box_store import schema
 from box_store.boxes import Boxes
 from box_store.coco_annotations import ImageInfo
 from box_store.errors import FormatError
+from box_store.locations import Location, RemoteError, staged
 from box_store.records import TeacherRecord
 from box_store.writer import part_path
 
@@ -35,13 +35,13 @@ class Unit:
     images: pa.Table
 
 
-def read_footer(path: Path) -> schema.Footer:
+def read_footer(path: Location) -> schema.Footer:
     """The metadata of one file of a store, without its rows. Raises FormatError."""
     return _footer(_metadata(path), path)
 
 
 def read_part(
-    path: Path, kind: str, record: TeacherRecord, columns: Sequence[str] | None = None
+    path: Location, kind: str, record: TeacherRecord, columns: Sequence[str] | None = None
 ) -> pa.Table:
     """The rows of one file, checked to be of that kind and that teacher's configuration.
 
@@ -54,13 +54,15 @@ def read_part(
     if lacking:
         raise FormatError(f"{path} lacks the columns {lacking}; {_REMEDY}")
     try:
-        table = pq.ParquetFile(path).read(columns=list(columns or wanted.names))
+        table = pq.ParquetFile(staged(path)).read(columns=list(columns or wanted.names))
         return table.cast(pa.schema([wanted.field(name) for name in table.column_names]))
+    except RemoteError:
+        raise
     except (pa.ArrowException, OSError, ValueError) as error:
         raise _damaged(path, error) from error
 
 
-def check_footer(footer: schema.Footer, path: Path, kind: str, record: TeacherRecord) -> None:
+def check_footer(footer: schema.Footer, path: Location, kind: str, record: TeacherRecord) -> None:
     """Raise FormatError unless the file is what its place in the store says."""
     if footer.kind != kind or footer.teacher != record.name:
         raise FormatError(
@@ -155,16 +157,18 @@ def _read_all(
     return pa.schema([wanted.field(name) for name in names]).empty_table()
 
 
-def _metadata(path: Path) -> pq.FileMetaData:
+def _metadata(path: Location) -> pq.FileMetaData:
     try:
-        return pq.read_metadata(path)
+        return pq.read_metadata(staged(path))
+    except RemoteError:
+        raise
     except (pa.ArrowException, OSError) as error:
         raise _damaged(path, error) from error
 
 
-def _footer(metadata: pq.FileMetaData, path: Path) -> schema.Footer:
+def _footer(metadata: pq.FileMetaData, path: Location) -> schema.Footer:
     return schema.Footer.from_metadata(metadata.metadata, str(path))
 
 
-def _damaged(path: Path, error: Exception) -> FormatError:
+def _damaged(path: Location, error: Exception) -> FormatError:
     return FormatError(f"{path} is truncated or no Parquet file ({error}); {_REMEDY}")

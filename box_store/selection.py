@@ -20,6 +20,7 @@ from box_store import schema
 from box_store.boxes import Boxes, nms_keep
 from box_store.errors import FormatError, UnknownTeacher, UsageError, nearest
 from box_store.fuse import FusionConfig, fuse
+from box_store.locations import RemotePath, cache_folder, staged
 from box_store.reader import read_boxes, read_images, xyxy_of
 from box_store.selection_file import Selection, TeacherBoxes, write_selection
 from box_store.store import BoxStore
@@ -103,8 +104,9 @@ class _Rule:
 def select(store: BoxStore, spec: SelectionSpec, cache: Path | None = None) -> Path:
     """Write the selection, unless it is there already, and return its file for `Selection.open`.
 
-    cache: the folder for it, `cache` inside the store by default. Raises UnknownTeacher, UsageError
-    (no teacher left, or one asked for by name whose licence is denied), StoreError.
+    cache: the folder for it; by default `cache` inside the store, for a store at a URL the user's
+    cache. Raises UnknownTeacher, UsageError (no teacher left, or one asked for by name whose
+    licence is denied), StoreError.
     """
     names = _chosen(store, spec)
     content = {name: _content(store, name) for name in names}
@@ -115,7 +117,7 @@ def select(store: BoxStore, spec: SelectionSpec, cache: Path | None = None) -> P
         }
     identity = json.dumps([schema.FORMAT_VERSION, content, asked], sort_keys=True)
     key = hashlib.sha256(identity.encode()).hexdigest()
-    path = (store.path / "cache" if cache is None else Path(cache)) / f"selection-{key[:32]}.arrow"
+    path = (_cache_of(store) if cache is None else Path(cache)) / f"selection-{key[:32]}.arrow"
     if path.exists():
         return path
     metadata = {
@@ -132,6 +134,12 @@ def select(store: BoxStore, spec: SelectionSpec, cache: Path | None = None) -> P
         each = iter([(FUSED, _fused(dict(each), spec.fusion))])
     write_selection(path, metadata, each)
     return path
+
+
+def _cache_of(store: BoxStore) -> Path:
+    if isinstance(store.path, RemotePath):
+        return cache_folder() / "selections"
+    return store.path / "cache"
 
 
 def _chosen(store: BoxStore, spec: SelectionSpec) -> tuple[str, ...]:
@@ -167,7 +175,7 @@ def _content(store: BoxStore, name: str) -> dict[str, Any]:
     """What identifies a teacher's boxes: an images file carries the hash of its boxes file."""
     units = {
         str(unit): hashlib.sha256(
-            part_path(store.path, "images", name, unit).read_bytes()
+            staged(part_path(store.path, "images", name, unit)).read_bytes()
         ).hexdigest()
         for unit in sorted(store.units_done(name))
     }

@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 from box_store import files, schema
 from box_store.boxes import Boxes
 from box_store.errors import FormatError, StoreError, UnknownTeacher, nearest
+from box_store.locations import Location, RemoteError, location, staged
 
 _KIND = "selection"
 _CORNERS = pa.list_(pa.float32(), 4)
@@ -71,9 +72,10 @@ class Selection:
     `teachers` are the box sets in it (`("fused",)` for a fusion), `metadata` says what made it.
     """
 
-    def __init__(self, path: Path) -> None:
-        self.path = Path(path).absolute()
+    def __init__(self, path: Location) -> None:
+        place = location(path)
         try:
+            self.path = staged(place)
             with pa.memory_map(str(self.path)) as source:
                 reader = pa.ipc.open_file(source)
                 self.metadata = _read_metadata(reader.schema, self.path)
@@ -81,11 +83,13 @@ class Selection:
                 batches = [reader.get_batch(i) for i in range(reader.num_record_batches)]
         except FileNotFoundError as error:
             raise StoreError(
-                f"no selection at {self.path}: make one with `teach-detr select`"
+                f"no selection at {place}: make one with `teach-detr select`"
             ) from error
+        except RemoteError:
+            raise
         except (pa.ArrowException, OSError) as error:
             raise FormatError(
-                f"{self.path} is truncated or no selection ({error}); delete it, it is made anew"
+                f"{place} is truncated or no selection ({error}); delete it, it is made anew"
             ) from error
         if len(batches) != len(self.teachers):
             raise FormatError(f"{self.path} is incomplete; delete it, it is made anew")
@@ -94,7 +98,7 @@ class Selection:
         }
 
     @classmethod
-    def open(cls, path: Path) -> "Selection":
+    def open(cls, path: Location) -> "Selection":
         """Map a selection file. Raises StoreError (no such file) or FormatError."""
         return cls(path)
 
@@ -128,7 +132,7 @@ class Selection:
 
 
 def write_selection(
-    path: Path, metadata: Mapping[str, Any], boxes: Iterable[tuple[str, TeacherBoxes]]
+    path: Location, metadata: Mapping[str, Any], boxes: Iterable[tuple[str, TeacherBoxes]]
 ) -> None:
     """Write a selection as a whole or not at all.
 

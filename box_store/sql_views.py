@@ -9,6 +9,7 @@ import pyarrow as pa
 
 from box_store import schema
 from box_store.coco_annotations import CocoData
+from box_store.locations import staged
 from box_store.reader import check_footer, read_footer
 from box_store.sql_examples import setup_sql
 from box_store.store import BoxStore
@@ -80,7 +81,7 @@ def _parts_view(store: BoxStore, kind: str) -> str:
         for path in paths:
             check_footer(read_footer(path), path, kind, record)
         if paths:
-            listed = ", ".join(_quoted(str(path)) for path in paths)
+            listed = ", ".join(_quoted(str(staged(path))) for path in paths)
             # a store below a folder called a=b must not gain a column a
             branches.append(
                 f"SELECT {_quoted(name)} AS teacher, * "

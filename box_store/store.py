@@ -11,7 +11,6 @@ store/
 import json
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
-from pathlib import Path
 from typing import Any
 
 from box_store import files, schema
@@ -24,6 +23,7 @@ from box_store.errors import (
     UnknownTeacher,
     nearest,
 )
+from box_store.locations import Location, location
 from box_store.reader import read_footer
 from box_store.records import DatasetInfo, ImageRow, TeacherRecord, check_teacher_name
 from box_store.writer import part_path, unit_of, write_unit
@@ -33,20 +33,20 @@ __all__ = ["BoxStore", "DatasetInfo", "ImageRow", "TeacherRecord"]
 
 @dataclass(frozen=True)
 class BoxStore:
-    """A box store at a local path. Get one with `create`, `open` or `open_or_create`.
+    """A box store at a path or URL. Get one with `create`, `open` or `open_or_create`.
 
     Holds nothing open and caches nothing that may change: safe to pickle, to fork and to use from
     several processes at once.
     """
 
-    path: Path
+    path: Location
     categories: Categories
     dataset: DatasetInfo
 
     @classmethod
-    def create(cls, path: Path, categories: Categories, dataset: DatasetInfo) -> "BoxStore":
+    def create(cls, path: Location, categories: Categories, dataset: DatasetInfo) -> "BoxStore":
         """Make a store in a new or empty folder. Raises StoreError if one is there already."""
-        path = files.local_path(path)
+        path = location(path)
         if path.exists() and not path.is_dir():
             raise StoreError(f"cannot make a box store at {path}: it is a file")
         document = {
@@ -68,9 +68,9 @@ class BoxStore:
         return cls(path, categories, dataset)
 
     @classmethod
-    def open(cls, path: Path) -> "BoxStore":
+    def open(cls, path: Location) -> "BoxStore":
         """Open a store. Raises StoreError where there is none, FormatError for a newer one."""
-        path = files.local_path(path)
+        path = location(path)
         if not (path / "store.json").exists():
             found = "the folder has no store.json" if path.is_dir() else "there is no such folder"
             raise StoreError(
@@ -86,13 +86,15 @@ class BoxStore:
         return cls(path, categories, dataset)
 
     @classmethod
-    def open_or_create(cls, path: Path, categories: Categories, dataset: DatasetInfo) -> "BoxStore":
+    def open_or_create(
+        cls, path: Location, categories: Categories, dataset: DatasetInfo
+    ) -> "BoxStore":
         """Open the store at `path`, or make one; several processes may do so at once.
 
         A store may hold several splits of one data set, so only the category table must agree.
         Raises StoreError where it does not.
         """
-        path = files.local_path(path)
+        path = location(path)
         if not (path / "store.json").exists():
             try:
                 return cls.create(path, categories, dataset)
@@ -185,7 +187,7 @@ class BoxStore:
         record = self.record(name)
         return write_unit(self.path, record, self.categories, unit, rows, replace=replace)
 
-    def _record_path(self, name: str) -> Path:
+    def _record_path(self, name: str) -> Location:
         return self.path / "teachers" / f"{check_teacher_name(name)}.json"
 
     def _parts(self, name: str, kind: str) -> set[int]:
@@ -237,7 +239,7 @@ def _as_json(document: dict[str, Any]) -> bytes:
     return (json.dumps(document, indent=1, ensure_ascii=False) + "\n").encode()
 
 
-def _read_json(path: Path) -> dict[str, Any]:
+def _read_json(path: Location) -> dict[str, Any]:
     try:
         document = json.loads(path.read_bytes())
     except (ValueError, RecursionError) as error:

@@ -12,7 +12,7 @@ import itertools
 from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 import pyarrow as pa
@@ -23,21 +23,24 @@ from box_store import files, schema
 from box_store.boxes import Boxes
 from box_store.categories import Categories
 from box_store.errors import StoreError
+from box_store.locations import Location, RemoteError, RemotePath
 from box_store.records import ImageRow, TeacherRecord
 
+_P = TypeVar("_P", Path, RemotePath, Location)
 
-def part_path(root: Path, kind: str, teacher: str, unit: int) -> Path:
+
+def part_path(root: _P, kind: str, teacher: str, unit: int) -> _P:
     """The file of a unit; `kind` is `boxes` or `images`."""
     return root / kind / f"teacher={teacher}" / f"part-{unit:05d}.parquet"
 
 
-def unit_of(path: Path) -> int | None:
+def unit_of(path: Location) -> int | None:
     """The unit a file name stands for, None for any other file."""
     stem = path.name.removeprefix("part-").removesuffix(".parquet")
     return int(stem) if stem.isdigit() and path.name == f"part-{int(stem):05d}.parquet" else None
 
 
-def is_committed(root: Path, teacher: str, unit: int) -> bool:
+def is_committed(root: Location, teacher: str, unit: int) -> bool:
     """Whether both files of the unit have their names."""
     return (
         part_path(root, "images", teacher, unit).exists()
@@ -46,7 +49,7 @@ def is_committed(root: Path, teacher: str, unit: int) -> bool:
 
 
 def write_unit(
-    root: Path,
+    root: Location,
     record: TeacherRecord,
     categories: Categories,
     unit: int,
@@ -63,7 +66,7 @@ def write_unit(
     tables = unit_tables(record, categories, unit, rows)
     boxes_path = part_path(root, "boxes", record.name, unit)
     images_path = part_path(root, "images", record.name, unit)
-    temporaries: list[Path] = []
+    temporaries: list[Path | files.Upload] = []
     try:
         files.make_folder(boxes_path.parent)
         files.make_folder(images_path.parent)
@@ -188,13 +191,17 @@ def _encode(
     return sink.getvalue().to_pybytes()
 
 
-def _unwritten(root: Path, record: TeacherRecord, unit: int, error: OSError) -> StoreError:
+def _unwritten(root: Location, record: TeacherRecord, unit: int, error: OSError) -> StoreError:
     reason = error.strerror or str(error)
     full = error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
-    done = sum(is_committed(root, record.name, other) for other in range(record.n_units))
+    try:
+        done = sum(is_committed(root, record.name, other) for other in range(record.n_units))
+        intact = f"The {done} units"
+    except RemoteError:
+        intact = "All units"
     remedy = "Free some space" if full else "Put that right"
     return StoreError(
         f"{'the disk is full' if full else 'the store cannot be written'}: unit {unit} of teacher "
-        f"{record.name} is not stored ({reason}; {root}). The {done} units committed before are "
+        f"{record.name} is not stored ({reason}; {root}). {intact} committed before are "
         f"intact. {remedy} and run the same command again: it goes on with this unit."
     )

@@ -14,6 +14,7 @@ from pycocotools.coco import COCO
 from pycocotools.cocoeval import COCOeval
 
 from box_store.errors import DataError, UsageError, nearest
+from box_store.locations import Location, RemoteError, RemotePath, staged
 
 METRIC_NAMES = ("AP", "AP50", "AP75", "APs", "APm", "APl", "AR100")
 
@@ -94,7 +95,7 @@ class Metrics:
 
 
 def coco_metrics(
-    annotations: Path | Mapping[str, Any],
+    annotations: Location | Mapping[str, Any],
     results: Sequence[Mapping[str, Any]],
     image_ids: Iterable[int] | None = None,
     backend: str = "pycocotools",
@@ -166,13 +167,15 @@ def load_backend(name: str) -> tuple[Any, Any]:
     return FasterCoco, COCOeval_faster
 
 
-def read_annotations(annotations: Path | Mapping[str, Any]) -> dict[str, Any]:
+def read_annotations(annotations: Location | Mapping[str, Any]) -> dict[str, Any]:
     """A private copy with the fields that pycocotools needs and many exporters leave out."""
-    if isinstance(annotations, Path):
+    if isinstance(annotations, Path | RemotePath):
         try:
-            table = json.loads(annotations.read_text(encoding="utf-8"))
+            table = json.loads(staged(annotations).read_text(encoding="utf-8"))
         except FileNotFoundError:
             raise DataError(f"no annotations at {annotations}") from None
+        except RemoteError:
+            raise
         except (OSError, UnicodeDecodeError, json.JSONDecodeError) as error:
             raise DataError(f"{annotations} is not a readable JSON file: {error}") from None
     else:

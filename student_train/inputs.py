@@ -5,8 +5,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from box_store.categories import ClassSpace
-from box_store.coco_annotations import CocoData, cache_folder, load_coco
+from box_store.coco_annotations import CocoData, load_coco
 from box_store.errors import DataError, nearest
+from box_store.locations import Location, as_typed, cache_folder
 from student_train.config import DataConfig, TrainConfig
 from student_train.data import (
     Batch,
@@ -28,8 +29,8 @@ class Source:
     """One split: where its images and annotations are, and what it is called."""
 
     name: str
-    images: Path
-    annotations: Path
+    images: Location
+    annotations: Location
 
 
 @dataclass(frozen=True)
@@ -64,7 +65,7 @@ class Inputs:
 
 
 def find_split(
-    data: DataConfig, split: str, images: Path | None, annotations: Path | None
+    data: DataConfig, split: str, images: Location | None, annotations: Location | None
 ) -> Source:
     """Where a split lies: the explicit paths where given, else the COCO layout below `data.root`.
 
@@ -78,11 +79,11 @@ def find_split(
                 "or both its images and its annotations"
             ]
         )
-    root = data.root or Path()
+    root = as_typed(data.root or Path())
     if data.root is not None and not root.is_dir() and (images is None or annotations is None):
         raise DataError(f"no data folder at {root}")
-    images = images or root / split
-    annotations = annotations or root / "annotations" / f"instances_{split}.json"
+    images = as_typed(images or root / split)
+    annotations = as_typed(annotations or root / "annotations" / f"instances_{split}.json")
     if not images.is_dir():
         raise DataError(f"no image folder at {images}.{_alternatives(images)}")
     if not annotations.is_file():
@@ -90,7 +91,7 @@ def find_split(
     return Source(split, images, annotations)
 
 
-def _alternatives(missing: Path) -> str:
+def _alternatives(missing: Location) -> str:
     """What lies beside a missing path, the nearest name first."""
     if not missing.parent.is_dir():
         return f" There is no folder {missing.parent} either."

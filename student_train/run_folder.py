@@ -20,6 +20,7 @@ from typing import Any
 
 from box_store.categories import Categories, ClassSpace
 from box_store.files import replacing
+from box_store.locations import local_only
 from student_train.config import OPERATIONAL, TrainConfig, as_plain, from_plain
 from student_train.errors import RunError
 from student_train.overrides import Resolved, as_text, settings
@@ -43,7 +44,7 @@ class RunFolder:
     """Paths inside a run folder, and its configuration file."""
 
     def __init__(self, root: Path) -> None:
-        self.root = root
+        self.root = local_only(root, "a run folder")
         self.config_file = root / "config.json"
         self.metrics = root / "metrics.jsonl"
         self.checkpoints = root / "checkpoints"

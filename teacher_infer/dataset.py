@@ -3,11 +3,11 @@
 import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
 
 from box_store.categories import Categories
 from box_store.coco_annotations import load_coco
 from box_store.errors import DataError, UsageError, nearest
+from box_store.locations import Location, as_typed, location
 from box_store.store import DatasetInfo
 from teacher_infer.images import ImageError, ImageTask, find_image
 
@@ -35,14 +35,14 @@ class Dataset:
 
 
 def load_dataset(
-    data: Path | None,
+    data: Location | None,
     splits: Sequence[str],
-    images: Path | None,
-    annotations: Path | None,
+    images: Location | None,
+    annotations: Location | None,
 ) -> Dataset:
     """Read what `--data`/`--split` or `--images`/`--annotations` name.
 
-    `data` is a folder in COCO's layout: `data/SPLIT/*.jpg` and
+    Paths or URLs. `data` is a folder in COCO's layout: `data/SPLIT/*.jpg` and
     `data/annotations/instances_SPLIT.json`. Several splits make one data set.
 
     Raises:
@@ -83,24 +83,28 @@ def load_dataset(
 
 
 def _sources(
-    data: Path | None, splits: Sequence[str], images: Path | None, annotations: Path | None
-) -> list[tuple[Path, Path]]:
+    data: Location | None,
+    splits: Sequence[str],
+    images: Location | None,
+    annotations: Location | None,
+) -> list[tuple[Location, Location]]:
     """Pairs of a folder of images and its annotation file."""
     if data is not None and images is None and annotations is None:
         if not splits:
             raise UsageError(f"--data {data} needs --split, for example --split train2017")
+        data = as_typed(data)
         if not data.is_dir():
             raise DataError(f"no folder {data}")
         return [_split_source(data, split) for split in dict.fromkeys(splits)]
     if images is not None and annotations is not None and data is None and not splits:
-        return [(images, annotations)]
+        return [(as_typed(images), as_typed(annotations))]
     raise UsageError(
         "say which images: --data DIR --split NAME (COCO's layout), or --images DIR "
         "--annotations FILE; not both"
     )
 
 
-def _split_source(data: Path, split: str) -> tuple[Path, Path]:
+def _split_source(data: Location, split: str) -> tuple[Location, Location]:
     annotations = data / "annotations" / f"instances_{split}.json"
     if not annotations.is_file():
         found = sorted(
@@ -126,7 +130,7 @@ def _check_presence(tasks: Sequence[ImageTask]) -> None:
                 return
         except ImageError as error:
             first = first or error
-    example = first or Path(sample[0].root) / sample[0].file_name
+    example = first or location(sample[0].root) / sample[0].file_name
     raise DataError(
         f"none of {len(sample)} images looked for exists ({example}): is this the right folder?"
     )

@@ -11,7 +11,6 @@ another frame than the ground truth.
 
 import io
 from dataclasses import dataclass
-from pathlib import Path
 
 import numpy as np
 from PIL import Image, UnidentifiedImageError
@@ -21,6 +20,7 @@ from PIL.Image import open as open_image
 
 from box_store.errors import DataError
 from box_store.image_files import image_path
+from box_store.locations import Location, RemoteError, location
 
 # what the column `status` of the store says when an image was not seen; "ok" is the store's own
 UNSAFE_PATH = "unsafe_path"
@@ -60,10 +60,10 @@ class ImageError(DataError):
         self.size = size
 
 
-def find_image(task: ImageTask) -> Path:
+def find_image(task: ImageTask) -> Location:
     """Where the image should lie; ImageError when its name leads out of its folder."""
     try:
-        return image_path(Path(task.root), task.file_name)
+        return image_path(location(task.root), task.file_name)
     except DataError as error:
         raise ImageError(UNSAFE_PATH, str(error)) from error
 
@@ -77,12 +77,15 @@ def load_image(task: ImageTask) -> np.ndarray:
     Raises:
         ImageError: the file name leaves the folder, there is no such file, it cannot be read, it is
             no image, it ends too early, or its size is not the one in the annotations.
+        RemoteError: the server of a URL fails, which says nothing of the image.
     """
     path = find_image(task)
     try:
         data = path.read_bytes()
     except FileNotFoundError as error:
         raise ImageError(MISSING, f"no file {path}") from error
+    except RemoteError:
+        raise
     except OSError as error:
         raise ImageError(UNREADABLE, f"cannot read {path}: {error.strerror}") from error
     return decode(data, task)

@@ -10,6 +10,7 @@ from collections.abc import Callable, Sequence
 from contextlib import suppress
 
 from box_store.errors import StoreError, TeachDetrError
+from box_store.lease import Lease, hold
 from box_store.records import ImageRow
 from box_store.store import BoxStore
 from teacher_infer.actor import PREDICT_ERROR, Labelled, Loaded
@@ -53,6 +54,7 @@ class Service:
         self._pool = pool
         self._reporter = reporter
         self._watch = StoreWatch(store, reporter.note, clock=clock)
+        self._lease: Lease | None = None
         self._owners: dict[int, Job] = {}
         self._clock = clock
         # when each worker that has a unit last gave a sign of life
@@ -64,7 +66,8 @@ class Service:
         A teacher that fails does not stop the others.
 
         Raises:
-            StoreError: the store cannot be written (a full disk), or went away and stayed away.
+            StoreError: the store cannot be written (a full disk), went away and stayed away, or
+                lies at a URL and another driver is at work on it.
             Interrupted: Ctrl-C.
         """
         for job in jobs:
@@ -72,19 +75,24 @@ class Service:
             if job.finished:
                 self._reporter.state(job.name, "done already")
         try:
-            while not all(job.finished for job in jobs):
-                for job in jobs:
-                    while job.wants_worker and self._start(job):
-                        pass
-                for event in self._pool.poll(_POLL_S):
-                    # a worker that was stopped a moment ago may still have had something to say
-                    if event.worker in self._owners:
-                        self._handle(event, self._owners[event.worker])
-                self._end_hung()
+            with hold(self._store.path) as self._lease:
+                while not all(job.finished for job in jobs):
+                    self._turn(jobs)
         except KeyboardInterrupt as error:
             raise Interrupted(_farewell(self._store, jobs)) from error
         finally:
             self._pool.close()
+
+    def _turn(self, jobs: Sequence[Job]) -> None:
+        """Once around the loop: start what there is room for, then hear what the workers say."""
+        for job in jobs:
+            while job.wants_worker and self._start(job):
+                pass
+        for event in self._pool.poll(_POLL_S):
+            # a worker that was stopped a moment ago may still have had something to say
+            if event.worker in self._owners:
+                self._handle(event, self._owners[event.worker])
+        self._end_hung()
 
     def _start(self, job: Job) -> bool:
         try:
@@ -207,6 +215,11 @@ class Service:
         self._heard[worker] = self._clock()
         self._pool.submit(worker, attempt.portion, class_map, attempt.careful)
 
+    def _write(self, job: Job, index: int, rows: list[ImageRow]) -> bool:
+        if self._lease is not None:
+            self._lease.check()
+        return self._store.write_unit(job.name, index, rows, replace=index in job.redo)
+
     def _commit(self, job: Job, attempt: Attempt) -> None:
         """Write a unit whose images all have a row."""
         rows = list(attempt.rows.values())
@@ -215,9 +228,7 @@ class Service:
             return
         index = attempt.unit.index
         try:
-            self._watch.patiently(
-                lambda: self._store.write_unit(job.name, index, rows, replace=index in job.redo)
-            )
+            self._watch.patiently(lambda: self._write(job, index, rows))
         except StoreError as error:
             if isinstance(error.__cause__, OSError):
                 raise

@@ -3,7 +3,6 @@
 import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
 
 import numpy as np
 import torch
@@ -15,6 +14,7 @@ from box_store.categories import ClassSpace
 from box_store.coco_annotations import CocoData
 from box_store.errors import DataError
 from box_store.image_files import image_path
+from box_store.locations import Location, as_typed
 from box_store.selection import Selection
 from student_train.data.images import ImageError, ImageProblem, read_image
 from student_train.data.transforms import Scene, Transform
@@ -64,7 +64,7 @@ class CocoDetection(Dataset[Loaded]):
 
     def __init__(
         self,
-        root: Path,
+        root: Location,
         coco: CocoData,
         class_space: ClassSpace,
         transform: Transform,
@@ -79,7 +79,7 @@ class CocoDetection(Dataset[Loaded]):
 
         Raises DataError if the folder is missing or the file lists no image.
         """
-        self.root = Path(root)
+        self.root = as_typed(root)
         if not self.root.is_dir():
             raise DataError(f"no image folder at {self.root}; the annotations are {coco.path}")
         self._table = coco.table

@@ -6,7 +6,6 @@ the pixels as they are stored, so an EXIF orientation is not applied.
 
 import io
 from dataclasses import dataclass
-from pathlib import Path
 
 import numpy as np
 import torch
@@ -14,6 +13,7 @@ from PIL import Image, UnidentifiedImageError
 from torch import Tensor
 
 from box_store.errors import DataError
+from box_store.locations import Location, RemoteError
 
 
 @dataclass(frozen=True)
@@ -28,18 +28,21 @@ class ImageError(DataError):
     """An image file that is missing, damaged, or of another size than the annotations say."""
 
 
-def read_image(path: Path, size: tuple[int, int] | None = None) -> Tensor:
+def read_image(path: Location, size: tuple[int, int] | None = None) -> Tensor:
     """Decode a file to RGB, uint8 [3, H, W].
 
     Grayscale, palette, CMYK, 16-bit and transparent images are converted; the first frame of an
     animation is taken. size: (width, height) that the file must have.
 
-    Raises ImageError, whose message names the file.
+    Raises ImageError, whose message names the file, and RemoteError where a server fails.
     """
     try:
         data = path.read_bytes()
     except FileNotFoundError:
         raise ImageError(f"no image file {path}") from None
+    except RemoteError:
+        # the server fails: that says nothing of the image
+        raise
     except OSError as error:
         raise ImageError(f"cannot read {path}: {error.strerror or error}") from None
     try:

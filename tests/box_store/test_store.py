@@ -42,11 +42,26 @@ def test_a_path_does_not_depend_on_the_working_folder(
     assert BoxStore.open(Path("store")).path == made.path
 
 
-@pytest.mark.parametrize("url", ["s3://bucket/store", "gs://b", "file:///tmp/store"])
-def test_a_url_is_refused_rather_than_made_a_folder(maker: Any, url: str) -> None:
+@pytest.mark.parametrize(
+    ("url", "match"),
+    [
+        ("s3:///?region=x", "names no bucket"),
+        ("s3://key:secret@bucket/store", "leave them out"),
+        ("s3://bucket/store?colour=red", "colour"),
+        ("nosuch://bucket/store", "nosuch"),
+    ],
+)
+def test_a_url_that_cannot_be_used_is_refused_rather_than_made_a_folder(
+    maker: Any, url: str, match: str
+) -> None:
     for path in (Path(url), url):
-        with pytest.raises(UsageError, match="is a URL"):
+        with pytest.raises(UsageError, match=match):
             BoxStore.open_or_create(path, maker.categories, DATASET)  # type: ignore[arg-type]
+
+
+def test_a_file_url_is_a_local_path(maker: Any) -> None:
+    made = BoxStore.open_or_create(Path(f"file://{maker.folder}/store"), maker.categories, DATASET)
+    assert made.path == maker.folder / "store"
 
 
 def test_store_json_states_version_and_frame(maker: Any) -> None:
