@@ -1,7 +1,8 @@
 """They learn: presets for scenes, on 16 drawn scenes until they know them by heart.
 
 Backbones start from the demo's weights, norms frozen, as real runs start from ImageNet; the rest of
-that DINO's weights that fits is taken too. There are no such weights of a ViT: it starts at random.
+that DINO's weights that fits is taken too. YOLOS and ViDT, which have other backbones, start at
+random.
 """
 
 import io
@@ -32,7 +33,7 @@ WARM = {"init": weights_folder() / "dino_start.safetensors", "model.norm": "froz
 ANCHORS = {
     **WARM,
     "batch_size": 8,
-    "epochs": 200,
+    "epochs": 175,
     "model.n_queries": 20,
     "model.decoder_layers": 2,
     "model.output_stride": 32,
@@ -72,6 +73,26 @@ CASES = [
             "optim.weight_decay": 0.0,
         },
         id="yolos",
+    ),
+    # as well; windows that fit small maps, and nothing wider than it must be
+    pytest.param(
+        "vidt-scenes",
+        {
+            "batch_size": 8,
+            "epochs": 150,
+            "augment.short_sides": "64",
+            "augment.eval_short_side": 64,
+            "model.backbone": "swin_test_patch4_window4_128",
+            "model.n_queries": 20,
+            "model.dim": 64,
+            "model.n_heads": 2,
+            "model.ffn_dim": 128,
+            "model.decoder_layers": 2,
+            "optim.lr": 2e-3,
+            "optim.backbone_lr": 2e-3,
+            "optim.weight_decay": 0.0,
+        },
+        id="vidt",
     ),
 ]
 
