@@ -33,7 +33,7 @@ WARM = {"init": weights_folder() / "dino_start.safetensors", "model.norm": "froz
 ANCHORS = {
     **WARM,
     "batch_size": 8,
-    "epochs": 175,
+    "epochs": 200,
     "model.n_queries": 20,
     "model.decoder_layers": 2,
     "model.output_stride": 32,
