@@ -14,6 +14,7 @@ from rich.console import Console
 
 from box_store.coco_io import export_results, import_results, load_coco
 from box_store.errors import TeachDetrError, UsageError
+from box_store.locations import location
 from box_store.records import DatasetInfo
 from box_store.store import BoxStore
 from teacher_infer.adapter import adapter_info, weights_files
@@ -343,7 +344,7 @@ def _plan(
     as_json: bool,
 ) -> None:
     store = None
-    if (path / "store.json").exists():
+    if (location(path) / "store.json").exists():
         store = BoxStore.open_or_create(path, dataset.categories, dataset.info)
     rows, class_maps = [], []
     for spec in specs:

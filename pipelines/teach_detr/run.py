@@ -18,6 +18,7 @@ from rich.table import Table
 
 from box_store import BoxStore
 from box_store.errors import UsageError
+from box_store.locations import location
 from student_train.evaluate import METRIC_NAMES
 from student_train.overrides import to_plain
 from student_train.tables import percent
@@ -91,7 +92,7 @@ class Pipeline(Stages):
         config = self.config
         for split in {config.data.train_split, config.data.val_split} - {"none"}:
             for path in (config.data.root / split, config.annotations(split)):
-                if not path.exists():
+                if not location(path).exists():
                     raise UsageError(
                         f"{path} is not there: data.root should hold {split}/ and "
                         f"annotations/instances_{split}.json"
