@@ -32,15 +32,21 @@ optim = {{ lr = 5e-4, drop_epochs = [1, 2] }}
 """
 
 
-@pytest.fixture
-def file(tmp_path: Path) -> Path:
-    """A configuration beside its teacher's weights and a data set of three scenes a split."""
-    root = tmp_path / "scenes"
+@pytest.fixture(scope="module")
+def scenes(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A data set of three scenes a split."""
+    root = tmp_path_factory.mktemp("scenes")
     make_split(root, "train2017", 3, 0, ["day"])
     make_split(root, "val2017", 3, 1, ["day"], first_id=100)
+    return root
+
+
+@pytest.fixture
+def file(tmp_path: Path, scenes: Path) -> Path:
+    """A configuration beside its teacher's weights."""
     (tmp_path / "yolox.onnx").write_bytes(b"")
     path = tmp_path / "run.toml"
-    path.write_text(FILE.format(out=tmp_path / "out", root=root))
+    path.write_text(FILE.format(out=tmp_path / "out", root=scenes))
     return path
 
 
