@@ -281,7 +281,7 @@ class Trainer:
             f"--init {self.folder.root}"
         )
 
-    def _stop_for(self, signal_number: int) -> None:
+    def _stop_for(self, signal_number: int) -> NoReturn:
         self.save()
         raise Interrupted(
             f"stopped after step {self.position.step} of {self.total_steps}; the state is saved. "
@@ -308,11 +308,12 @@ class Trainer:
         with self.recorder.excluded():
             model = self.model if self.average is None else self.average.model
             try:
-                self.evaluation = evaluate_model(model, validation, self.runtime, stop)
+                evaluation = evaluate_model(model, validation, self.runtime, stop)
             except Stopped as stopped:
                 self._stop_for(stopped.signal_number)
+            self.evaluation = evaluation
             if self.runtime.world.is_first:
-                self._keep_evaluation(self.evaluation, validation.source.name)
+                self._keep_evaluation(evaluation, validation.source.name)
             self.position.evaluated_step = self.position.step
 
     def _keep_evaluation(self, evaluation: Evaluation, split: str) -> None:
