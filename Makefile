@@ -1,5 +1,5 @@
 # make demo   the whole thing on a fresh machine: no data set, no weights, no GPU    (FAST=1: a tenth of the size)
-# make test   the tests                                                              (ARGS="-k name" narrows them)
+# make test   the tests, in JOBS=2 processes                                         (ARGS="-k name" narrows them)
 # make check  lint, format, types, the import contract
 # make bench  kernel and training-step benchmarks on this machine
 # make gpu    verification, tests and benchmarks on a GPU with the machine's own torch, no network needed; results in docs/gpu
@@ -8,6 +8,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 INSTALLED := .venv/.installed
 FAST ?=
+JOBS ?= 2
 ARGS ?=
 
 .PHONY: help demo test check bench gpu
@@ -26,7 +27,7 @@ demo: $(INSTALLED)
 	$(BIN)/teach-detr demo $(if $(FAST),--fast)
 
 test: $(INSTALLED)
-	$(BIN)/python -m pytest -m "not gpu" $(ARGS)
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m "not gpu" -n $(JOBS) --dist loadfile $(ARGS)
 
 check: $(INSTALLED)
 	$(BIN)/ruff check .

@@ -2,10 +2,11 @@
 
 Backbones start from the demo's weights, norms frozen, as real runs start from ImageNet; the rest of
 that DINO's weights that fits is taken too. YOLOS and ViDT, which have other backbones, start at
-random.
+random. Those of the four that have a nearer relative here run with TEACH_DETR_LONG=1.
 """
 
 import io
+import os
 from pathlib import Path
 
 import pytest
@@ -18,6 +19,9 @@ from student_train.presets import load_preset
 from teach_detr.scenes import make_split
 from teach_detr.weights import weights_folder
 
+LONG = pytest.mark.skipif(
+    not os.environ.get("TEACH_DETR_LONG"), reason="one more minute: TEACH_DETR_LONG=1 runs it"
+)
 COMMON = {
     "augment.flip": 0.0,
     "augment.short_sides": "96",
@@ -49,14 +53,16 @@ CASES = [
         "h-deformable-scenes",
         {**WARM, "batch_size": 4, "epochs": 70, "model.n_queries_one_to_many": 50},
         id="h-deformable",
+        marks=LONG,
     ),
     # one map and dense attention: a step is cheap, and many are needed
     pytest.param(
         "conditional-scenes",
         {**WARM, "batch_size": 8, "epochs": 120, "model.n_queries": 20, "model.decoder_layers": 2},
         id="conditional",
+        marks=LONG,
     ),
-    pytest.param("dab-scenes", ANCHORS, id="dab"),
+    pytest.param("dab-scenes", ANCHORS, id="dab", marks=LONG),
     pytest.param("dn-scenes", ANCHORS, id="dn"),
     # from random weights: large patches for many cheap steps, a table of positions after each block
     pytest.param(
@@ -93,6 +99,7 @@ CASES = [
             "optim.weight_decay": 0.0,
         },
         id="vidt",
+        marks=LONG,
     ),
 ]
 

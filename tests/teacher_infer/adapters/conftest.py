@@ -244,7 +244,7 @@ def student_run(tmp_path_factory: pytest.TempPathFactory) -> Path:
         config, model=replace(config.model, n_classes=space.n_classes, backbone_weights=None)
     )
     folder = RunFolder(tmp_path_factory.mktemp("run"))
-    folder.write(Resolved(config, {}), space, ["student-train", "train"])
+    folder.write(Resolved(config, {}), space, ["student-train", "train"], {})
     with seeded():
         model = build_student(config.model)
     folder.best.parent.mkdir()
