@@ -57,7 +57,8 @@ def evaluate_run(
     confusion_score: float = 0.3,
     plot: bool = False,
 ) -> EvaluatedRun:
-    """Evaluate the weights of a run on a split; by default on the one it was trained with.
+    """Evaluate the weights of a run on a split; by default on the one it was trained with, and on
+    all of it: `data.val_limit` counts only if it is among the overrides.
 
     With torchrun's processes the images are shared out, and the first process writes.
 
@@ -72,7 +73,9 @@ def evaluate_run(
     if plot:
         require_plots()
     student = load_student(run, weights)
-    config = merge(student.config, [Layer("argument", overrides)], problems_of).config
+    # a limit kept the evaluations short while it was training
+    whole = replace(student.config, data=replace(student.config.data, val_limit=None))
+    config = merge(whole, [Layer("argument", overrides)], problems_of).config
     where = config.data
     if data is not None or split is not None:
         # the run's explicit paths belong to the split that it was trained with
