@@ -145,9 +145,11 @@ def _axis(coordinate: Tensor, size: Tensor) -> tuple[Tensor, ...]:
     near = position.floor()
     far_weight = position.sub_(near)
     far = near + 1
-    last = size - 1
-    near_clamped = near.clamp(min=0).minimum(last)
-    far_clamped = far.clamp(min=0).minimum(last)
+    first, last = near.new_zeros(()), size - 1
+    # fmax and fmin take the number where the other is NaN: a NaN must become NaN in the output, by
+    # its weight, and not an index
+    near_clamped = torch.fmin(torch.fmax(near, first), last)
+    far_clamped = torch.fmin(torch.fmax(far, first), last)
     near_inside = (near_clamped == near).to(near.dtype)
     far_inside = (far_clamped == far).to(near.dtype)
     near_weight = (1 - far_weight).mul_(near_inside)

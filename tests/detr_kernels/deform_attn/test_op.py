@@ -123,3 +123,12 @@ def test_second_derivative_is_refused(plain_case):
     (grad,) = torch.autograd.grad(output.sum(), value, create_graph=True)
     with pytest.raises(BackendError, match="differentiated once"):
         grad.sum().backward()
+
+
+def test_a_location_that_is_no_number_spoils_its_own_query_alone() -> None:
+    value, locations = torch.randn(1, 20, 2, 8), torch.rand(1, 3, 2, 1, 4, 2)
+    locations[0, 1, 0, 0, 2, 0] = float("nan")
+    output = deform_attn(value, [(4, 5)], locations, torch.rand(1, 3, 2, 1, 4))
+    spoilt = output.isnan().unflatten(-1, (2, 8))
+    assert spoilt[0, 1, 0].all()
+    assert spoilt.sum() == 8
