@@ -58,6 +58,8 @@ def mmdet_dino(backbone: str):
     detector = MODELS.build(model).eval()
     torch.manual_seed(0)
     with torch.no_grad():
+        # mmdet leaves these as the memory was until its own initialisation
+        detector.level_embed.zero_()
         for parameter in detector.parameters():
             parameter += 0.05 * torch.randn_like(parameter)
     return detector
