@@ -9,7 +9,6 @@ so a stopped demo goes on.
 import json
 import os
 import shutil
-import signal
 import time
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
@@ -22,7 +21,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
 
 from box_store.errors import UsageError
 from teach_detr.scenes import VAL_FIRST_ID, VAL_SEED, make_split
-from teach_detr.stages import Stages, StageStopped, write_json
+from teach_detr.stages import Stages, stoppable, write_json
 from teach_detr.weights import START_STUDENT, mmdet_checkpoint, weights_folder
 from teach_detr.yolo_training import IMAGE_SIZE
 
@@ -103,20 +102,14 @@ def run_demo(out: Path, *, fast: bool, fresh: bool, console: Console) -> None:
     places = Places(out)
     _claim(places.root, size, fresh)
     started = time.monotonic()
-    previous = signal.signal(signal.SIGTERM, _as_interrupt)
-    try:
+    sentence = f"stopped. Run the same command again to go on; everything is in {out}"
+    with stoppable(sentence):
         demo = _Demo(places, size, console)
         demo.draw_scenes()
         demo.prepare_teachers()
         demo.fill_store()
         demo.train_students()
         demo.mark_time(time.monotonic() - started)
-    except KeyboardInterrupt as error:
-        raise StageStopped(
-            f"stopped. Run the same command again to go on; everything is in {out}"
-        ) from error
-    finally:
-        signal.signal(signal.SIGTERM, previous)
     closing_screen(places, size, demo.skipped, demo.seconds, console)
 
 
@@ -130,10 +123,6 @@ def _check_extras() -> None:
         raise UsageError(
             "the demo needs a teacher's framework: pip install 'teach-detr[mmdet]' (or ultralytics)"
         )
-
-
-def _as_interrupt(signum: int, frame: object) -> None:
-    raise KeyboardInterrupt
 
 
 def _claim(root: Path, size: DemoSize, fresh: bool) -> None:

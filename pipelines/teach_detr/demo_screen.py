@@ -22,7 +22,7 @@ from student_train.tables import percent
 from teach_detr.demo import BASELINE, TAUGHT, DemoSize, Places
 from teach_detr.pictures import Column, picture_grid, training_curves
 from teach_detr.sql_shell import as_table
-from teach_detr.stages import StageError
+from teach_detr.stages import StageError, last_metrics
 from teach_detr.teachers import TeacherScore, score_teachers
 
 SHOWN = METRIC_NAMES[:6]
@@ -95,7 +95,10 @@ def gather(places: Places, seconds: float) -> Outcome:
     runtime = Runtime.start("auto")
     backend, reason = choose_backend(runtime.device)
     scores = score_teachers(store, places.annotations("val2017"))
-    students = {name: _last_metrics(places.run(name)) for name in (BASELINE, TAUGHT)}
+    advice = ": run the demo with --fresh"
+    students = {
+        name: last_metrics(places.run(name), "val2017", advice) for name in (BASELINE, TAUGHT)
+    }
     connection = open_store(places.store, places.annotations("train2017"))
     try:
         rows = run_sql(connection, QUERY)
@@ -155,16 +158,6 @@ def check_shape(outcome: Outcome, size: DemoSize, places: Places) -> None:
     missing = [what for what, there in wanted.items() if not there]
     if missing:
         raise StageError(f"the demo did not make what it should have: {'; '.join(missing)}")
-
-
-def _last_metrics(run: Path) -> dict[str, float | None]:
-    """The metrics of the last evaluation, not the best: choosing by AP would flatter both."""
-    path = run / "results" / "val2017.metrics.json"
-    try:
-        metrics = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise StageError(f"no evaluation at {path} ({error}): run the demo with --fresh") from error
-    return {name: metrics[name] for name in METRIC_NAMES}
 
 
 def _curves(places: Places) -> Path | None:

@@ -6,9 +6,7 @@ train      the student, with and maybe without them    student-train train
 compare    AP of teachers and students                 OUT/report.json
 """
 
-import json
 import shlex
-import signal
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -30,7 +28,7 @@ from teach_detr.run_config import (
     student_arguments,
     teacher_arguments,
 )
-from teach_detr.stages import StageError, Stages, StageStopped, write_json
+from teach_detr.stages import Stages, last_metrics, stoppable, write_json
 from teach_detr.teachers import score_teachers
 
 SHOWN = METRIC_NAMES[:6]
@@ -54,19 +52,8 @@ def run_file(
         pipeline.narrate()
         return None
     _claim(config)
-    previous = signal.signal(signal.SIGTERM, _as_interrupt)
-    try:
+    with stoppable(f"stopped. The same command goes on; everything is in {config.out}"):
         return pipeline.run()
-    except KeyboardInterrupt as error:
-        raise StageStopped(
-            f"stopped. The same command goes on; everything is in {config.out}"
-        ) from error
-    finally:
-        signal.signal(signal.SIGTERM, previous)
-
-
-def _as_interrupt(signum: int, frame: object) -> None:
-    raise KeyboardInterrupt
 
 
 def _claim(config: RunConfig) -> None:
@@ -218,13 +205,7 @@ class Pipeline(Stages):
     def _metrics(self, name: str) -> dict[str, float | None]:
         if self.config.data.val_split == "none":
             return dict.fromkeys(METRIC_NAMES)
-        split = self.config.data.val_split
-        path = self.run_folder(name) / "results" / f"{split}.metrics.json"
-        try:
-            found = json.loads(path.read_text(encoding="utf-8"))
-        except (OSError, ValueError) as error:
-            raise StageError(f"no evaluation at {path} ({error})") from error
-        return {metric: found[metric] for metric in METRIC_NAMES}
+        return last_metrics(self.run_folder(name), self.config.data.val_split)
 
     def show_report(self, report: dict[str, Any]) -> None:
         """The comparison as a table."""

@@ -5,12 +5,16 @@ import os
 import signal
 import subprocess
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 from rich.console import Console
 
 from box_store.errors import TeachDetrError
+from box_store.files import replacing
+from student_train.evaluate import METRIC_NAMES
 
 _MODULES = {
     "teacher-infer": "teacher_infer.cli",
@@ -111,6 +115,35 @@ class Stages:
 
 def write_json(path: Path, value: Any) -> None:
     """Write a JSON file so that a reader sees the old one or the new one, whole."""
-    part = path.with_name(path.name + ".part")
-    part.write_text(json.dumps(value, indent=1), encoding="utf-8")
-    part.replace(path)
+    with replacing(path) as file:
+        file.write(json.dumps(value, indent=1).encode())
+
+
+def last_metrics(run: Path, split: str, advice: str = "") -> dict[str, float | None]:
+    """The metrics, 0..1, of a student's last evaluation on a split, not of its best: choosing by AP
+    would flatter it.
+
+    Raises StageError, which ends in `advice`, if there is none.
+    """
+    path = run / "results" / f"{split}.metrics.json"
+    try:
+        found = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise StageError(f"no evaluation at {path} ({error}){advice}") from error
+    return {name: found[name] for name in METRIC_NAMES}
+
+
+@contextmanager
+def stoppable(sentence: str) -> Iterator[None]:
+    """Ctrl-C and SIGTERM within the block end it with StageStopped, which says `sentence`."""
+    previous = signal.signal(signal.SIGTERM, _as_interrupt)
+    try:
+        yield
+    except KeyboardInterrupt as error:
+        raise StageStopped(sentence) from error
+    finally:
+        signal.signal(signal.SIGTERM, previous)
+
+
+def _as_interrupt(signum: int, frame: object) -> None:
+    raise KeyboardInterrupt
