@@ -96,8 +96,9 @@ class DeformableDecoder(RefiningDecoder):
         box_position: bool = False,
         predict_input: bool = False,
         eps: float = 1e-5,
+        box_eps: float | None = None,
     ) -> None:
-        super().__init__(dim, n_layers + predict_input, refinement, norm, eps)
+        super().__init__(dim, n_layers + predict_input, refinement, norm, eps, box_eps)
         self.dim = dim
         self.predict_input = predict_input
         self.layers = nn.ModuleList(

@@ -78,8 +78,8 @@ class Dino(MultiScaleStudent):
             norm=True,
             box_position=True,
             eps=1e-3,
+            box_eps=config.box_eps,
         )
-        self.decoder.box_eps = config.box_eps
         self.heads = LayerHeads(
             config.dim, config.n_classes, config.decoder_layers, config.share_heads
         )

@@ -33,17 +33,23 @@ class RefiningDecoder(nn.Module):
       state and predicted from the normed one, as in DINO's and DAB-DETR's code. Without it both
       are the same.
     - `eps` bounds the logits of references, see `inverse_sigmoid`; `box_eps` does where predicted
-      boxes are measured from them. They are the same, save in mmdet.
+      boxes are measured from them. By default they are the same, as everywhere but in mmdet.
     """
 
     def __init__(
-        self, dim: int, n_predictions: int, refinement: Refinement, norm: bool, eps: float
+        self,
+        dim: int,
+        n_predictions: int,
+        refinement: Refinement,
+        norm: bool,
+        eps: float,
+        box_eps: float | None = None,
     ) -> None:
         super().__init__()
         self.n_predictions = n_predictions
         self.refinement = refinement
         self.eps = eps
-        self.box_eps = eps
+        self.box_eps = eps if box_eps is None else box_eps
         self.norm = nn.LayerNorm(dim) if norm else None
 
     def predict(
