@@ -8,6 +8,7 @@ moved by more, which must say that there is nothing.
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from dataclasses import dataclass
 
 import torch
@@ -116,7 +117,7 @@ def attention_mask(n_noisy: int, n_matching: int, group: int, device: torch.devi
     return noisy[None, :] & (~noisy[:, None] | (group_of[:, None] != group_of[None, :]))
 
 
-class DenoisingQueries(nn.Module):
+class DenoisingQueries(nn.Module, ABC):
     """Makes denoising queries; owns the embedding of labels (one row more than classes, as in the
     official code). Subclasses say how boxes move.
     """
@@ -132,17 +133,17 @@ class DenoisingQueries(nn.Module):
         self.box_noise = box_noise
         self.label_embedding = nn.Embedding(n_classes + 1, width)
 
+    @abstractmethod
     def group_count(self, most: int) -> int:
         """Groups of a batch whose fullest image has `most` targets."""
-        raise NotImplementedError
 
     def embed(self, labels: Tensor) -> Tensor:
         """Contents [R, C] of queries with these labels [R]."""
         return self.label_embedding(labels)
 
+    @abstractmethod
     def noisy_boxes(self, boxes: Tensor, negative: Tensor, noise: Noise) -> Tensor:
         """Boxes [R, 4] (cx, cy, w, h) in 0..1, moved; `negative` [R] marks those that go far."""
-        raise NotImplementedError
 
     def forward(
         self,
