@@ -113,7 +113,7 @@ def dino_scenes() -> TrainConfig:
     return for_scenes(DinoConfig(**SMALL, n_levels=3, dn_number=4), LossConfig())
 
 
-def dino_tiny() -> TrainConfig:
+def dino_micro() -> TrainConfig:
     """As small as DINO gets."""
     return for_tests(DinoConfig(**SMALLEST, n_levels=3, dn_number=1), LossConfig())
 
@@ -137,5 +137,5 @@ DINO = (
     Preset("dino-mobilenetv2", dino_mobilenetv2, "a CPU and a few hundred photos"),
     Preset("dino-demo", dino_demo, "the student of `teach-detr demo`"),
     Preset("dino-scenes", dino_scenes, "a CPU and the scenes of the demo"),
-    Preset("dino-tiny", dino_tiny, "tests"),
+    Preset("dino-micro", dino_micro, "tests"),
 )

@@ -33,7 +33,7 @@ def bench(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], t
 
 
 def test_teachers_are_measured_in_turns_and_against_the_loop(bench: Any) -> None:
-    found = bench("--preset", "dino-tiny", "--teachers", "3,0", "--boxes", "5")
+    found = bench("--preset", "dino-micro", "--teachers", "3,0", "--boxes", "5")
     assert found["kind"] == "teachers"
     assert {"device", "versions", "source", "attention"} <= set(found)
     none, three = found["rows"]
@@ -46,7 +46,7 @@ def test_teachers_are_measured_in_turns_and_against_the_loop(bench: Any) -> None
 
 
 def test_shares_are_those_of_a_step(bench: Any) -> None:
-    found = bench("--preset", "dino-tiny", "--profile")
+    found = bench("--preset", "dino-micro", "--profile")
     assert found["kind"] == "shares"
     wanted = {"backbone", "encoder", "decoder", "denoising", "matching", "backward", "optimiser"}
     assert wanted | {"losses"} <= set(found["seconds"])
@@ -54,7 +54,7 @@ def test_shares_are_those_of_a_step(bench: Any) -> None:
 
 
 def test_the_loader_beside_the_step(bench: Any) -> None:
-    found = bench("--preset", "dino-tiny", "--data")
+    found = bench("--preset", "dino-micro", "--data")
     assert found["kind"] == "loader"
     assert found["loader_images_per_second"] > 0
     assert found["step_images_per_second"] > 0
@@ -64,9 +64,9 @@ def test_the_loader_beside_the_step(bench: Any) -> None:
 
 
 def test_presets_one_by_one(bench: Any) -> None:
-    found = bench("--presets", "dino-tiny")
+    found = bench("--presets", "dino-micro")
     (row,) = found
-    assert (row["kind"], row["preset"]) == ("preset", "dino-tiny")
+    assert (row["kind"], row["preset"]) == ("preset", "dino-micro")
     assert row["parameters"] > 0
     # without a GPU there is one backend, and nothing to compare it with
     assert row["seconds"]["torch"] > 0

@@ -32,7 +32,7 @@ def call(monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]):
 def test_train_eval_predict_and_resume(call, toy: Path, store: Path, tmp_path: Path):
     run = tmp_path / "run"
     code, out, err = call(
-        "train", "--preset", "dino-tiny", "--data", toy, "--store", store, "--teachers", "sharp",
+        "train", "--preset", "dino-micro", "--data", toy, "--store", store, "--teachers", "sharp",
         "--out", run, *FAST,
     )  # fmt: skip
     assert (code, err) == (0, "")
@@ -73,7 +73,7 @@ def test_train_eval_predict_and_resume(call, toy: Path, store: Path, tmp_path: P
 
 def test_a_dry_run_tells_and_writes_nothing(call, toy: Path, store: Path, tmp_path: Path):
     code, out, err = call(
-        "train", "--preset", "dino-tiny", "--data", toy, "--store", store, "--dry-run",
+        "train", "--preset", "dino-micro", "--data", toy, "--store", store, "--dry-run",
         "--out", tmp_path / "run", *FAST,
     )  # fmt: skip
     assert (code, err) == (0, "")
@@ -85,7 +85,7 @@ def test_a_dry_run_tells_and_writes_nothing(call, toy: Path, store: Path, tmp_pa
 
 def test_train_can_answer_in_json(call, toy: Path, tmp_path: Path):
     code, out, err = call(
-        "train", "--preset", "dino-tiny", "--data", toy, "--out", tmp_path / "r", "--json", *FAST
+        "train", "--preset", "dino-micro", "--data", toy, "--out", tmp_path / "r", "--json", *FAST
     )
     assert code == 0
     assert json.loads(out)["metrics"]["n_images"] == 4
@@ -97,7 +97,7 @@ def test_a_file_is_stronger_than_the_preset_and_weaker_than_arguments(
 ):
     file = tmp_path / "my.toml"
     file.write_text(
-        f'preset = "dino-tiny"\nsteps = 5\neval_every = 0\n[data]\nroot = "{toy}"\n'
+        f'preset = "dino-micro"\nsteps = 5\neval_every = 0\n[data]\nroot = "{toy}"\n'
         "[loss.teacher.coefficients]\nsharp = 0.5\n"
     )
     code, out, _ = call("train", "--config", file, "--out", tmp_path / "run", "steps=1")
@@ -109,13 +109,13 @@ def test_a_file_is_stronger_than_the_preset_and_weaker_than_arguments(
 @pytest.mark.parametrize(
     ("arguments", "code", "words"),
     [
-        (("train", "--preset", "dino-tiny"), 2, "--out is missing"),
+        (("train", "--preset", "dino-micro"), 2, "--out is missing"),
         (("train", "--out", "r"), 2, "--preset is missing"),
-        (("train", "--preset", "dino-tinny", "--out", "r"), 2, "Did you mean 'dino-tiny'"),
-        (("train", "--preset", "dino-tiny", "--out", "r", "x"), 2, "'x' is not KEY=VALUE"),
-        (("train", "--preset", "dino-tiny", "--out", "r", "lr=1"), 2, "'optim.lr'"),
-        (("train", "--preset", "dino-tiny", "--out", "r"), 2, "give --data DIR"),
-        (("train", "--preset", "dino-tiny", "--out", "r", "--data", "no"), 1, "no data folder"),
+        (("train", "--preset", "dino-mcro", "--out", "r"), 2, "Did you mean 'dino-micro'"),
+        (("train", "--preset", "dino-micro", "--out", "r", "x"), 2, "'x' is not KEY=VALUE"),
+        (("train", "--preset", "dino-micro", "--out", "r", "lr=1"), 2, "'optim.lr'"),
+        (("train", "--preset", "dino-micro", "--out", "r"), 2, "give --data DIR"),
+        (("train", "--preset", "dino-micro", "--out", "r", "--data", "no"), 1, "no data folder"),
         (("train", "--config", "no.toml", "--out", "r"), 2, "no configuration file at no.toml"),
         (("train", "--resume", "--out", "r"), 2, "--preset is missing"),
         (("eval", "no"), 1, "no is not a run folder"),
@@ -124,7 +124,7 @@ def test_a_file_is_stronger_than_the_preset_and_weaker_than_arguments(
         (("export", "no"), 2, "nothing to write: give --onnx FILE"),
         (("presets", "dino-demos"), 2, "Did you mean 'dino-demo'"),
         (("parity", "no"), 1, "no folder of golden sets"),
-        (("bench", "--preset", "dino-tiny", "--size", "8"), 2, "HEIGHTxWIDTH"),
+        (("bench", "--preset", "dino-micro", "--size", "8"), 2, "HEIGHTxWIDTH"),
         (("tarin",), 2, "No such command 'tarin'"),
     ],
 )
@@ -141,7 +141,7 @@ def test_a_store_without_the_teacher_names_the_nearest(
     call, toy: Path, store: Path, tmp_path: Path
 ):
     code, _, err = call(
-        "train", "--preset", "dino-tiny", "--data", toy, "--store", store, "--teachers", "shrap",
+        "train", "--preset", "dino-micro", "--data", toy, "--store", store, "--teachers", "shrap",
         "--out", tmp_path / "r",
     )  # fmt: skip
     assert code == 1
@@ -161,13 +161,13 @@ def test_presets_are_listed_with_their_size(call):
 
 
 def test_a_preset_shows_every_setting_with_its_origin(call):
-    code, out, _ = call("presets", "dino-tiny")
+    code, out, _ = call("presets", "dino-micro")
     assert code == 0
-    assert "epochs = 4  (preset dino-tiny)" in out
+    assert "epochs = 4  (preset dino-micro)" in out
     assert "seed = 0\n" in out
-    _, out, _ = call("presets", "dino-tiny", "--json")
+    _, out, _ = call("presets", "dino-micro", "--json")
     row = json.loads(out)["settings"]["optim.lr"]
-    assert (row["value"], row["origin"]) == (1e-3, "preset dino-tiny")
+    assert (row["value"], row["origin"]) == (1e-3, "preset dino-micro")
 
 
 def test_the_commands_are_a_promise(call):

@@ -54,7 +54,7 @@ def free_port() -> int:
 
 
 def train(toy: Path, store: Path, out: Path, n_processes: int) -> None:
-    command = ["train", "--preset", "dino-tiny", "--data", toy, "--store", store, "--out", out]
+    command = ["train", "--preset", "dino-micro", "--data", toy, "--store", store, "--out", out]
     start = [sys.executable]
     if n_processes > 1:
         start += [
@@ -130,7 +130,7 @@ def start_pair(work: Callable[..., None], *arguments: Any) -> list[Any]:
 def train_tiny(data: Path, out: Path, steps: int) -> None:
     values = {"data.root": str(data), "steps": str(steps), "epochs": "1000", "log_every": "1"}
     values |= {"model.n_queries": "8", "model.top_k": "8", "eval_every": "0", "device": "cpu"}
-    resolved = resolve(load_preset("dino-tiny"), arguments=[Layer("argument", values)])
+    resolved = resolve(load_preset("dino-micro"), arguments=[Layer("argument", values)])
     with Path(os.devnull).open("w") as nowhere:
         train_run(resolved, out, Console(file=nowhere), command=["test"])
 

@@ -35,7 +35,7 @@ def run(data: Path, out: Path, *, resume: bool = False, overwrite: bool = False,
     """Train the tiny preset; `a__b=c` sets `a.b`. What it printed."""
     settings = FAST | {"data.root": str(data)}
     settings |= {key.replace("__", "."): str(value) for key, value in values.items()}
-    resolved = resolve(load_preset("dino-tiny"), arguments=[Layer("argument", settings)])
+    resolved = resolve(load_preset("dino-micro"), arguments=[Layer("argument", settings)])
     printed = io.StringIO()
     console = Console(file=printed, width=200)
     train(resolved, out, console, resume=resume, overwrite=overwrite, command=["test"])

@@ -25,7 +25,7 @@ MICRO = {
     "dn_detr": "dn-micro",
     "deformable_detr": "deformable-micro",
     "h_detr": "h-deformable-micro",
-    "dino": "dino-tiny",
+    "dino": "dino-micro",
     "yolos": "yolos-micro",
     "vidt": "vidt-micro",
 }
@@ -61,7 +61,7 @@ def test_a_file_comes_back_byte_by_byte(family: str, tmp_path: Path):
 
 def test_safetensors_hold_the_tensors_alone(tmp_path: Path):
     state = official_file(tmp_path / "official.pth", "dino")
-    import_checkpoint(tmp_path / "official.pth", tmp_path / "run", preset="dino-tiny")
+    import_checkpoint(tmp_path / "official.pth", tmp_path / "run", preset="dino-micro")
     export_checkpoint(load_student(tmp_path / "run"), tmp_path / "back.safetensors")
     back = read_checkpoint(tmp_path / "back.safetensors")
     assert {name: tuple(value.shape) for name, value in back.items()} == {
@@ -147,7 +147,7 @@ def test_a_file_of_another_family_is_refused(tmp_path: Path):
     with pytest.raises(ConfigError, match="no family of students is named 'yolo'"):
         import_checkpoint(tmp_path / "c.pth", tmp_path / "run", family="yolo")
     with pytest.raises(CheckpointError, match="holds a conditional_detr, not a dino"):
-        import_checkpoint(tmp_path / "c.pth", tmp_path / "run", preset="dino-tiny")
+        import_checkpoint(tmp_path / "c.pth", tmp_path / "run", preset="dino-micro")
     assert not (tmp_path / "run").exists()
 
 
@@ -212,5 +212,5 @@ def test_a_truncated_file_is_a_sentence(tmp_path: Path):
 
 def test_initial_weights_may_be_official(tmp_path: Path):
     state = official_file(tmp_path / "c.pth", "dino")
-    other = build_student(load_preset("dino-tiny").model)
+    other = build_student(load_preset("dino-micro").model)
     assert load_official(other, state).complete

@@ -26,7 +26,7 @@ from .conftest import write_annotations, write_split
 def configured(root: Path, **values: object) -> TrainConfig:
     settings = {key.replace("__", "."): value for key, value in values.items()}
     settings["data.root"] = root
-    return merge(load_preset("dino-tiny"), [Layer("argument", settings)]).config
+    return merge(load_preset("dino-micro"), [Layer("argument", settings)]).config
 
 
 def inputs_of(root: Path, **values: object) -> Inputs:
@@ -82,7 +82,7 @@ def test_missing_folders_are_named_with_the_nearest(toy: Path, values: dict, wor
 
 def test_no_data_at_all_is_a_usage_error():
     with pytest.raises(ConfigError, match="give --data DIR"):
-        train_source(load_preset("dino-tiny"))
+        train_source(load_preset("dino-micro"))
 
 
 def test_an_empty_data_set_is_refused(tmp_path: Path):

@@ -47,7 +47,7 @@ def work(data: Path, store: Path, out: Path) -> None:
 
     torch.set_num_threads(1)
     values = SETTINGS | {"data.root": str(data), "teachers.store": str(store)}
-    resolved = resolve(load_preset("dino-tiny"), arguments=[Layer("argument", values)])
+    resolved = resolve(load_preset("dino-micro"), arguments=[Layer("argument", values)])
     with Path(os.devnull).open("w") as nowhere:
         train(resolved, out, Console(file=nowhere), resume=True, command=["test"])
 

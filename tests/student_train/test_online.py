@@ -24,7 +24,7 @@ def run(data: Path, out: Path, **settings: object) -> list[dict]:
     """Train the smallest DINO; the records of its steps."""
     values = {key.replace("__", "."): value for key, value in settings.items()}
     layer = Layer("argument", {"data.root": data, **DEFAULTS, **values})
-    train(resolve(load_preset("dino-tiny"), arguments=[layer]), out, Console(file=io.StringIO()))
+    train(resolve(load_preset("dino-micro"), arguments=[layer]), out, Console(file=io.StringIO()))
     return [row for row in read_metrics(out / "metrics.jsonl") if row["kind"] == "train"]
 
 

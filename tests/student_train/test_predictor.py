@@ -31,7 +31,7 @@ def run(toy: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A run of three steps: its detections are bad, but they are detections."""
     out = tmp_path_factory.mktemp("runs") / "run"
     settings = {"data.root": str(toy), "steps": "3", "model.n_queries": "8", "model.top_k": "8"}
-    resolved = resolve(load_preset("dino-tiny"), arguments=[Layer("argument", settings)])
+    resolved = resolve(load_preset("dino-micro"), arguments=[Layer("argument", settings)])
     train(resolved, out, Console(file=io.StringIO()), command=["test"])
     return out
 

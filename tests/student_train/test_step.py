@@ -45,7 +45,7 @@ EXACT = {
 
 def run(data: Path, out: Path, values: dict[str, Any]) -> None:
     settings = EXACT | {"data.root": str(data)} | {k: str(v) for k, v in values.items()}
-    resolved = resolve(load_preset("dino-tiny"), arguments=[Layer("argument", settings)])
+    resolved = resolve(load_preset("dino-micro"), arguments=[Layer("argument", settings)])
     train(resolved, out, Console(file=io.StringIO()), command=["test"])
 
 

@@ -25,7 +25,7 @@ RECORD = {
 
 
 def trackers(tmp_path: Path, *names: Any, offline: bool = False) -> Trackers:
-    config = replace(load_preset("dino-tiny"), log=LogConfig(to=names, offline=offline))
+    config = replace(load_preset("dino-micro"), log=LogConfig(to=names, offline=offline))
     return Trackers(config, RunFolder(tmp_path))
 
 
@@ -71,7 +71,7 @@ def test_wandb_gets_flat_numbers_and_resumes_its_run(tmp_path: Path, wandb: Any)
     one, two = wandb.asked
     assert (one["mode"], two["mode"]) == ("offline", None)
     assert one["id"] == two["id"]
-    assert one["config"]["preset"] == "dino-tiny"
+    assert one["config"]["preset"] == "dino-micro"
 
 
 def test_a_tracker_that_fails_is_left_out(tmp_path: Path, wandb: Any):

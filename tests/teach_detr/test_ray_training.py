@@ -13,7 +13,7 @@ from teach_detr.scenes import make_split
 # Ray warns of its own settings, in its own modules
 pytestmark = [pytest.mark.slow, pytest.mark.filterwarnings("ignore")]
 
-TRAIN = ["train", "--preset", "dino-tiny", "--teachers", "none"]
+TRAIN = ["train", "--preset", "dino-micro", "--teachers", "none"]
 SIZES = ["data.limit=8", "data.val_limit=2", "batch_size=2", "save_every=1", "epochs=2"]
 
 
@@ -77,6 +77,6 @@ def test_a_killed_process_is_replaced(tmp_path: Path) -> None:
 
 @pytest.mark.usefixtures("cluster")
 def test_a_mistake_is_not_tried_again(tmp_path: Path) -> None:
-    words = ["train", "--preset", "dino-tinny", "--out", str(tmp_path / "run")]
-    with pytest.raises(TeachDetrError, match="Did you mean 'dino-tiny'"):
+    words = ["train", "--preset", "dino-mcro", "--out", str(tmp_path / "run")]
+    with pytest.raises(TeachDetrError, match="Did you mean 'dino-micro'"):
         train(words, tmp_path / "ray", failures=5)

@@ -25,7 +25,7 @@ model = "yolox.onnx"
 score_floor = 0.1
 map = {{ motorbike = "motorcycle" }}
 [student]
-preset = "dino-tiny"
+preset = "dino-micro"
 [student.settings]
 "teachers.score_floor" = 0.2
 optim = {{ lr = 5e-4, drop_epochs = [1, 2] }}
@@ -126,7 +126,7 @@ def test_dry_run_writes_nothing(
         cli.main(["run", str(file), "--dry-run", "cluster.local_teachers=true"])
     assert exit_.value.code == 0
     shown = capsys.readouterr().out
-    assert "train --preset dino-tiny" in shown
+    assert "train --preset dino-micro" in shown
     assert "--local" in shown
     assert [words[1] for words in commands] == ["plan"]
     assert "--local" not in commands[0]

@@ -28,7 +28,7 @@ SPACE = ClassSpace("contiguous", Categories((Category(2, "cat"), Category(5, "do
 @pytest.fixture(scope="module")
 def student() -> TrainedStudent:
     """A DINO of one layer each: what is exported does not depend on how well it detects."""
-    config = load_preset("dino-tiny")
+    config = load_preset("dino-micro")
     assert isinstance(config.model, DinoConfig)
     small = replace(
         config.model,

@@ -239,7 +239,7 @@ def student_run(tmp_path_factory: pytest.TempPathFactory) -> Path:
     # ids with a gap: what the teacher returns has to be indices
     categories = Categories((Category(1, "person"), Category(5, "kite"), Category(9, "car")))
     space = ClassSpace("contiguous", categories)
-    config = load_preset("dino-tiny")
+    config = load_preset("dino-micro")
     config = replace(
         config, model=replace(config.model, n_classes=space.n_classes, backbone_weights=None)
     )
