@@ -10,12 +10,11 @@ from rich.table import Table
 from box_store.reader import read_images
 from box_store.records import TeacherRecord
 from box_store.store import BoxStore
-from teacher_infer.adapter import adapter_help
 from teacher_infer.class_map import ClassMap
 from teacher_infer.dataset import Dataset
 from teacher_infer.job import Job
 from teacher_infer.progress import duration
-from teacher_infer.spec import KEYS
+from teacher_infer.terminal import say
 
 _HASH_CHARS = 12
 
@@ -193,59 +192,24 @@ def print_run(console: Console, store: BoxStore, rows: Sequence[Mapping[str, Any
         )
     console.print(table)
     if all(row["state"] == "done already" for row in rows):
-        _say(console, "nothing to do: all of this is in the store already")
+        say("nothing to do: all of this is in the store already", console)
     for row in rows:
         if dropped := row["boxes_unmapped"]:
             text = ", ".join(f"{count} {name}" for name, count in dropped.items())
-            _say(console, f"{row['teacher']}: left out, of classes without a category: {text}")
+            say(f"{row['teacher']}: left out, of classes without a category: {text}", console)
         if row["batch_size"] < row["batch_size_asked"]:
             asked = row["batch_size_asked"]
             text = f"batches of {row['batch_size']}: {asked} were more than memory holds"
-            _say(console, f"{row['teacher']}: {text}; ask for batch_size={row['batch_size']}")
+            say(f"{row['teacher']}: {text}; ask for batch_size={row['batch_size']}", console)
         for unit, reason in row["units_failed"].items():
-            _say(console, f"{row['teacher']}: unit {unit} was given up: {reason}")
+            say(f"{row['teacher']}: unit {unit} was given up: {reason}", console)
     if any(row["statuses"].keys() - {"ok"} for row in rows):
-        _say(
-            console,
+        say(
             "bad images are in the store with their errors: "
             f"teach-detr sql {store.path} \"SELECT * FROM runs WHERE status <> 'ok'\"; "
             "--redo-bad tries them again",
+            console,
         )
-
-
-def list_rows(adapter: str | None) -> list[dict[str, Any]]:
-    """The adapters, or one of them, as `teacher-infer list` knows them."""
-    return [
-        {
-            "adapter": info.name,
-            "summary": info.summary,
-            "install": f"pip install 'teach-detr[{info.extra}]'" if info.extra else "nothing more",
-            "licence": info.licence,
-            "example": info.example,
-            "options": dict(info.options),
-        }
-        for info in adapter_help()
-        if adapter is None or info.name == adapter
-    ]
-
-
-def print_list(console: Console, rows: Sequence[Mapping[str, Any]]) -> None:
-    """Adapters with an example each, and the keys that all of them share."""
-    for row in rows:
-        _say(console, f"{row['adapter']}: {row['summary']}")
-        _say(console, f"    install   {row['install']}")
-        _say(console, f"    licence   {row['licence']}")
-        _say(console, f"    example   --teacher {row['example']}")
-        for key, text in row["options"].items():
-            _say(console, f"    {key + '=':<12}{text}")
-    _say(console, "keys of every teacher:")
-    for key, entry in KEYS.items():
-        _say(console, f"    {key + '=':<12}{entry.help}")
-    _say(console, "    map.CLASS=  the data set's name or id for this teacher class, or none")
-
-
-def _say(console: Console, text: str) -> None:
-    console.print(text, markup=False, highlight=False, soft_wrap=True)
 
 
 def _table(*columns: str, title: str | None = None) -> Table:

@@ -118,7 +118,7 @@ def test_a_second_run_says_that_all_is_there_and_loads_nothing(
 ):
     request = request_of(make_folder(4))
     cli("run", "--local", *request)
-    monkeypatch.setattr("teacher_infer.cli._pool", None)
+    monkeypatch.setattr("teacher_infer.cli_run.choose_pool", None)
     code, out, _ = cli("run", "--local", *request)
     assert code == 0
     assert "nothing to do: all of this is in the store already" in out
@@ -367,7 +367,7 @@ def test_without_a_ray_that_starts_the_work_is_done_all_the_same(
 def test_without_ray_the_work_is_done_and_the_reason_said(
     cli, make_folder, request_of, store, monkeypatch
 ):
-    monkeypatch.setattr("teacher_infer.cli.importlib.util.find_spec", lambda name: None)
+    monkeypatch.setattr("teacher_infer.choose_pool.importlib.util.find_spec", lambda name: None)
     request = request_of(make_folder(3))
     code, _, err = cli("run", *request, "--address", "auto")
     assert (code, "teach-detr[ray]" in err) == (2, True)

@@ -1,0 +1,57 @@
+"""What several commands of `teacher-infer` take: the data set, the store, the teachers."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from teacher_infer.adapter import weights_files
+from teacher_infer.spec import TeacherSpec, check_names, load_teachers, parse_teacher
+
+Data = Annotated[
+    Path | None,
+    typer.Option(
+        help="Folder in COCO's layout: DIR/SPLIT/*.jpg, DIR/annotations/instances_SPLIT.json"
+    ),
+]
+Splits = Annotated[
+    list[str] | None, typer.Option("--split", help="Split of --data; repeat it to label several")
+]
+Images = Annotated[Path | None, typer.Option(help="Folder of images, with --annotations")]
+Annotations = Annotated[
+    Path | None, typer.Option(help="COCO annotation file that lists the images of --images")
+]
+Store = Annotated[Path, typer.Option(help="The box store: a folder, made if there is none")]
+Teachers = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--teacher",
+        metavar="NAME=ADAPTER:MODEL[,key=value...]",
+        help="A teacher; repeat it for more. `teacher-infer list` explains adapters and keys",
+    ),
+]
+TeachersFile = Annotated[
+    Path | None, typer.Option(help="TOML file with a table [teachers.NAME] for each teacher")
+]
+UnitSize = Annotated[
+    int | None,
+    typer.Option(min=1, help="Images committed together, for new teachers (32 to 512 by default)"),
+]
+RedoBad = Annotated[
+    bool, typer.Option("--redo-bad", help="Label units that hold failed images once more")
+]
+
+
+def read_specs(texts: Sequence[str] | None, file: Path | None) -> list[TeacherSpec]:
+    """The teachers asked for, checked before anything is made or started.
+
+    Raises:
+        TeachDetrError: a key, a name or a file that is wrong.
+    """
+    specs = [parse_teacher(text) for text in texts or []]
+    specs += load_teachers(file) if file is not None else []
+    for spec in check_names(specs):
+        # unknown keys and missing files
+        weights_files(spec.adapter_spec("cpu", 1))
+    return specs

@@ -1,0 +1,116 @@
+"""The commands on what a store holds: `status`, `import`, `export`."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from box_store.coco_io import export_results, import_results, load_coco
+from box_store.errors import UsageError
+from box_store.records import DatasetInfo
+from box_store.store import BoxStore
+from teacher_infer.cli_options import Store
+from teacher_infer.report import print_status, teacher_status
+from teacher_infer.terminal import AsJson, print_json, say, stdout
+
+
+def status(
+    store: Annotated[Path, typer.Argument(help="The box store")], as_json: AsJson = False
+) -> None:
+    """How far each teacher of a store is, how many boxes it has, and which images failed."""
+    box_store = BoxStore.open(store)
+    rows = [teacher_status(box_store, record) for record in box_store.teachers.values()]
+    if as_json:
+        print_json({"store": str(store), "dataset": box_store.dataset.name, "teachers": rows})
+    else:
+        print_status(stdout(), box_store, rows)
+
+
+def import_file(
+    store: Store,
+    name: Annotated[str, typer.Option(help="Name of the teacher that made the results")],
+    results: Annotated[list[Path], typer.Option(help="COCO results file; repeat it for more")],
+    annotations: Annotated[
+        Path | None,
+        typer.Option(
+            help="COCO annotation file that the results belong to; needed by a store that has no "
+            "teacher yet"
+        ),
+    ] = None,
+    more: Annotated[
+        list[Path] | None, typer.Argument(metavar="[FILE]...", help="Further results files")
+    ] = None,
+    licence: Annotated[str, typer.Option(help="Licence of the detector's weights")] = "unknown",
+    score_floor: Annotated[
+        float, typer.Option(min=0, max=1, help="Leave out detections below this score")
+    ] = 0.0,
+    only_listed: Annotated[
+        bool,
+        typer.Option(
+            "--only-listed", help="Images without any detection count as not seen, not as empty"
+        ),
+    ] = False,
+    as_json: AsJson = False,
+) -> None:
+    """Take another program's detections into the store as a teacher, from COCO results JSON.
+
+    Files of any size: they are read as a stream. All ids are checked before anything is stored.
+
+    Example: teacher-infer import --store boxes --name lab --results lab.json
+    --annotations coco/annotations/instances_train2017.json
+    """
+    listed = None
+    if annotations is not None:
+        coco = load_coco(annotations, labelled=False)
+        listed = coco.images
+        info = DatasetInfo(annotations.stem, coco.sha256, len(coco.images))
+        box_store = BoxStore.open_or_create(store, coco.categories, info)
+    else:
+        box_store = BoxStore.open(store)
+    report = import_results(
+        box_store,
+        name,
+        [*results, *(more or [])],
+        listed,
+        licence=licence,
+        score_floor=score_floor,
+        only_listed=only_listed,
+    )
+    row = {
+        "teacher": name,
+        "boxes": report.n_boxes,
+        "units_written": report.units_written,
+        "units_present": report.units_present,
+        "dropped": dict(report.dropped),
+    }
+    if as_json:
+        print_json(row)
+        return
+    dropped = "".join(f", {count} left out ({why})" for why, count in report.dropped.items())
+    if report.units_written:
+        say(f"{name}: {report.n_boxes} boxes of {report.record.n_images} images{dropped}")
+    else:
+        say(f"{name}: these results are in the store already")
+
+
+def export(
+    store: Store,
+    out: Annotated[Path, typer.Option(help="COCO results file to write")],
+    teacher: Annotated[str | None, typer.Option(help="Whose boxes")] = None,
+    fused: Annotated[bool, typer.Option("--fused", help="All teachers' boxes, merged")] = False,
+    score_floor: Annotated[
+        float, typer.Option(min=0, max=1, help="Leave out boxes below this score")
+    ] = 0.0,
+    as_json: AsJson = False,
+) -> None:
+    """Write a teacher's boxes, or all teachers' boxes fused, as COCO results JSON.
+
+    Example: teacher-infer export --store boxes --fused --out fused.json
+    """
+    if fused == (teacher is not None):
+        raise UsageError("whose boxes? Give --teacher NAME, or --fused for all of them merged")
+    n_boxes = export_results(BoxStore.open(store), teacher, out, score_floor=score_floor)
+    if as_json:
+        print_json({"teacher": teacher or "fused", "boxes": n_boxes, "out": str(out)})
+    else:
+        say(f"{out}: {n_boxes} boxes")
