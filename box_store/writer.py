@@ -11,6 +11,7 @@ import hashlib
 import itertools
 from collections.abc import Sequence
 from contextlib import suppress
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -108,41 +109,36 @@ def unit_tables(
     twice = [a.image_id for a, b in itertools.pairwise(ordered) if a.image_id == b.image_id]
     if twice:
         raise StoreError(f"unit {unit} of teacher {record.name}: image {twice[0]} occurs twice")
-    kept = [None if row.boxes is None else _storable(row.boxes) for row in ordered]
-    counts = np.array([0 if boxes is None else len(boxes) for boxes in kept], np.int64)
-    if counts.size and counts.max() > schema.MAX_BOXES_PER_IMAGE:
-        worst = ordered[int(counts.argmax())].image_id
+    kept = _storable([row.boxes for row in ordered])
+    if kept.counts.size and kept.counts.max() > schema.MAX_BOXES_PER_IMAGE:
+        worst = ordered[int(kept.counts.argmax())].image_id
         raise StoreError(
-            f"image {worst} has {counts.max()} boxes of teacher {record.name}; a store holds up to "
-            f"{schema.MAX_BOXES_PER_IMAGE} an image: set top_k"
+            f"image {worst} has {kept.counts.max()} boxes of teacher {record.name}; a store holds "
+            f"up to {schema.MAX_BOXES_PER_IMAGE} an image: set top_k"
         )
-    some = [boxes for boxes in kept if boxes is not None]
-    category_ids = np.concatenate([boxes.class_ids for boxes in some] or [np.zeros(0, np.int32)])
-    unknown = categories.unknown(category_ids)
+    unknown = categories.unknown(kept.category_ids)
     if unknown:
         raise StoreError(
             f"unit {unit} of teacher {record.name} has boxes of the unknown category ids "
             f"{unknown[:5]}; {categories.describe_ids()}"
         )
-    xyxy = np.concatenate([boxes.boxes_xyxy for boxes in some] or [np.zeros((0, 4), np.float32)])
+    starts = np.cumsum(kept.counts) - kept.counts
     columns: dict[str, Any] = {
-        "image_id": np.repeat(np.array([row.image_id for row in ordered], np.int64), counts),
-        "category_id": category_ids,
-        "score": np.concatenate([boxes.scores for boxes in some] or [np.zeros(0, np.float32)]),
-        "x1": xyxy[:, 0],
-        "y1": xyxy[:, 1],
-        "x2": xyxy[:, 2],
-        "y2": xyxy[:, 3],
-        "rank": np.concatenate(
-            [np.arange(n, dtype=np.int16) for n in counts] or [np.zeros(0, np.int16)]
-        ),
+        "image_id": np.repeat(np.array([row.image_id for row in ordered], np.int64), kept.counts),
+        "category_id": kept.category_ids,
+        "score": kept.scores,
+        "x1": kept.boxes_xyxy[:, 0],
+        "y1": kept.boxes_xyxy[:, 1],
+        "x2": kept.boxes_xyxy[:, 2],
+        "y2": kept.boxes_xyxy[:, 3],
+        "rank": (np.arange(len(kept.scores)) - np.repeat(starts, kept.counts)).astype(np.int16),
     }
     images: dict[str, Any] = {
         "image_id": [row.image_id for row in ordered],
         "file_name": [row.file_name for row in ordered],
         "width": [row.width for row in ordered],
         "height": [row.height for row in ordered],
-        "n_boxes": counts,
+        "n_boxes": kept.counts,
         "status": [row.status for row in ordered],
         "error": [row.error for row in ordered],
         "seconds": [row.seconds for row in ordered],
@@ -158,16 +154,46 @@ def _table(columns: dict[str, Any], of: pa.Schema) -> pa.Table:
     return pa.Table.from_arrays(arrays, schema=of)
 
 
-def _storable(boxes: Boxes) -> Boxes:
-    """Best first, rounded to what the format keeps, cut to the image; no box without area."""
-    ordered = boxes.clipped().sorted()
-    return Boxes(
-        _rounded(ordered.boxes_xyxy, schema.COORDINATE_STEPS),
-        _rounded(ordered.scores, schema.SCORE_STEPS),
-        ordered.class_ids,
-        boxes.width,
-        boxes.height,
-    ).clipped()
+@dataclass(frozen=True, slots=True, eq=False)
+class _Rows:
+    """The boxes of a unit's images one after the other: counts int64 [M] by image, the others [N]
+    and [N, 4]."""
+
+    counts: NDArray[np.int64]
+    boxes_xyxy: NDArray[np.float32]
+    scores: NDArray[np.float32]
+    category_ids: NDArray[np.int32]
+
+
+def _storable(images: Sequence[Boxes | None]) -> _Rows:
+    """Best first, rounded to what the format keeps, cut to the image; no box without area.
+
+    All images at once: image by image it takes several times as long.
+    """
+    some = [Boxes.empty(1, 1) if boxes is None else boxes for boxes in images]
+    owners = np.repeat(np.arange(len(some)), [len(boxes) for boxes in some])
+    sizes = np.array([(boxes.width, boxes.height) for boxes in some], np.float32).reshape(-1, 2)
+    limits = np.tile(sizes, 2)[owners]
+    xyxy = np.concatenate([np.zeros((0, 4), np.float32), *(boxes.boxes_xyxy for boxes in some)])
+    scores = np.concatenate([np.zeros(0, np.float32), *(boxes.scores for boxes in some)])
+    ids = np.concatenate([np.zeros(0, np.int32), *(boxes.class_ids for boxes in some)])
+    cut = np.clip(xyxy, 0, limits)
+    # equal scores keep their order, and so do those that rounding makes equal
+    order = np.lexsort((-scores, owners))
+    order = order[_has_area(cut[order])]
+    rounded = np.clip(_rounded(cut[order], schema.COORDINATE_STEPS), 0, limits[order])
+    left = _has_area(rounded)
+    order, rounded = order[left], rounded[left]
+    return _Rows(
+        np.bincount(owners[order], minlength=len(some)).astype(np.int64),
+        rounded,
+        _rounded(scores[order], schema.SCORE_STEPS),
+        ids[order],
+    )
+
+
+def _has_area(boxes_xyxy: NDArray[np.float32]) -> NDArray[np.bool_]:
+    return (boxes_xyxy[:, 2] > boxes_xyxy[:, 0]) & (boxes_xyxy[:, 3] > boxes_xyxy[:, 1])
 
 
 def _rounded(values: NDArray[np.float32], steps: int) -> NDArray[np.float32]:
