@@ -1,9 +1,10 @@
 """Seeded scenes in COCO's layout: toys on textured grounds, with exact boxes.
 
-The data set of `teach-detr demo`. Every label is known exactly, because the scene is drawn; so
-labels can be withheld on purpose (`thin`) to give the defect that teacher boxes repair:
-unlabelled objects in the training split. Styles differ in colours, grounds, light and noise, not
-in what the toys are: a detector taught on one style meets another one as a shifted domain.
+The data sets of `teach-detr demo` and `teach-detr scenes`. Every label is known exactly, because
+the scene is drawn; so labels can be withheld on purpose (`thin`) to give the defect that teacher
+boxes repair: unlabelled objects in the training split. Worlds differ in what there is to see.
+Styles differ in colours, grounds, light and noise, not in what the toys are: a detector taught on
+one style meets another one as a shifted domain.
 """
 
 import json
@@ -16,7 +17,9 @@ from PIL import Image, ImageFilter
 
 from box_store.errors import UsageError, nearest
 from teach_detr.backgrounds import Ground, cut, make_grounds
-from teach_detr.sprites import TOYS, Bank, Palette
+from teach_detr.clutter import CLUTTER, tear
+from teach_detr.sprites import Bank, Palette
+from teach_detr.worlds import WORLDS, World
 
 
 @dataclass(frozen=True)
@@ -73,10 +76,6 @@ STYLES: dict[str, Style] = {
     ),
 }
 
-# width and height are drawn from these, so most scenes are not square
-SIDES_PX = (128, 144, 160, 176, 192, 208)
-OBJECTS = (2, 6)
-LONG_SIDE_PX = (26.0, 176.0)
 # a toy that shows less than this part of itself is not placed
 MIN_VISIBLE = 0.55
 JPEG_QUALITY = 90
@@ -84,7 +83,7 @@ JPEG_QUALITY = 90
 
 @dataclass(frozen=True)
 class Scene:
-    """A drawn scene: pixels uint8 [H, W, 3]; each toy's index in `TOYS` and visible box."""
+    """A drawn scene: pixels uint8 [H, W, 3]; each toy's index in the world and visible box."""
 
     pixels: np.ndarray
     toys: np.ndarray  # int [N]
@@ -92,61 +91,122 @@ class Scene:
 
 
 class Painter:
-    """Draws scenes of one or several styles; the textures and toys are prepared once."""
+    """Draws scenes of one or several styles; the textures and toys are prepared once.
 
-    def __init__(self, styles: Sequence[str], seed: int) -> None:
-        unknown = next((name for name in styles if name not in STYLES), None)
-        if unknown is not None:
-            known = ", ".join(STYLES)
-            raise UsageError(
-                f"unknown style of scenes '{unknown}': expected one of {known}."
-                + nearest(unknown, STYLES)
-            )
+    Raises:
+        UsageError: an unknown style or world.
+    """
+
+    def __init__(self, styles: Sequence[str], seed: int, world: str = "toys") -> None:
+        for what, names, table in (("style", styles, STYLES), ("world", [world], WORLDS)):
+            unknown = next((name for name in names if name not in table), None)
+            if unknown is not None:
+                raise UsageError(
+                    f"unknown {what} of scenes '{unknown}': expected one of {', '.join(table)}."
+                    + nearest(unknown, table)
+                )
+        self.world = WORLDS[world]
         rng = np.random.default_rng([seed, 1])
-        self._kits = [
-            (style, make_grounds(style.grounds, rng), Bank(style.palette, rng))
-            for style in (STYLES[name] for name in styles)
-        ]
+        self._kits = [_Kit(STYLES[name], self.world, rng) for name in styles]
 
     def paint(self, rng: np.random.Generator) -> Scene:
         """One scene, decided by the state of `rng` alone."""
-        style, grounds, bank = self._kits[int(rng.integers(len(self._kits)))]
-        width, height = (int(rng.choice(SIDES_PX)) for _ in range(2))
-        ground = cut(grounds, width, height, rng)
-        canvas = Image.fromarray(np.clip(ground, 0, 255).astype(np.uint8))
-        owner = np.full((height, width), -1, np.int16)
-        wanted = int(rng.integers(OBJECTS[0], OBJECTS[1] + 1))
-        toys: list[int] = []
-        full_px: list[int] = []
+        world = self.world
+        kit = self._kits[int(rng.integers(len(self._kits)))]
+        width, height = (int(rng.choice(world.sides_px)) for _ in range(2))
+        table = _Table(cut(kit.grounds, width, height, rng))
+        wanted = int(rng.integers(world.objects[0], world.objects[1] + 1))
+        n_clutter = _between(world.clutter, rng)
+        self._scatter(table, kit, n_clutter // 2, rng)
+        low, high = world.long_side_px
         for _ in range(4 * wanted):
-            if len(toys) == wanted:
+            if len(table.toys) == wanted:
                 break
-            toy = int(rng.integers(len(TOYS)))
-            low, high = LONG_SIDE_PX
+            toy = int(rng.integers(len(world.toys)))
             long_side = low * (min(high, 0.92 * min(width, height)) / low) ** rng.random()
-            sprite = bank.take(toy, long_side, rng)
+            sprite = kit.toys.take(toy, long_side, rng)
             x = round(rng.uniform(-0.2, 1.2 - 0.4) * width + 0.2 * (width - sprite.width))
             y = round(rng.uniform(-0.2, 1.2 - 0.4) * height + 0.2 * (height - sprite.height))
-            opaque = np.asarray(sprite.getchannel("A")) > 127
-            window = _window(x, y, sprite.size, (width, height))
-            if window is None:
-                continue
-            inside = opaque[window.sprite]
-            if inside.sum() < MIN_VISIBLE * opaque.sum():
-                continue
-            trial = owner.copy()
-            trial[window.canvas][inside] = len(toys)
-            left = np.bincount(trial[trial >= 0], minlength=len(toys) + 1)
-            if any(left[i] < MIN_VISIBLE * n for i, n in enumerate(full_px)):
-                continue
-            _drop_shadow(canvas, sprite, x, y)
-            canvas.paste(sprite, (x, y), sprite)
-            owner = trial
-            toys.append(toy)
-            full_px.append(int(opaque.sum()))
-        pixels = _develop(np.asarray(canvas, np.float32), style, rng)
-        boxes = np.asarray([_extent(owner == i) for i in range(len(toys))], int).reshape(-1, 4)
-        return Scene(pixels, np.asarray(toys, int), boxes)
+            table.put(sprite, x, y, toy)
+        self._scatter(table, kit, n_clutter - n_clutter // 2, rng)
+        return Scene(
+            _develop(table.pixels, kit.style, rng), np.asarray(table.toys, int), table.boxes
+        )
+
+    def _scatter(self, table: "_Table", kit: "_Kit", n: int, rng: np.random.Generator) -> None:
+        """Put up to `n` pieces of clutter where they leave enough of every toy to be seen."""
+        low, high = self.world.long_side_px
+        for _ in range(n):
+            long_side = low * (high / low) ** rng.random()
+            if rng.random() < _TORN_SHARE:
+                toy = int(rng.integers(len(kit.toys)))
+                piece = tear(kit.toys.take(toy, long_side, rng), rng)
+            else:
+                piece = kit.clutter.take(int(rng.integers(len(kit.clutter))), long_side, rng)
+            left, top = rng.uniform(-0.3, 0.9, 2)
+            table.put(piece, round(left * table.width), round(top * table.height), None)
+
+
+# of the clutter
+_TORN_SHARE = 0.35
+
+
+def _between(ends: tuple[int, int], rng: np.random.Generator) -> int:
+    # a world without clutter takes nothing from the generator
+    return ends[0] if ends[0] == ends[1] else int(rng.integers(ends[0], ends[1] + 1))
+
+
+class _Kit:
+    """What one style makes of a world: grounds, toys, clutter."""
+
+    def __init__(self, style: Style, world: World, rng: np.random.Generator) -> None:
+        self.style = style
+        self.grounds = make_grounds(style.grounds, rng)
+        self.toys = Bank(style.palette, rng, world.toys)
+        self.clutter = Bank(style.palette, rng, CLUTTER if world.clutter[1] else ())
+
+
+class _Table:
+    """The ground, what has been put on it, and which pixel shows which toy."""
+
+    def __init__(self, ground: np.ndarray) -> None:
+        self.height, self.width = ground.shape[:2]
+        self.toys: list[int] = []
+        self._canvas = Image.fromarray(np.clip(ground, 0, 255).astype(np.uint8))
+        self._owner = np.full((self.height, self.width), -1, np.int16)
+        self._full_px: list[int] = []
+
+    def put(self, sprite: Image.Image, x: int, y: int, toy: int | None) -> None:
+        """Put a toy, or clutter (None), on top, unless too little of it or of a toy would show."""
+        opaque = np.asarray(sprite.getchannel("A")) > 127
+        window = _window(x, y, sprite.size, (self.width, self.height))
+        if window is None:
+            return
+        inside = opaque[window.sprite]
+        if toy is not None and inside.sum() < MIN_VISIBLE * opaque.sum():
+            return
+        trial = self._owner.copy()
+        trial[window.canvas][inside] = -1 if toy is None else len(self.toys)
+        left = np.bincount(trial[trial >= 0], minlength=len(self.toys) + 1)
+        if any(left[i] < MIN_VISIBLE * n for i, n in enumerate(self._full_px)):
+            return
+        _drop_shadow(self._canvas, sprite, x, y)
+        self._canvas.paste(sprite, (x, y), sprite)
+        self._owner = trial
+        if toy is not None:
+            self.toys.append(toy)
+            self._full_px.append(int(opaque.sum()))
+
+    @property
+    def pixels(self) -> np.ndarray:
+        """The picture so far: float32 [H, W, 3], 0..255."""
+        return np.asarray(self._canvas, np.float32)
+
+    @property
+    def boxes(self) -> np.ndarray:
+        """The box of what shows of each toy: int [N, 4], corners in pixels."""
+        found = [_extent(self._owner == i) for i in range(len(self.toys))]
+        return np.asarray(found, int).reshape(-1, 4)
 
 
 @dataclass(frozen=True)
@@ -196,11 +256,6 @@ def _extent(mask: np.ndarray) -> tuple[int, int, int, int]:
 VAL_FIRST_ID = 900_001
 VAL_SEED = 1_000_003
 
-CATEGORIES: list[dict[str, object]] = [
-    {"id": i + 1, "name": toy.name, "supercategory": toy.supercategory}
-    for i, toy in enumerate(TOYS)
-]
-
 
 def make_split(
     out: Path,
@@ -209,6 +264,7 @@ def make_split(
     seed: int,
     styles: Sequence[str],
     *,
+    world: str = "toys",
     thin: float = 0.0,
     first_id: int = 1,
     progress: Callable[[int], None] | None = None,
@@ -221,13 +277,13 @@ def make_split(
     `progress` is called with the number of images drawn so far.
 
     Raises:
-        UsageError: an unknown style, or `thin` outside 0..1.
+        UsageError: an unknown style or world, or `thin` outside 0..1.
     """
     if not 0 <= thin < 1:
         raise UsageError(
             f"thin is the share of objects left unlabelled: expected 0 <= thin < 1, got {thin}."
         )
-    painter = Painter(styles, seed)
+    painter = Painter(styles, seed, world)
     folder = out / split
     folder.mkdir(parents=True, exist_ok=True)
     images: list[dict[str, object]] = []
@@ -258,10 +314,12 @@ def make_split(
     path = out / "annotations" / f"instances_{split}.json"
     path.parent.mkdir(parents=True, exist_ok=True)
     document = {
-        "info": {"description": f"drawn toys, styles {'+'.join(styles)}, seed {seed}, thin {thin}"},
+        "info": {
+            "description": f"drawn {world}, styles {'+'.join(styles)}, seed {seed}, thin {thin}"
+        },
         "images": images,
         "annotations": annotations,
-        "categories": CATEGORIES,
+        "categories": painter.world.categories,
     }
     # the annotations are the commit: a split without them is drawn again
     part = path.with_suffix(".part")
@@ -276,14 +334,15 @@ def make_scenes(
     n_val: int,
     seed: int,
     *,
+    world: str = "toys",
     thin: float = 0.33,
     styles: Sequence[str] = ("dusk",),
 ) -> Path:
     """A data set in COCO's layout: train2017 with thinned labels, val2017 complete. Returns `out`.
 
     Raises:
-        UsageError: an unknown style, or `thin` outside 0..1.
+        UsageError: an unknown style or world, or `thin` outside 0..1.
     """
-    make_split(out, "train2017", n_train, seed, styles, thin=thin)
-    make_split(out, "val2017", n_val, seed + VAL_SEED, styles, first_id=VAL_FIRST_ID)
+    make_split(out, "train2017", n_train, seed, styles, world=world, thin=thin)
+    make_split(out, "val2017", n_val, seed + VAL_SEED, styles, world=world, first_id=VAL_FIRST_ID)
     return out
