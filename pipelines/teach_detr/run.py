@@ -15,20 +15,17 @@ from rich.console import Console
 from rich.table import Table
 
 from box_store import BoxStore
-from box_store.errors import UsageError
-from box_store.locations import location
 from student_train.evaluate import METRIC_NAMES
-from student_train.overrides import to_plain
 from student_train.tables import percent
+from teach_detr.labelling import Labelling
 from teach_detr.run_config import (
     BASELINE,
     TAUGHT,
     RunConfig,
     read_run,
-    student_arguments,
-    teacher_arguments,
+    setting_arguments,
 )
-from teach_detr.stages import Stages, last_metrics, stoppable, write_json
+from teach_detr.stages import last_metrics, stoppable, write_json
 from teach_detr.teachers import score_teachers
 
 SHOWN = METRIC_NAMES[:6]
@@ -51,47 +48,17 @@ def run_file(
     if dry_run:
         pipeline.narrate()
         return None
-    _claim(config)
+    pipeline.claim("run.json")
     with stoppable(f"stopped. The same command goes on; everything is in {config.out}"):
         return pipeline.run()
 
 
-def _claim(config: RunConfig) -> None:
-    """Make the folder of the run, or see that it is one; write the configuration into it."""
-    note = config.out / "run.json"
-    if config.out.exists() and any(config.out.iterdir()) and not note.exists():
-        raise UsageError(f"{config.out} is not empty and holds no run: choose another `out`")
-    config.out.mkdir(parents=True, exist_ok=True)
-    write_json(note, to_plain(config))
-
-
-class Pipeline(Stages):
+class Pipeline(Labelling[RunConfig]):
     """The stages of a run, in order. Each is safe to run again."""
-
-    def __init__(self, config: RunConfig, folder: Path, console: Console) -> None:
-        """`folder` is where the configuration lies: teachers' files are looked for there first."""
-        super().__init__(config.out, console)
-        self.config = config
-        self.teachers = teacher_arguments(config, folder)
-
-    def check_paths(self) -> None:
-        """Raise UsageError for a data set that is not there: now, not after the teachers."""
-        config = self.config
-        for split in {config.data.train_split, config.data.val_split} - {"none"}:
-            for path in (config.data.root / split, config.annotations(split)):
-                if not location(path).exists():
-                    raise UsageError(
-                        f"{path} is not there: data.root should hold {split}/ and "
-                        f"annotations/instances_{split}.json"
-                    )
 
     def run(self) -> dict[str, Any]:
         """Everything that is not done yet, then the comparison."""
-        if self.teachers:
-            self.title(f"1 label: {len(self.teachers)} teachers")
-            self.command("teacher-infer", *self.label_arguments())
-        self.title("2 check the store")
-        self.command("teach-detr", "check", self.config.store_path)
+        self.fill_store()
         for name, teachers in self.config.arms.items():
             self.title(f"3 train: {name}")
             self.train(name, teachers)
@@ -103,15 +70,7 @@ class Pipeline(Stages):
 
     def narrate(self) -> None:
         """Say what `run` would do: the commands, and what the first of them would find."""
-        if self.teachers:
-            self.title(f"1 label: {len(self.teachers)} teachers")
-            self.show("teacher-infer", *map(shlex.quote, map(str, self.label_arguments())))
-            plan = [word for word in self.label_arguments()[1:] if word != "--local"]
-            if "--address" in plan:
-                del plan[plan.index("--address") : plan.index("--address") + 2]
-            self.python("teacher_infer.cli", "plan", *plan)
-        self.title("2 check the store")
-        self.show("teach-detr", "check", self.config.store_path)
+        self.narrate_store()
         for name, teachers in self.config.arms.items():
             words = self.train_command(name, teachers)
             done = self.is_done(name, " ".join(words))
@@ -119,25 +78,6 @@ class Pipeline(Stages):
             self.show("python", "-m", *map(shlex.quote, words))
         self.title("4 compare")
         self.console.print(f"AP of teachers and students into {self.config.out / 'report.json'}")
-
-    # --- label ----------------------------------------------------------------------------------
-
-    def label_arguments(self) -> list[object]:
-        """Arguments of `teacher-infer`."""
-        config = self.config
-        words: list[object] = ["run", "--data", config.data.root]
-        for split in config.label_splits:
-            words += ["--split", split]
-        words += ["--store", config.store_path]
-        if config.store.unit_size is not None:
-            words += ["--unit-size", config.store.unit_size]
-        for teacher in self.teachers:
-            words += ["--teacher", teacher]
-        if config.cluster.local_teachers:
-            words.append("--local")
-        elif config.cluster.address:
-            words += ["--address", config.cluster.address]
-        return words
 
     # --- train ----------------------------------------------------------------------------------
 
@@ -161,7 +101,7 @@ class Pipeline(Stages):
             *("--train-split", config.data.train_split, "--val-split", config.data.val_split),
             *("--store", config.store_path, "--teachers", teachers),
             *("--out", self.run_folder(name), "--resume"),
-            *student_arguments(config),
+            *setting_arguments(config.student.settings),
         ]
         train = list(map(str, words))
         if cluster.launcher == "torchrun":
@@ -228,7 +168,3 @@ class Pipeline(Stages):
 
 def _difference(after: float | None, before: float | None) -> float | None:
     return None if after is None or before is None else after - before
-
-
-def _signed(difference: float | None) -> str:
-    return "-" if difference is None else f"{100 * difference:+.1f}"

@@ -94,25 +94,16 @@ class RunCluster:
 
 
 @dataclass(frozen=True)
-class RunConfig:
-    """A whole run: teachers, store, student, comparison."""
+class LabellingConfig:
+    """What stage one needs to know: data, store, teachers, and where they run."""
 
     out: Path = Path()
-    """Folder of everything that the run makes."""
-    baseline: bool = False
-    """Also train the same student without teachers."""
+    """Folder of everything that is made."""
     data: RunData = field(default_factory=RunData)
     store: RunStore = field(default_factory=RunStore)
     teachers: dict[str, Any] = field(default_factory=dict)
     """A table for each teacher."""
-    student: RunStudent = field(default_factory=RunStudent)
     cluster: RunCluster = field(default_factory=RunCluster)
-
-    @property
-    def arms(self) -> dict[str, str]:
-        """Runs to train, by name: which teachers each learns from."""
-        taught = {TAUGHT: self.student.teachers}
-        return {BASELINE: "none"} | taught if self.baseline else taught
 
     @property
     def store_path(self) -> Path:
@@ -131,6 +122,21 @@ class RunConfig:
         return self.data.root / "annotations" / f"instances_{split}.json"
 
 
+@dataclass(frozen=True)
+class RunConfig(LabellingConfig):
+    """A whole run: teachers, store, student, comparison."""
+
+    baseline: bool = False
+    """Also train the same student without teachers."""
+    student: RunStudent = field(default_factory=RunStudent)
+
+    @property
+    def arms(self) -> dict[str, str]:
+        """Runs to train, by name: which teachers each learns from."""
+        taught = {TAUGHT: self.student.teachers}
+        return {BASELINE: "none"} | taught if self.baseline else taught
+
+
 def read_run(path: Path, overrides: Mapping[str, str] | None = None) -> RunConfig:
     """The configuration in a TOML file, with values by dotted key on top.
 
@@ -144,18 +150,7 @@ def read_run(path: Path, overrides: Mapping[str, str] | None = None) -> RunConfi
 
 
 def _problems(config: RunConfig) -> list[str]:
-    found = []
-    if config.out == Path():
-        found.append('out is missing: the folder of the run, out = "runs/NAME"')
-    if config.data.root == Path():
-        found.append('data.root is missing: the folder of the data set, [data] root = "coco"')
-    if not config.student.preset:
-        found.append(
-            "student.preset is missing; `student-train presets` lists what there is, "
-            '[student] preset = "dino-r50-4scale"'
-        )
-    if not config.teachers and not config.store.path:
-        found.append("no teachers: give a table [teachers.NAME] for each, or a filled store.path")
+    found = labelling_problems(config) + preset_problems(config.student.preset)
     if config.cluster.processes < 1:
         found.append(f"cluster.processes must be at least 1, got {config.cluster.processes}")
     if config.cluster.launcher == "process" and config.cluster.processes > 1:
@@ -165,7 +160,29 @@ def _problems(config: RunConfig) -> list[str]:
     return found
 
 
-def teacher_arguments(config: RunConfig, folder: Path) -> list[str]:
+def labelling_problems(config: LabellingConfig) -> list[str]:
+    """What is missing of folder, data and teachers, a sentence each."""
+    found = []
+    if config.out == Path():
+        found.append('out is missing: the folder of the run, out = "runs/NAME"')
+    if config.data.root == Path():
+        found.append('data.root is missing: the folder of the data set, [data] root = "coco"')
+    if not config.teachers and not config.store.path:
+        found.append("no teachers: give a table [teachers.NAME] for each, or a filled store.path")
+    return found
+
+
+def preset_problems(preset: str) -> list[str]:
+    """A sentence if no preset was named."""
+    if preset:
+        return []
+    return [
+        "student.preset is missing; `student-train presets` lists what there is, "
+        '[student] preset = "dino-r50-4scale"'
+    ]
+
+
+def teacher_arguments(config: LabellingConfig, folder: Path) -> list[str]:
     """Every teacher as `teacher-infer run --teacher` takes it; files may lie in `folder`, beside
     the configuration.
 
@@ -194,8 +211,8 @@ def _teacher_value(folder: Path, value: Any) -> str:
     return str(beside) if text and beside.exists() else text
 
 
-def student_arguments(config: RunConfig) -> list[str]:
-    """The student's settings as `key=value`."""
+def setting_arguments(settings: Mapping[str, Any]) -> list[str]:
+    """Settings by dotted key or as nested tables, as `key=value`."""
     flat: dict[str, Any] = {}
 
     def walk(prefix: str, table: Mapping[str, Any]) -> None:
@@ -205,5 +222,5 @@ def student_arguments(config: RunConfig) -> list[str]:
             else:
                 flat[prefix + key] = value
 
-    walk("", config.student.settings)
+    walk("", settings)
     return [f"{key}={as_text(value)}" for key, value in flat.items()]

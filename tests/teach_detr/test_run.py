@@ -10,7 +10,7 @@ from box_store.errors import UsageError
 from student_train.errors import ConfigError
 from teach_detr import cli
 from teach_detr.run import Pipeline, run_file
-from teach_detr.run_config import read_run, student_arguments, teacher_arguments
+from teach_detr.run_config import read_run, setting_arguments, teacher_arguments
 from teach_detr.scenes import make_split
 from teach_detr.stages import StageError, StageStopped
 
@@ -205,4 +205,4 @@ def test_a_data_set_that_is_not_there(file: Path, commands: list[list[str]]) -> 
 
 
 def test_settings_nested_or_dotted(file: Path) -> None:
-    assert student_arguments(read_run(file))[0] == "teachers.score_floor=0.2"
+    assert setting_arguments(read_run(file).student.settings)[0] == "teachers.score_floor=0.2"

@@ -1,0 +1,95 @@
+"""What pipelines from a file begin with: their folder, their data, and a store of teachers.
+
+label      teachers over the images, into the store    teacher-infer run
+check      is the store whole                          teach-detr check
+"""
+
+import shlex
+from pathlib import Path
+from typing import Generic, TypeVar
+
+from rich.console import Console
+
+from box_store.errors import UsageError
+from box_store.locations import location
+from student_train.overrides import to_plain
+from teach_detr.run_config import LabellingConfig, teacher_arguments
+from teach_detr.stages import Stages, write_json
+
+C = TypeVar("C", bound=LabellingConfig)
+
+
+class Labelling(Stages, Generic[C]):
+    """The first stages of a pipeline. Each is safe to run again."""
+
+    def __init__(self, config: C, folder: Path, console: Console) -> None:
+        """`folder` is where the configuration lies: teachers' files are looked for there first."""
+        super().__init__(config.out, console)
+        self.config = config
+        self.teachers = teacher_arguments(config, folder)
+
+    def check_paths(self) -> None:
+        """Raise UsageError for a data set that is not there: now, not after the teachers."""
+        config = self.config
+        for split in {config.data.train_split, config.data.val_split} - {"none"}:
+            for path in (config.data.root / split, config.annotations(split)):
+                if not location(path).exists():
+                    raise UsageError(
+                        f"{path} is not there: data.root should hold {split}/ and "
+                        f"annotations/instances_{split}.json"
+                    )
+
+    def claim(self, note: str) -> None:
+        """Make the folder, or see that the file `note` in it marks it as one; write that file anew
+        with the configuration.
+
+        Raises UsageError for a folder of something else.
+        """
+        out = self.config.out
+        if out.exists() and any(out.iterdir()) and not (out / note).exists():
+            raise UsageError(f"{out} is not empty and holds no {note}: choose another `out`")
+        out.mkdir(parents=True, exist_ok=True)
+        write_json(out / note, to_plain(self.config))
+
+    def fill_store(self) -> None:
+        """Label what no teacher has labelled yet, then check the store."""
+        if self.teachers:
+            self.title(f"1 label: {len(self.teachers)} teachers")
+            for words in self.label_commands():
+                self.command("teacher-infer", "run", *words)
+        self.title("2 check the store")
+        self.command("teach-detr", "check", self.config.store_path)
+
+    def narrate_store(self) -> None:
+        """Say what `fill_store` would do, and what is left for it to do."""
+        if self.teachers:
+            self.title(f"1 label: {len(self.teachers)} teachers")
+            for words in self.label_commands():
+                self.show("teacher-infer", "run", *map(shlex.quote, map(str, words)))
+                plan = [word for word in words if word != "--local"]
+                if "--address" in plan:
+                    del plan[plan.index("--address") : plan.index("--address") + 2]
+                self.python("teacher_infer.cli", "plan", *plan)
+        self.title("2 check the store")
+        self.show("teach-detr", "check", self.config.store_path)
+
+    def label_commands(self) -> list[list[object]]:
+        """Arguments of `teacher-infer run`, for each time that it has to be called."""
+        splits: list[object] = []
+        for split in self.config.label_splits:
+            splits += ["--split", split]
+        return [self.label_arguments("--data", self.config.data.root, *splits)]
+
+    def label_arguments(self, *images: object) -> list[object]:
+        """Arguments of `teacher-infer run` for these images."""
+        config = self.config
+        words: list[object] = [*images, "--store", config.store_path]
+        if config.store.unit_size is not None:
+            words += ["--unit-size", config.store.unit_size]
+        for teacher in self.teachers:
+            words += ["--teacher", teacher]
+        if config.cluster.local_teachers:
+            words.append("--local")
+        elif config.cluster.address:
+            words += ["--address", config.cluster.address]
+        return words
