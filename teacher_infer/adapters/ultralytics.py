@@ -18,6 +18,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from PIL import Image
 
 from box_store.errors import UsageError
 from teacher_infer.adapter import AdapterError, AdapterSpec, Detections
@@ -117,7 +118,10 @@ def _import_library() -> Any:
         folder = tempfile.mkdtemp(prefix="teach-detr-ultralytics-")
         atexit.register(shutil.rmtree, folder, ignore_errors=True)
         os.environ["YOLO_CONFIG_DIR"] = folder
+    pillow_open = Image.open
     library = import_library("ultralytics", extra="ultralytics")
+    # it puts one of its own there, which may install packages
+    Image.open = pillow_open
     if library.settings["sync"]:
         library.settings.update({"sync": False})
     # its NMS gives up after about two seconds and leaves the rest of a batch empty; a busy
