@@ -38,6 +38,7 @@ check: $(INSTALLED)
 bench: $(INSTALLED)
 	$(BIN)/python -m detr_kernels.bench
 	$(BIN)/student-train bench
+	$(BIN)/python -m box_store.measure
 
 # a GPU node brings its own torch and may have no network, so nothing is installed here and the sources run in place;
 # a part that fails does not stop the others: every screen is kept as GPU_OUT/PART.txt, and the end names what failed

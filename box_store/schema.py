@@ -58,9 +58,11 @@ IMAGES = pa.schema(
 
 SCHEMAS = {"boxes": BOXES, "images": IMAGES}
 
-# float dictionaries, pyarrow's default, nearly double the size of a boxes file
+_COMMON = {"compression": "zstd", "compression_level": 3, "row_group_size": ROW_GROUP_ROWS}
+# of `pyarrow.parquet.write_table`; float dictionaries, its default, nearly double a boxes file
 PARQUET_OPTIONS: dict[str, dict[str, Any]] = {
-    "boxes": {
+    "boxes": _COMMON
+    | {
         "use_dictionary": ["image_id", "category_id"],
         "column_encoding": {
             "score": "BYTE_STREAM_SPLIT",
@@ -71,7 +73,8 @@ PARQUET_OPTIONS: dict[str, dict[str, Any]] = {
             "rank": "DELTA_BINARY_PACKED",
         },
     },
-    "images": {
+    "images": _COMMON
+    | {
         "use_dictionary": ["status", "error"],
         "column_encoding": {"seconds": "BYTE_STREAM_SPLIT", "image_id": "DELTA_BINARY_PACKED"},
     },

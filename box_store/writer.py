@@ -209,9 +209,6 @@ def _encode(
     pq.write_table(
         table.replace_schema_metadata(footer.to_metadata()),
         sink,
-        compression="zstd",
-        compression_level=3,
-        row_group_size=schema.ROW_GROUP_ROWS,
         **schema.PARQUET_OPTIONS[kind],
     )
     return sink.getvalue().to_pybytes()
