@@ -52,7 +52,8 @@ class AdapterSpec:
 
     `nms_iou=None` leaves the NMS that belongs to the model; a number asks for a class-wise NMS at
     that IoU. `threads` bounds the CPU threads of the process. `options` are the adapter's own keys
-    (`adapter_help()` lists them).
+    (`adapter_help()` lists them). `prompts` are the classes that an open-vocabulary model is asked
+    for, each with the words to ask (None: its name); models with classes of their own ignore them.
     """
 
     adapter: str
@@ -64,6 +65,7 @@ class AdapterSpec:
     batch_size: int = 8
     threads: int | None = None
     options: dict[str, str] = field(default_factory=dict)
+    prompts: dict[str, str | None] = field(default_factory=dict)
 
     def option(self, key: str) -> str | None:
         """The value of one of the adapter's own keys, None where it wasn't given."""

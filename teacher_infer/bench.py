@@ -77,6 +77,7 @@ def bench(
     Raises:
         TeachDetrError: the teacher does not load, or not all images could be done.
     """
+    spec = spec.asking(dataset.categories.names)
     threads = spec.threads or thread_limit(cores())
     service_rates: list[float] = []
     bare_rates: list[float] = []

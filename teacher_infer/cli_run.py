@@ -134,9 +134,9 @@ def _plan(
     if (location(path) / "store.json").exists():
         store = BoxStore.open_or_create(path, dataset.categories, dataset.info)
     rows, class_maps = [], []
-    for spec in specs:
-        job = prepare(store, dataset, spec, unit_size, redo_bad)
-        record, class_map = job.record, job.class_map
+    for given in specs:
+        job = prepare(store, dataset, given, unit_size, redo_bad)
+        spec, record, class_map = job.spec, job.record, job.class_map
         if record is None or class_map is None:
             # in a process of its own: a framework should not stay in this one
             loaded = probe(LocalPool(isolate=True), spec)

@@ -82,6 +82,8 @@ def make_record(
         "top_k": spec.top_k,
     }
     options |= {key: _bare(value) for key, value in spec.options.items()}
+    if spec.prompts:
+        options["prompts"] = dict(spec.prompts)
     return TeacherRecord(
         name=spec.name,
         adapter=spec.adapter,

@@ -29,10 +29,11 @@ def prepare(
     A teacher that the store knows is compared with its record at once: its class names are there.
 
     Raises:
-        UsageError: a key or value that the adapter does not know.
+        UsageError: a key or value that the adapter does not know, or a prompt for no class.
         AdapterError: a file that the model needs is missing.
         FingerprintMismatch: the name holds boxes of another configuration.
     """
+    spec = spec.asking(dataset.categories.names)
     files = weights_files(spec.adapter_spec("cpu", 1))
     record = store.teachers.get(spec.name) if store is not None else None
     if record is not None and unit_size is None:

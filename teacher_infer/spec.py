@@ -10,7 +10,7 @@ import math
 import re
 import tomllib
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -19,8 +19,8 @@ from box_store.records import check_teacher_name
 from teacher_infer.adapter import AdapterSpec, adapter_info
 
 # a comma separates keys only where `key=` follows, so paths and sizes may contain commas
-_COMMA = re.compile(r",(?=\s*(?:map\.[^=,]+|[A-Za-z_][A-Za-z0-9_]*)\s*=)")
-_MAP = "map."
+_COMMA = re.compile(r",(?=\s*(?:(?:map|prompts)\.[^=,]+|[A-Za-z_][A-Za-z0-9_]*)\s*=)")
+_MAP, _PROMPTS = "map.", "prompts."
 # adapter keys whose values may be files
 _FILE_KEYS = ("weights", "classes")
 # adapters whose models are folders
@@ -38,6 +38,9 @@ class TeacherSpec:
     options: what the adapter alone understands (`format`, `image_size`, ...); recorded.
     class_map: teacher class name -> data-set class name or category id, "" to leave the class out;
         for the names that do not match by themselves. Recorded.
+    prompts: class name -> the words that an open-vocabulary model is asked for in its place, for
+        the names that say too little. Recorded.
+    vocabulary: the data set's class names, which such a model is asked for; see `asking`.
     licence: of the weights, where the adapter cannot know it. Recorded.
     device: "auto" takes a GPU where there is one.
     batch_size: images a call of the framework.
@@ -55,6 +58,8 @@ class TeacherSpec:
     top_k: int = AdapterSpec.top_k
     options: Mapping[str, str] = field(default_factory=dict)
     class_map: Mapping[str, str] = field(default_factory=dict)
+    prompts: Mapping[str, str] = field(default_factory=dict)
+    vocabulary: tuple[str, ...] = ()
     licence: str | None = None
     device: str = "auto"
     batch_size: int = AdapterSpec.batch_size
@@ -69,6 +74,21 @@ class TeacherSpec:
         adapter_info(self.adapter)
         if not self.model:
             raise UsageError(f"teacher {self.name}: no model after {self.adapter}:")
+
+    def asking(self, class_names: Iterable[str]) -> "TeacherSpec":
+        """The same teacher, told which classes the data set has.
+
+        Raises:
+            UsageError: a prompt is for a class that the data set lacks.
+        """
+        vocabulary = tuple(class_names)
+        for name in self.prompts:
+            if name not in vocabulary:
+                raise UsageError(
+                    f"teacher {self.name}: prompts.{name}: the data set has no class of that name."
+                    f"{nearest(name, vocabulary)}"
+                )
+        return replace(self, vocabulary=vocabulary)
 
     def adapter_spec(self, device: str, threads: int) -> AdapterSpec:
         """What the adapter is given on a worker that computes on `device` with so many threads.
@@ -89,6 +109,7 @@ class TeacherSpec:
             batch_size=self.batch_size,
             threads=threads,
             options=options | ({"licence": self.licence} if self.licence else {}),
+            prompts={name: self.prompts.get(name) for name in self.vocabulary},
         )
 
 
@@ -187,7 +208,7 @@ def load_teachers(path: Path) -> list[TeacherSpec]:
         model = "yolox_nano.onnx"        # files: beside this one, or from the current folder
         format = "yolox"
         score_floor = 0.05
-        map = { motorbike = "motorcycle" }
+        map = { motorbike = "motorcycle" }      # an open-vocabulary model: prompts = { tv = "..." }
 
     Raises:
         UsageError: there is no such file, it is not TOML, or a table is not understood.
@@ -211,8 +232,8 @@ def _from_table(path: Path, name: str, table: Any) -> TeacherSpec:
         raise UsageError(f"{path}: teachers.{name} should be a table, got {table!r}")
     values: dict[str, str] = {}
     for key, value in table.items():
-        if key == "map" and isinstance(value, dict):
-            values |= {f"{_MAP}{source}": _text(target) for source, target in value.items()}
+        if f"{key}." in (_MAP, _PROMPTS) and isinstance(value, dict):
+            values |= {f"{key}.{name}": _text(item) for name, item in value.items()}
         else:
             values[key] = _text(value)
     try:
@@ -258,10 +279,14 @@ def _build(name: str, adapter: str, model: str, values: Mapping[str, str]) -> Te
     common: dict[str, Any] = {}
     options: dict[str, str] = {}
     class_map: dict[str, str] = {}
-    known = [*adapter_info(adapter).options, *KEYS]
+    prompts: dict[str, str] = {}
+    info = adapter_info(adapter)
+    known = [*info.options, *KEYS]
     for key, text in values.items():
         if key.startswith(_MAP):
             class_map[key.removeprefix(_MAP)] = "" if text.lower() in _DROP else text
+        elif key.startswith(_PROMPTS) and info.open_vocabulary:
+            prompts[key.removeprefix(_PROMPTS)] = text
         elif key in KEYS:
             common[key] = _read(name, key, text)
         elif key in known:
@@ -270,9 +295,16 @@ def _build(name: str, adapter: str, model: str, values: Mapping[str, str]) -> Te
             raise UsageError(
                 f"teacher {name}: unknown key {key!r}.{nearest(key, known)} The keys of "
                 f"{adapter}: {', '.join(known)}, and map.CLASS=CATEGORY"
+                f"{' and prompts.CLASS=TEXT' if info.open_vocabulary else ''}"
             )
     return TeacherSpec(
-        name=name, adapter=adapter, model=model, options=options, class_map=class_map, **common
+        name=name,
+        adapter=adapter,
+        model=model,
+        options=options,
+        class_map=class_map,
+        prompts=prompts,
+        **common,
     )
 
 

@@ -9,6 +9,7 @@ class AdapterInfo:
 
     `module` supplies `load` and `weights_files`. `extra` is the name in `teach-detr[extra]`, empty
     where nothing further is needed. `options` maps the adapter's own keys to their help.
+    `open_vocabulary`: some of its models are told what to look for, and take prompts.
     """
 
     name: str
@@ -19,6 +20,7 @@ class AdapterInfo:
     licence: str
     options: dict[str, str]
     uses_torch: bool = True
+    open_vocabulary: bool = False
 
 
 COMMON_OPTIONS = {"licence": "licence to record with the boxes (SPDX name)"}
@@ -91,7 +93,9 @@ ADAPTERS = (
         options={
             "weights": "'random' builds from the config alone (seeded; for tests)",
             "image_size": "S or WxH that the processor scales to (default: its own)",
+            "template": "open vocabulary: text around a class name, which {} stands for",
         },
+        open_vocabulary=True,
     ),
     AdapterInfo(
         name="student",

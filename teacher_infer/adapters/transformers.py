@@ -1,5 +1,10 @@
-"""Teachers from Hugging Face transformers: model and image processor of a folder or a hub id."""
+"""Teachers from Hugging Face transformers: model and processor of a folder or a hub id.
 
+Models with classes of their own are here; those that are asked in words are in `open_vocabulary`.
+Weights are read from safetensors alone, and code that a repository brings is never run.
+"""
+
+from collections.abc import Callable, Sequence
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -9,6 +14,7 @@ import torch
 
 from box_store.errors import UsageError
 from teacher_infer.adapter import AdapterError, AdapterSpec, Detections
+from teacher_infer.adapters import open_vocabulary
 from teacher_infer.adapters.batching import detect_by_size
 from teacher_infer.adapters.loading import (
     RANDOM,
@@ -19,7 +25,23 @@ from teacher_infer.adapters.loading import (
     torch_device,
 )
 
-_CONFIGS = ("config.json", "preprocessor_config.json")
+_PREPROCESSING = ("preprocessor_config.json", "processor_config.json")
+# config and preprocessing, and what turns words into tokens for models that read them
+_CONFIGS = (
+    "config.json",
+    *_PREPROCESSING,
+    "tokenizer.json",
+    "tokenizer_config.json",
+    "special_tokens_map.json",
+    "added_tokens.json",
+    "vocab.txt",
+    "vocab.json",
+    "merges.txt",
+)
+_WEIGHTS = "model.safetensors"
+
+# (inputs of the image processor on the model's device, (height, width) of each image in pixels)
+Find = Callable[[Any, Sequence[tuple[int, int]]], list[Detections]]
 
 
 def load(spec: AdapterSpec) -> "TransformersDetector":
@@ -28,38 +50,51 @@ def load(spec: AdapterSpec) -> "TransformersDetector":
     library = import_library("transformers", extra="transformers")
     try:
         with quiet():
-            processor = library.AutoImageProcessor.from_pretrained(spec.model)
-            if is_random:
-                config = library.AutoConfig.from_pretrained(spec.model)
-                # the backbone's ImageNet weights would be a download of their own
-                config.use_pretrained_backbone = False
-                with seeded():
-                    model = library.AutoModelForObjectDetection.from_config(config)
-            else:
-                model = library.AutoModelForObjectDetection.from_pretrained(spec.model)
+            config = library.AutoConfig.from_pretrained(spec.model)
+            in_words = open_vocabulary.is_open(config)
+            kind = "AutoProcessor" if in_words else "AutoImageProcessor"
+            processor = getattr(library, kind).from_pretrained(spec.model)
+            kind = (
+                "AutoModelForZeroShotObjectDetection" if in_words else "AutoModelForObjectDetection"
+            )
+            model = _build(getattr(library, kind), config, spec, is_random)
     except (OSError, ValueError, KeyError) as error:
         raise AdapterError(
             f"transformers can't load a detector from {spec.model!r}: expected a folder with "
-            "config.json, preprocessor_config.json and model.safetensors, or the id of a detection "
+            f"config.json, preprocessor_config.json and {_WEIGHTS}, or the id of a detection "
             f"model on the hub (which needs the network once). It said: {_first_line(error)}"
         ) from error
+    model = model.to(torch_device(spec.device)).eval()
+    if in_words:
+        find = open_vocabulary.finder(model, processor, spec)
+        return TransformersDetector(
+            model, processor.image_processor, tuple(spec.prompts), find, spec
+        )
+    if any(spec.prompts.values()):
+        raise UsageError(
+            f"{spec.model} has classes of its own and reads no prompts: leave prompts out, or name "
+            "pairs of classes with map.CLASS=CATEGORY"
+        )
     if not hasattr(processor, "post_process_object_detection"):
         raise AdapterError(
             f"{spec.model}: {type(processor).__name__} can't turn outputs into boxes; expected the "
             "processor of a detection model"
         )
-    return TransformersDetector(model, processor, spec)
+    labels: dict[int, str] = config.id2label
+    names = tuple(labels.get(index, "") for index in range(max(labels) + 1))
+    find = _ByClass(model, processor, spec.score_floor)
+    return TransformersDetector(model, processor, names, find, spec)
 
 
 def weights_files(spec: AdapterSpec) -> list[Path]:
     """Weights, config and preprocessing in the folder, or what of them the hub's cache holds."""
     folder = Path(spec.model).expanduser()
     if folder.is_dir():
-        weights = sorted(folder.glob("*.safetensors")) or sorted(folder.glob("pytorch_model*.bin"))
+        weights = sorted(folder.glob("*.safetensors"))
         configs = [folder / name for name in _CONFIGS if (folder / name).is_file()]
         return configs + ([] if _is_random(spec) else weights)
     hub = import_library("huggingface_hub", extra="transformers")
-    names = _CONFIGS if _is_random(spec) else (*_CONFIGS, "model.safetensors")
+    names = _CONFIGS if _is_random(spec) else (*_CONFIGS, _WEIGHTS)
     try:
         cached = [hub.try_to_load_from_cache(spec.model, name) for name in names]
     except ValueError as error:
@@ -68,21 +103,26 @@ def weights_files(spec: AdapterSpec) -> list[Path]:
 
 
 class TransformersDetector:
-    """A `Detector` over an AutoModelForObjectDetection and its image processor."""
+    """A `Detector` over a detection model, its image processor, and what reads boxes off it."""
 
     licence = "unknown"
-    # the DETR family, which is what the library has, suppresses nothing
+    # the DETR family and the models that read words suppress nothing
     nms_iou = None
 
-    def __init__(self, model: Any, processor: Any, spec: AdapterSpec) -> None:
-        labels: dict[int, str] = model.config.id2label
-        self.class_names = tuple(labels.get(index, "") for index in range(max(labels) + 1))
+    def __init__(
+        self,
+        model: Any,
+        image_processor: Any,
+        class_names: tuple[str, ...],
+        find: Find,
+        spec: AdapterSpec,
+    ) -> None:
+        self.class_names = class_names
         self.versions = {"transformers": version("transformers"), "torch": torch.__version__}
-        self._device = torch_device(spec.device)
-        self._model = model.to(self._device).eval()
-        self._processor = processor
-        self._floor = spec.score_floor
-        self._size = _size(spec, processor)
+        self._device = model.device
+        self._processor = image_processor
+        self._find = find
+        self._size = _size(spec, image_processor)
 
     def detect(self, images: list[np.ndarray]) -> list[Detections]:
         """As `Detector.detect`."""
@@ -95,12 +135,21 @@ class TransformersDetector:
             inputs = self._processor(
                 images=images, return_tensors="pt", input_data_format="channels_last", **self._size
             ).to(self._device)
-            outputs = self._model(**inputs)
-            results = self._processor.post_process_object_detection(
-                outputs,
-                threshold=self._floor,
-                target_sizes=[image.shape[:2] for image in images],
-            )
+            return self._find(inputs, [(image.shape[0], image.shape[1]) for image in images])
+
+
+class _ByClass:
+    """Boxes of a model with classes of its own."""
+
+    def __init__(self, model: Any, processor: Any, floor: float) -> None:
+        self._model = model
+        self._processor = processor
+        self._floor = floor
+
+    def __call__(self, inputs: Any, sizes: Sequence[tuple[int, int]]) -> list[Detections]:
+        results = self._processor.post_process_object_detection(
+            self._model(**inputs), threshold=self._floor, target_sizes=list(sizes)
+        )
         return [
             Detections(
                 found["boxes"].float().cpu().numpy(),
@@ -109,6 +158,26 @@ class TransformersDetector:
             )
             for found in results
         ]
+
+
+def _build(auto: Any, config: Any, spec: AdapterSpec, is_random: bool) -> Any:
+    if is_random:
+        # the backbone's ImageNet weights would be a download of their own
+        config.use_pretrained_backbone = False
+        with seeded():
+            return auto.from_config(config)
+    model, report = auto.from_pretrained(
+        spec.model, config=config, use_safetensors=True, output_loading_info=True
+    )
+    missing = sorted(
+        key for key in report["missing_keys"] if not key.endswith("num_batches_tracked")
+    )
+    if missing:
+        raise AdapterError(
+            f"{spec.model}: its weights lack {len(missing)} tensors of the model, first "
+            f"{missing[0]}, which would stay random: expected the folder of a trained detector"
+        )
+    return model
 
 
 def _size(spec: AdapterSpec, processor: Any) -> dict[str, Any]:
