@@ -2,11 +2,17 @@
 
 mmengine's Runner would do; it wants a work folder, hooks and a log format of its own for what is
 thirty lines here.
+
+    python -m teach_detr.mmdet_training FOLDER OUT.pth --steps 600
+
+fine-tunes the shipped weights. FOLDER is laid out as for `yolo_training`; beside OUT.pth go OUT.py,
+its configuration, and OUT.state, from which the same command goes on.
 """
 
+import argparse
 import math
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -16,8 +22,10 @@ import torch
 from torch import Tensor
 
 from box_store.coco_annotations import load_coco
-from box_store.errors import DataError
+from student_train.checkpoint import load_matching
+from student_train.progress import duration
 from teach_detr.crops import Crop, CropSampler
+from teach_detr.weights import MMDET_TEACHER, read_weights, save_mmdet_checkpoint, weights_folder
 
 CONFIG = Path(__file__).parent / "configs" / "rtmdet_toys.py"
 
@@ -37,40 +45,64 @@ class MMDetRecipe:
     seed: int = 0
 
 
-def build_detector(config: Path = CONFIG) -> tuple[Any, tuple[str, ...]]:
-    """The detector of an mmdet configuration file with fresh weights, and its class names."""
+def detector_config(classes: Sequence[str], image_px: int | None = None) -> Any:
+    """The packaged mmdet configuration for these classes; `image_px` is the longer side at which
+    it looks at images, by default the demo's.
+    """
+    from mmengine.config import Config
+
+    settings = Config.fromfile(CONFIG)
+    settings.metainfo.classes = settings.test_dataloader.dataset.metainfo.classes = tuple(classes)
+    settings.num_classes = settings.model.bbox_head.num_classes = len(classes)
+    if image_px is not None:
+        for pipeline in (settings.test_pipeline, settings.test_dataloader.dataset.pipeline):
+            pipeline[1]["scale"] = (image_px, image_px)
+    return settings
+
+
+def build_detector(settings: Any) -> Any:
+    """The detector of an mmdet configuration with fresh weights."""
     from teacher_infer.adapters.mmcv_ops import install
 
     install()
     from mmdet.registry import MODELS
     from mmdet.utils import register_all_modules
-    from mmengine.config import Config
     from mmengine.logging import MMLogger
 
     register_all_modules()
     # it would log the initialisation of every single parameter
     MMLogger.get_current_instance().setLevel("WARNING")
-    settings = Config.fromfile(config)
     model = MODELS.build(settings.model)
     model.init_weights()
-    return model, tuple(settings.metainfo["classes"])
+    return model
 
 
 def train_mmdet(
-    images: Path, annotations: Path, state: Path, recipe: MMDetRecipe, say: Callable[[str], None]
+    images: Path,
+    annotations: Path,
+    state: Path,
+    recipe: MMDetRecipe,
+    say: Callable[[str], None],
+    *,
+    init: Path | None = None,
+    device: str = "cpu",
 ) -> dict[str, Tensor]:
-    """Train the packaged detector; returns its weights.
+    """Train the packaged detector on the classes of `annotations`; returns its weights, on the CPU.
 
-    `state` is written every `recipe.save_every` steps, and training goes on from it when it exists.
+    `init` is a safetensors file to fine-tune from: what fits is taken, so a head for other classes
+    is made anew. `state` is written every `recipe.save_every` steps, and training goes on from it
+    when it exists.
+
+    Raises:
+        DataError: damaged annotations or weights.
     """
     torch.manual_seed(recipe.seed)
-    model, class_names = build_detector()
     coco = load_coco(annotations)
-    if coco.categories.names != class_names:
-        raise DataError(
-            f"{annotations}: expected the classes {', '.join(class_names)} of {CONFIG.name}, got "
-            f"{', '.join(coco.categories.names)}"
-        )
+    model = build_detector(detector_config(coco.categories.names))
+    if init is not None and not state.exists():
+        report = load_matching(model, read_weights(init)[0])
+        say(f"mmdet starts from {init.name}: {report.describe()}")
+    model.to(device)
     sampler = CropSampler(images, coco, recipe.crop_px, recipe.zoom)
     decayed = [p for p in model.parameters() if p.ndim > 1]
     plain = [p for p in model.parameters() if p.ndim <= 1]
@@ -96,11 +128,12 @@ def train_mmdet(
         step += 1
         if step % 50 == 0 or step == recipe.steps:
             speed = (step - first) * recipe.batch_size / (time.monotonic() - started)
-            shown = " ".join(f"{k} {float(v):.3f}" for k, v in parts.items())
-            say(f"mmdet step {step}/{recipe.steps} {shown} {speed:.1f} images/s")
+            shown = " ".join(f"{k} {float(v.detach()):.3f}" for k, v in parts.items())
+            left = duration((recipe.steps - step) * recipe.batch_size / speed)
+            say(f"mmdet step {step}/{recipe.steps} {shown} {speed:.1f} images/s, {left} left")
         if step % recipe.save_every == 0 or step == recipe.steps:
             _save(state, step, model, optimizer)
-    return {k: v.detach().clone() for k, v in model.state_dict().items()}
+    return {k: v.detach().cpu().clone() for k, v in model.state_dict().items()}
 
 
 def _schedule(step: int, recipe: MMDetRecipe) -> float:
@@ -113,7 +146,7 @@ def _schedule(step: int, recipe: MMDetRecipe) -> float:
 def _resume(state: Path, model: Any, optimizer: torch.optim.Optimizer) -> int:
     if not state.exists():
         return 0
-    saved = torch.load(state, weights_only=True)
+    saved = torch.load(state, weights_only=True, map_location="cpu")
     model.load_state_dict(saved["model"])
     optimizer.load_state_dict(saved["optimizer"])
     return int(saved["step"])
@@ -145,3 +178,55 @@ def _collate(crops: list[Crop]) -> dict[str, list[Any]]:
         data_samples.append(entry)
     # mmdet's mean and deviation are in BGR order
     return {"inputs": [crop.pixels.flip(0) for crop in crops], "data_samples": data_samples}
+
+
+def fine_tune(
+    folder: Path, out: Path, recipe: MMDetRecipe, image_px: int | None, device: str
+) -> None:
+    """Train from the shipped weights on the classes of `folder`; write `out` and its configuration.
+
+    `image_px` is the longer side at which the detector will look at images.
+    """
+    annotations = folder / "images" / "annotations" / "instances_train.json"
+    tensors = train_mmdet(
+        folder / "images" / "train",
+        annotations,
+        out.with_suffix(".state"),
+        recipe,
+        lambda text: print(text, flush=True),
+        init=weights_folder() / MMDET_TEACHER,
+        device=device,
+    )
+    classes = load_coco(annotations).categories.names
+    detector_config(classes, image_px).dump(out.with_suffix(".py"))
+    save_mmdet_checkpoint(out, tensors, classes)
+
+
+def main() -> None:
+    """Read the arguments and train."""
+    default = MMDetRecipe()
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else "")
+    parser.add_argument("folder", type=Path)
+    parser.add_argument("out", type=Path)
+    parser.add_argument("--steps", type=int, default=default.steps)
+    parser.add_argument("--lr", type=float, default=default.lr)
+    parser.add_argument("--zoom", type=float, nargs=2, default=default.zoom)
+    parser.add_argument("--seed", type=int, default=default.seed)
+    parser.add_argument("--image-size", type=int, default=None)
+    parser.add_argument("--threads", type=int, default=1)
+    parser.add_argument("--device", default="cpu")
+    given = parser.parse_args()
+    torch.set_num_threads(given.threads)
+    recipe = MMDetRecipe(
+        steps=given.steps,
+        lr=given.lr,
+        zoom=tuple(given.zoom),
+        warmup_steps=min(40, given.steps // 2),
+        save_every=50,
+        seed=given.seed,
+    )
+    fine_tune(given.folder, given.out, recipe, given.image_size, given.device)
+
+
+if __name__ == "__main__":
+    main()

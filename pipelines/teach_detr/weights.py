@@ -1,5 +1,6 @@
 """The weights that ship with the package: where they are, and how they become checkpoints."""
 
+from collections.abc import Sequence
 from pathlib import Path
 
 import torch
@@ -56,9 +57,14 @@ def mmdet_checkpoint(out: Path, source: Path | None = None) -> Path:
     """
     if not out.exists():
         tensors, metadata = read_weights(source or weights_folder() / MMDET_TEACHER)
-        classes = metadata["classes"].split(",")
-        out.parent.mkdir(parents=True, exist_ok=True)
-        part = out.with_suffix(".part")
-        torch.save({"state_dict": tensors, "meta": {"dataset_meta": {"classes": classes}}}, part)
-        part.replace(out)
+        save_mmdet_checkpoint(out, tensors, metadata["classes"].split(","))
     return out
+
+
+def save_mmdet_checkpoint(out: Path, tensors: dict[str, Tensor], classes: Sequence[str]) -> None:
+    """Write weights with their class names in the form that mmdet's own training writes."""
+    out.parent.mkdir(parents=True, exist_ok=True)
+    part = out.with_suffix(".part")
+    meta = {"dataset_meta": {"classes": list(classes)}}
+    torch.save({"state_dict": tensors, "meta": meta}, part)
+    part.replace(out)

@@ -58,7 +58,14 @@ def write_labels(folder: Path) -> Path:
     return path
 
 
-def train(folder: Path, out: Path, seconds: float, threads: int) -> None:
+def train(
+    folder: Path,
+    out: Path,
+    seconds: float,
+    threads: int,
+    image_size: int = IMAGE_SIZE,
+    device: str = "cpu",
+) -> None:
     """Train a small YOLO from nothing for about `seconds`, from the first batch on."""
     data = write_labels(folder)
     with tempfile.TemporaryDirectory(prefix="teach-detr-yolo-") as work:
@@ -82,9 +89,9 @@ def train(folder: Path, out: Path, seconds: float, threads: int) -> None:
             model.train(
                 data=str(data),
                 time=seconds / 3600,
-                imgsz=IMAGE_SIZE,
+                imgsz=image_size,
                 batch=16,
-                device="cpu",
+                device=device,
                 workers=0,
                 optimizer="AdamW",
                 lr0=5e-3,
@@ -110,7 +117,12 @@ def train(folder: Path, out: Path, seconds: float, threads: int) -> None:
 def _report(trainer: Any) -> None:
     """A line an epoch in place of the library's own screens."""
     seconds = time.time() - trainer.train_time_start
-    print(f"yolo: epoch {trainer.epoch + 1}, {seconds:.0f} s", file=sys.__stdout__, flush=True)
+    planned = trainer.args.time * 3600
+    print(
+        f"yolo: epoch {trainer.epoch + 1}, {seconds:.0f} of {planned:.0f} s",
+        file=sys.__stdout__,
+        flush=True,
+    )
 
 
 def main() -> None:
@@ -120,8 +132,10 @@ def main() -> None:
     parser.add_argument("out", type=Path)
     parser.add_argument("--seconds", type=float, default=110)
     parser.add_argument("--threads", type=int, default=1)
+    parser.add_argument("--image-size", type=int, default=IMAGE_SIZE)
+    parser.add_argument("--device", default="cpu")
     given = parser.parse_args()
-    train(given.folder, given.out, given.seconds, given.threads)
+    train(given.folder, given.out, given.seconds, given.threads, given.image_size, given.device)
 
 
 if __name__ == "__main__":

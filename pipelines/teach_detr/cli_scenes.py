@@ -1,0 +1,65 @@
+"""The command `scenes`: data sets that cost nothing and are known exactly."""
+
+import sys
+from dataclasses import replace
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.console import Console
+
+from box_store.errors import UsageError, nearest
+from teach_detr.scene_set import TEACHER_SIZES, SceneSet, make_scene_set
+
+_DEFAULT = SceneSet()
+
+
+def scenes(
+    out: Annotated[Path, typer.Argument(help="Folder to make, or to go on with")],
+    world: Annotated[
+        str, typer.Option(help="toys: 8 classes; crowd: 12, look-alikes, small toys, clutter")
+    ] = _DEFAULT.world,
+    style: Annotated[str, typer.Option(help="day, dusk or reef: light and colours")] = (
+        _DEFAULT.style
+    ),
+    images: Annotated[int, typer.Option(min=1, help="Of train2017")] = _DEFAULT.images,
+    val_images: Annotated[int, typer.Option(min=1, help="Of val2017")] = _DEFAULT.val_images,
+    seed: Annotated[int, typer.Option(help="Decides every pixel")] = _DEFAULT.seed,
+    thin: Annotated[
+        float, typer.Option(min=0, help="Share of the training objects left unlabelled")
+    ] = _DEFAULT.thin,
+    teachers: Annotated[
+        bool, typer.Option("--teachers", help="Train an RTMDet and a YOLO on other scenes, too")
+    ] = False,
+    size: Annotated[
+        str, typer.Option(help="How long teachers learn: tiny, cpu (15 minutes, one core), gpu")
+    ] = "cpu",
+    steps: Annotated[
+        int | None, typer.Option(min=1, help="Of RTMDet, in place of what --size says")
+    ] = None,
+    yolo_seconds: Annotated[
+        int | None, typer.Option(min=1, help="Of YOLO, in place of what --size says")
+    ] = None,
+    fresh: Annotated[bool, typer.Option("--fresh", help="Begin anew in that folder")] = False,
+) -> None:
+    """Draw a data set in COCO's layout: toys on textured grounds, every box exact.
+
+    OUT then holds train2017, val2017 and annotations; with --teachers also teachers.toml and the
+    weights it names, learned on scenes of other seeds with all labels. Whatever the arguments are,
+    the same ones give the same pictures. Stopped at any time, the same command goes on.
+
+    Example: teach-detr scenes crowd --world crowd --images 960 --thin 0.4 --teachers
+    """
+    if size not in TEACHER_SIZES:
+        raise UsageError(
+            f"unknown --size '{size}': expected one of {', '.join(TEACHER_SIZES)}."
+            + nearest(size, TEACHER_SIZES)
+        )
+    recipe = TEACHER_SIZES[size]
+    if steps is not None:
+        recipe = replace(recipe, steps=steps)
+    if yolo_seconds is not None:
+        recipe = replace(recipe, yolo_seconds=yolo_seconds)
+    console = Console() if sys.stdout.isatty() else Console(width=140)
+    asked = SceneSet(world, style, images, val_images, seed, thin)
+    make_scene_set(out, asked, recipe if teachers else None, fresh, console)
