@@ -150,3 +150,23 @@ def test_names_must_differ_and_there_must_be_one():
 
 def test_every_key_has_help():
     assert all(key.help for key in KEYS.values())
+
+
+def test_prompts_are_told_apart_from_keys(tmp_path):
+    text = "owl=transformers:m,prompts.tv=a set, switched on,prompts.st. bernard=dog,top_k=9"
+    spec = parse_teacher(text)
+    assert spec.prompts == {"tv": "a set, switched on", "st. bernard": "dog"}
+    assert spec.top_k == 9
+    (tmp_path / "t.toml").write_text(
+        '[teachers.owl]\nadapter = "transformers"\nmodel = "m"\nprompts = { tv = "a set" }\n'
+    )
+    assert load_teachers(tmp_path / "t.toml")[0].prompts == {"tv": "a set"}
+
+
+def test_prompts_reach_the_adapter_with_the_data_sets_classes():
+    spec = parse_teacher("owl=transformers:m,prompts.tv=a set").asking(["person", "tv"])
+    assert spec.adapter_spec("cpu", 1).prompts == {"person": None, "tv": "a set"}
+    with pytest.raises(UsageError, match=r"prompts\.tv: the data set has no class of that name"):
+        spec.asking(["person", "tvs"])
+    with pytest.raises(UsageError, match=r"unknown key 'prompts\.tv'"):
+        parse_teacher("rcnn=mmdet:m,weights=w,prompts.tv=a set")

@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 
 from teacher_infer.adapter import AdapterSpec
 
@@ -180,6 +181,120 @@ def detr_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
         AutoModelForObjectDetection.from_config(config).save_pretrained(folder)
         DetrImageProcessor(size={"shortest_edge": 64, "longest_edge": 96}).save_pretrained(folder)
     return folder
+
+
+@pytest.fixture(scope="session")
+def grounding_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A transformers folder: a Grounding DINO with 12 queries, random, that reads 32 tokens."""
+    import transformers
+
+    from teacher_infer.adapters.loading import quiet, seeded
+
+    folder = tmp_path_factory.mktemp("grounding")
+    with quiet(), seeded():
+        config = transformers.GroundingDinoConfig(
+            backbone_config=transformers.SwinConfig(
+                image_size=64,
+                embed_dim=8,
+                depths=[1, 1, 1, 1],
+                num_heads=[1, 1, 1, 1],
+                window_size=2,
+                out_indices=[2, 3, 4],
+            ),
+            text_config=transformers.BertConfig(
+                vocab_size=max(_bert_vocabulary().values()) + 1,
+                hidden_size=16,
+                num_hidden_layers=1,
+                num_attention_heads=2,
+                intermediate_size=16,
+            ),
+            d_model=64,
+            encoder_layers=1,
+            decoder_layers=2,
+            encoder_attention_heads=2,
+            decoder_attention_heads=2,
+            encoder_ffn_dim=16,
+            decoder_ffn_dim=16,
+            num_queries=12,
+            max_text_len=32,
+        )
+        model: Any = transformers.GroundingDinoForObjectDetection(config)
+        for layer in model.model.encoder.layers:
+            # scores that differ, rather than all be 1
+            layer.text_enhancer_layer.layer_norm_after.weight.data *= 0.1
+        model.save_pretrained(folder)
+        transformers.GroundingDinoProcessor(
+            transformers.GroundingDinoImageProcessor(
+                size={"shortest_edge": 64, "longest_edge": 96}
+            ),
+            transformers.BertTokenizerFast(vocab=_bert_vocabulary()),
+        ).save_pretrained(folder)
+    return folder
+
+
+def _bert_vocabulary() -> dict[str, int]:
+    """Letters and a few words; what marks phrases is numbered as in BERT, for the model knows it
+    by number."""
+    numbered = {"[PAD]": 0, "[UNK]": 100, "[CLS]": 101, "[SEP]": 102, ".": 1012, "?": 1029}
+    letters = [chr(code) for code in range(ord("a"), ord("z") + 1)]
+    words = ["tv", "remote", "control", "traffic", "light", "hot", "dog", "word", "thing"]
+    rest = [*words, *letters, *(f"##{letter}" for letter in letters)]
+    return numbered | {word: 1030 + index for index, word in enumerate(rest)}
+
+
+@pytest.fixture(scope="session")
+def owl_folder(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Path]:
+    """owl_folder("owlvit" | "owlv2") -> a transformers folder: random, images of 32 pixels."""
+    import transformers
+
+    from teacher_infer.adapters.loading import quiet, seeded
+
+    letters = [chr(code) for code in range(ord("a"), ord("z") + 1)]
+    tokens = ["!", "<|startoftext|>", "<|endoftext|>"]
+    tokens += [letter + end for end in ("", "</w>") for letter in letters]
+    merges: Any = []
+    for word in ("photo", "of", "remote", "control", "traffic", "light", "bernard", "dog", "word"):
+        left = word[0]
+        for right in [*word[1:-1], f"{word[-1]}</w>"]:
+            merges.append((left, right))
+            tokens.append(left := left + right)
+
+    def build(kind: str) -> Path:
+        name = {"owlvit": "OwlViT", "owlv2": "Owlv2"}[kind]
+        sizes = {
+            "hidden_size": 16,
+            "intermediate_size": 16,
+            "num_hidden_layers": 1,
+            "num_attention_heads": 2,
+        }
+        special = {"bos_token_id": 1, "eos_token_id": 2, "pad_token_id": 0}
+        folder = tmp_path_factory.mktemp(kind)
+        with quiet(), seeded():
+            config = getattr(transformers, f"{name}Config")(
+                text_config={"vocab_size": len(tokens), **sizes, **special},
+                vision_config={"image_size": 32, "patch_size": 8, **sizes},
+                projection_dim=16,
+            )
+            model = getattr(transformers, f"{name}ForObjectDetection")(config)
+            # what starts at zero or near it would give all classes one score, and what grows too
+            # large boxes without area
+            for parameter in model.parameters():
+                parameter.data += 0.2 * torch.randn_like(parameter)
+            model.box_head.dense2.weight.data *= 0.05
+            model.box_head.dense2.bias.data[2:] += 1
+            model.save_pretrained(folder)
+            getattr(transformers, f"{name}Processor")(
+                getattr(transformers, f"{name}ImageProcessor")(size={"height": 32, "width": 32}),
+                transformers.CLIPTokenizer(
+                    vocab={token: index for index, token in enumerate(tokens)},
+                    merges=merges,
+                    pad_token="!",
+                    model_max_length=16,
+                ),
+            ).save_pretrained(folder)
+        return folder
+
+    return build
 
 
 @pytest.fixture(scope="session")
