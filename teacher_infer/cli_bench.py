@@ -1,12 +1,19 @@
 """The command `bench`."""
 
+import importlib.util
+import json
+import tempfile
+from collections.abc import Callable
+from pathlib import Path
 from typing import Annotated
 
 import typer
 from rich.console import Console
 
 from box_store.errors import UsageError
-from teacher_infer.bench import bench
+from teacher_infer.bench import BenchResult, bench
+from teacher_infer.bench_inputs import SLOW_TEACHER, draw_images, repeated, write_tiny_detector
+from teacher_infer.bench_memory import MemoryResult, memory_of_run
 from teacher_infer.choose_pool import choose_pool
 from teacher_infer.cli_options import (
     Annotations,
@@ -17,9 +24,14 @@ from teacher_infer.cli_options import (
     TeachersFile,
     read_specs,
 )
-from teacher_infer.dataset import load_dataset
+from teacher_infer.dataset import Dataset, load_dataset
+from teacher_infer.pool import WorkerPool
 from teacher_infer.progress import PlainReporter
+from teacher_infer.spec import TeacherSpec
 from teacher_infer.terminal import AsJson, print_json, say
+
+# drawn images: as many, of that size, where time is measured, and where memory is
+_PHOTOS, _STAMPS = (64, 640, 480), (64, 64, 48)
 
 
 def bench_service(
@@ -30,25 +42,74 @@ def bench_service(
     teacher: Teachers = None,
     teachers: TeachersFile = None,
     rounds: Annotated[int, typer.Option(min=1, help="How often each side runs")] = 3,
-    local: Annotated[bool, typer.Option("--local", help="One process without Ray")] = False,
+    count: Annotated[
+        int | None,
+        typer.Option(min=1, help="Label so many images: the data set's files, over and over"),
+    ] = None,
+    memory: Annotated[
+        bool, typer.Option("--memory", help="Label once, and print memory as the run goes on")
+    ] = False,
+    local: Annotated[bool, typer.Option("--local", help="Without Ray")] = False,
     as_json: AsJson = False,
+    out: Annotated[Path | None, typer.Option(help="Write the JSON to this file too")] = None,
 ) -> None:
     """Compare the service with a bare loop that decodes and predicts: images a second, ratio.
 
-    Both label the whole data set in turn, with as many threads; nothing is kept.
+    Both label the whole data set in turn, with as many threads, the service in this process and
+    through Ray; nothing is kept. Without a data set images are drawn, without a teacher a small
+    network with random weights stands in (for --memory, one that computes next to nothing).
 
     Example: teacher-infer bench --data coco --split val2017
     --teacher yolox=onnx:yolox_nano.onnx,format=yolox
+
+    Example: teacher-infer bench --memory --count 120000
     """
-    specs = read_specs(teacher, teachers)
-    if len(specs) != 1 or specs[0].workers != 1:
-        raise UsageError("bench compares one teacher with one worker with a loop: give just that")
-    dataset = load_dataset(data, split or [], images, annotations)
-    with PlainReporter(Console(stderr=True)) as reporter:
-        result = bench(
-            dataset, specs[0], lambda: choose_pool(specs, local, local, None)[0], reporter, rounds
-        )
+    with tempfile.TemporaryDirectory(prefix="teach-detr-bench-") as folder:
+        scratch = Path(folder)
+        if not (teacher or teachers):
+            teacher = [f"tiny={write_tiny_detector(scratch)}" if memory else SLOW_TEACHER]
+        specs = read_specs(teacher, teachers)
+        if len(specs) != 1 or (specs[0].workers != 1 and not memory):
+            raise UsageError(
+                "bench compares one teacher with one worker with a loop: give just that"
+            )
+        if data is None and images is None:
+            data, split = (
+                draw_images(scratch / "data", *(_STAMPS if memory else _PHOTOS)),
+                ["drawn"],
+            )
+        dataset = load_dataset(data, split or [], images, annotations)
+        dataset = dataset if count is None else repeated(dataset, count)
+        found = _measure(dataset, specs[0], rounds, memory, local)
+    if out is not None:
+        out.write_text(json.dumps(found.as_dict(), indent=1) + "\n")
     if as_json:
-        print_json(result.as_dict())
+        print_json(found.as_dict())
     else:
-        say(result.text())
+        say(found.text())
+
+
+def _measure(
+    dataset: Dataset, spec: TeacherSpec, rounds: int, memory: bool, local: bool
+) -> BenchResult | MemoryResult:
+    pools = _pools(spec, local)
+    console = Console(stderr=True)
+    if memory:
+        # the last: Ray's, where there is Ray
+        return memory_of_run(dataset, spec, list(pools.values())[-1](), console)
+    with PlainReporter(console) as reporter:
+        return bench(dataset, spec, pools, reporter, rounds)
+
+
+def _pools(spec: TeacherSpec, local: bool) -> dict[str, Callable[[], WorkerPool]]:
+    pools = {"local": lambda: choose_pool([spec], True, False, None)[0]}
+    if not local and importlib.util.find_spec("ray") is not None:
+        pools["Ray"] = lambda: _ray(spec)
+    return pools
+
+
+def _ray(spec: TeacherSpec) -> WorkerPool:
+    # not by choose_pool: a Ray that does not start must not be taken for one that is fast
+    from teacher_infer.ray_pool import RayPool
+
+    return RayPool([spec])

@@ -8,6 +8,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from teacher_infer.bench_inputs import write_tiny_detector
+
 CATEGORIES = [{"id": 1, "name": "person"}, {"id": 3, "name": "car"}, {"id": 7, "name": "kite"}]
 SIZE = (64, 48)
 
@@ -62,48 +64,10 @@ def detector(tmp_path_factory: pytest.TempPathFactory) -> Path:
     The person's score is the mean brightness of the image; the unicorn's is 0.75. Its class names
     (person, unicorn, car) lie beside it in classes.txt.
     """
-    onnx = pytest.importorskip("onnx")
-    from onnx import TensorProto, helper, numpy_helper
-
-    def constant(name: str, values: list, dtype: type) -> object:
-        return numpy_helper.from_array(np.array(values, dtype), name)
-
-    nodes = [
-        helper.make_node("ReduceMean", ["image"], ["mean"], axes=[1, 2, 3], keepdims=1),
-        helper.make_node("Reshape", ["mean", "b1"], ["bright"]),
-        helper.make_node("Mul", ["bright", "zero"], ["nothing"]),
-        helper.make_node("Add", ["nothing", "sure"], ["unicorn"]),
-        helper.make_node("Concat", ["bright", "unicorn"], ["scores"], axis=1),
-        helper.make_node("Reshape", ["nothing", "b11"], ["nothing3"]),
-        helper.make_node("Add", ["nothing3", "corners"], ["boxes"]),
-        helper.make_node("Cast", ["nothing"], ["nothing_int"], to=TensorProto.INT64),
-        helper.make_node("Add", ["nothing_int", "classes"], ["labels"]),
-    ]
-    graph = helper.make_graph(
-        nodes,
-        "detector",
-        [helper.make_tensor_value_info("image", TensorProto.FLOAT, ["b", 3, 32, 32])],
-        [
-            helper.make_tensor_value_info("boxes", TensorProto.FLOAT, ["b", 2, 4]),
-            helper.make_tensor_value_info("scores", TensorProto.FLOAT, ["b", 2]),
-            helper.make_tensor_value_info("labels", TensorProto.INT64, ["b", 2]),
-        ],
-        [
-            constant("b1", [-1, 1], np.int64),
-            constant("b11", [-1, 1, 1], np.int64),
-            constant("zero", [0.0], np.float32),
-            constant("sure", [0.75], np.float32),
-            constant("corners", [[[4, 4, 20, 20], [8, 8, 24, 30]]], np.float32),
-            constant("classes", [[0, 1]], np.int64),
-        ],
-    )
+    pytest.importorskip("onnx")
     folder = tmp_path_factory.mktemp("detector")
-    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 13)], ir_version=8)
-    onnx.checker.check_model(model)
-    path = folder / "detector.onnx"
-    onnx.save(model, str(path))
-    (folder / "classes.txt").write_text("person\nunicorn\ncar\n")
-    return path
+    write_tiny_detector(folder, ("person", "unicorn", "car"))
+    return folder / "detector.onnx"
 
 
 @pytest.fixture

@@ -376,25 +376,6 @@ def test_without_ray_the_work_is_done_and_the_reason_said(
     assert len(statuses(store)) == 3
 
 
-@pytest.mark.slow
-def test_bench_compares_the_service_with_a_bare_loop(cli, make_folder, teacher):
-    base = ["bench", "--local", "--data", make_folder(40), "--split", "train"]
-    code, out, _ = cli(*base, "--teacher", f"tiny={teacher},threads=1", "--rounds", 2, "--json")
-    assert code == 0
-    found = json.loads(out)
-    assert (found["images"], found["threads"]) == (40, 1)
-    ratios = [
-        service / bare
-        for service, bare in zip(
-            found["service_images_per_s"], found["bare_images_per_s"], strict=True
-        )
-    ]
-    assert len(ratios) == 2
-    assert found["ratio"] == pytest.approx(sum(ratios) / 2)
-    code, _, err = cli(*base, "--teacher", f"tiny={teacher},workers=2")
-    assert (code, "one teacher with one worker" in err) == (2, True)
-
-
 def test_a_worker_in_a_process_of_its_own_gives_the_same(cli, make_folder, request_of, store):
     request = request_of(make_folder(5))
     code, _, err = cli("run", "--isolate", *request)
