@@ -2,6 +2,7 @@
 
 import platform
 import time
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -9,6 +10,7 @@ import torch
 
 from box_store.errors import UsageError
 from detr_kernels import explain
+from student_train.bench.paired import Cost
 from student_train.compiling import compile_parts
 from student_train.config import TrainConfig
 from student_train.data import Batch, BoxSets
@@ -100,13 +102,17 @@ class Step:
         self.losses(self.forward(batch), batch).total.backward()
         self.optimise()
 
-    def seconds(self, action: Any) -> float:
+    def seconds(self, action: Callable[[], Any]) -> float:
         """Wall seconds of an action, the device's work included."""
+        return self.cost(action).wall
+
+    def cost(self, action: Callable[[], Any]) -> Cost:
+        """What an action takes, the device's work included."""
         self.wait()
-        started = time.perf_counter()
+        wall, cpu = time.perf_counter(), time.process_time()
         action()
         self.wait()
-        return time.perf_counter() - started
+        return Cost(time.perf_counter() - wall, time.process_time() - cpu)
 
     def wait(self) -> None:
         """Until the device has done everything."""

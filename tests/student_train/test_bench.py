@@ -1,13 +1,16 @@
 """The measurements of `student-train bench`, on a student that takes no time."""
 
 import json
+import math
 from pathlib import Path
+from random import Random
 from typing import Any
 
 import pytest
 
 from box_store.errors import UsageError
 from student_train import cli
+from student_train.bench.paired import Cost, Interval, in_turns, ratio
 from student_train.bench.teachers import parse_teachers
 
 TINY = ("--size", "64x64", "--batch", "1", "--steps", "1", "device=cpu", "data.workers=0")
@@ -38,9 +41,10 @@ def test_teachers_are_measured_in_turns_and_against_the_loop(bench: Any) -> None
     assert {"device", "versions", "source", "attention"} <= set(found)
     none, three = found["rows"]
     assert (none["teachers"], three["teachers"]) == (0, 3)
-    assert none["overhead"] == 0
+    assert none["overhead"] == none["overhead_cpu"] == {"median": 0, "low": 0, "high": 0}
     for row in (none, three):
-        assert min(row["step"], row["losses"], row["loop"], row["speedup"]) > 0
+        assert min(row["step"], row["speedup"]["median"]) > 0
+        assert min(*row["losses"].values(), *row["loop"].values()) > 0
     # teachers bring no wait of their own
     assert none["waits"] == three["waits"] == 1
 
@@ -71,6 +75,37 @@ def test_presets_one_by_one(bench: Any) -> None:
     # without a GPU there is one backend, and nothing to compare it with
     assert row["seconds"]["torch"] > 0
     assert row["gradient_difference"] is None
+
+
+def test_an_interval_holds_the_median_nine_times_in_ten() -> None:
+    random = Random(0)
+    held = 0
+    for _ in range(400):
+        # skewed, as times are
+        found = Interval.of([random.expovariate(1) for _ in range(11)])
+        assert found.low <= found.median <= found.high
+        held += found.low <= math.log(2) <= found.high
+    assert 0.9 <= held / 400 < 0.98
+    assert Interval.of([3.0]) == (3, 3, 3)
+
+
+def test_in_turns_no_arm_is_always_first() -> None:
+    seen: list[str] = []
+    found = in_turns(6, "abc", lambda arm: seen.append(arm) or len(seen))
+    assert ["".join(seen[i : i + 3]) for i in range(0, 18, 3)] == [
+        "abc", "cba", "bca", "acb", "cab", "bac",
+    ]  # fmt: skip
+    assert found["a"] == [1, 6, 9, 10, 14, 17]
+
+
+def test_ratios_are_those_of_a_round() -> None:
+    # the machine became ten times slower after the first round
+    base = [Cost(1.0, 1.0), Cost(10.0, 1.0), Cost(10.0, 1.0)]
+    more = [Cost(1.1, 1.02), Cost(11.0, 1.02), Cost(11.0, 1.02)]
+    wall, cpu = ratio(more, base)
+    assert wall.median == pytest.approx(0.1)
+    assert cpu == pytest.approx((0.02, 0.02, 0.02))
+    assert cpu.percent() == "+2.0 % (+2.0 .. +2.0)"
 
 
 def test_numbers_of_teachers() -> None:
