@@ -14,7 +14,7 @@ from box_store import schema
 from box_store.check_rows import box_faults
 from box_store.coco_annotations import CocoData, load_coco
 from box_store.errors import FormatError, StoreError
-from box_store.locations import Location, RemotePath, location, relative, staged
+from box_store.locations import Location, location, relative, size_of, staged
 from box_store.reader import read_footer, read_part
 from box_store.records import TeacherRecord
 from box_store.selection_file import Selection
@@ -131,7 +131,7 @@ class _Checker:
                 if path.name.startswith("."):
                     continue
                 unit = unit_of(path)
-                self._report.counts["bytes"] += _size(path)
+                self._report.counts["bytes"] += size_of(path)
                 if unit is None:
                     self._add(
                         "foreign", path, "", "no unit is called so", "move it out of the store"
@@ -308,10 +308,6 @@ class _Checker:
 
     def _relative(self, path: Location) -> str:
         return relative(path, self._store.path)
-
-
-def _size(path: Location) -> int:
-    return path.size() if isinstance(path, RemotePath) else path.stat().st_size
 
 
 def _sha256(path: Location) -> str:

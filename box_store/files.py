@@ -106,7 +106,7 @@ def replacing(target: Location) -> Iterator[BinaryIO]:
         with tempfile.TemporaryFile() as file:
             yield file
             file.seek(0)
-            target.put(file.read())
+            target.upload(file)
         return
     with temporary_beside(target) as (file, temporary):
         yield file
@@ -116,6 +116,25 @@ def replacing(target: Location) -> Iterator[BinaryIO]:
         with suppress(OSError):
             temporary.unlink(missing_ok=True)
         raise
+
+
+@contextmanager
+def local_folder(place: Location) -> Iterator[Path]:
+    """A folder of this machine to write into: `place` itself, made if there is none, or one whose
+    files are put below the URL when the block ends without an error.
+    """
+    if isinstance(place, Path):
+        make_folder(place)
+        yield place
+        return
+    with tempfile.TemporaryDirectory(prefix="teach-detr-") as name:
+        folder = Path(name)
+        yield folder
+        for path in sorted(path for path in folder.rglob("*") if path.is_file()):
+            target = place / path.relative_to(folder).as_posix()
+            target.parent.make_folder()
+            with path.open("rb") as file:
+                target.upload(file)
 
 
 def create_exclusive(target: Location, data: bytes) -> bool:

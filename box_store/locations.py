@@ -10,6 +10,7 @@ import errno
 import hashlib
 import os
 import re
+import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -165,17 +166,21 @@ class RemotePath:
 
     def put(self, data: bytes) -> None:
         """Write an object that nobody sees before it is whole, in place of any former one."""
+        self.upload(BytesIO(data))
+
+    def upload(self, file: BinaryIO) -> None:
+        """`put` of what is left to read of an open file, in pieces: of any size."""
         if self._filesystem.type_name in _OBJECT_STORES:
-            self._write(data)
+            self._write(file)
             return
         beside = self.with_name(f".{self.name}.{os.getpid()}.tmp")
-        beside._write(data)
+        beside._write(file)
         with self._sentences("write"):
             self._filesystem.move(beside.key, self.key)
 
-    def _write(self, data: bytes) -> None:
-        with self._sentences("write"), self._filesystem.open_output_stream(self.key) as file:
-            file.write(data)
+    def _write(self, file: BinaryIO) -> None:
+        with self._sentences("write"), self._filesystem.open_output_stream(self.key) as out:
+            shutil.copyfileobj(file, out, _CHUNK)
 
     def unlink(self, missing_ok: bool = False) -> None:
         """Delete the object."""
@@ -194,6 +199,11 @@ class RemotePath:
             if not copy.exists():
                 _copy(file, copy)
         return copy
+
+    def download(self, target: Path) -> None:
+        """Copy the object into a local file, which gets its name when it is whole."""
+        with self._sentences("read"), self._filesystem.open_input_file(self.key) as file:
+            _copy(file, target)
 
     def _info(self) -> Any:
         with self._sentences("reach"):
@@ -287,6 +297,11 @@ def relative(path: Location, root: Location) -> str:
     return str(whole.relative_to(above))
 
 
+def size_of(place: Location) -> int:
+    """Bytes of a file or object."""
+    return place.size() if isinstance(place, RemotePath) else place.stat().st_size
+
+
 def staged(place: Location) -> Path:
     """A local file with the content: the path itself, or a copy of the object in the cache.
 
@@ -307,8 +322,7 @@ def _copy(file: Any, target: Path) -> None:
 
     files.make_folder(target.parent)
     with files.replacing(target) as out:
-        while chunk := file.read(_CHUNK):
-            out.write(chunk)
+        shutil.copyfileobj(file, out, _CHUNK)
 
 
 @lru_cache(maxsize=32)

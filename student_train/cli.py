@@ -12,6 +12,7 @@ import typer
 from rich.console import Console
 
 from box_store.errors import TeachDetrError, UsageError
+from box_store.locations import as_typed
 from student_train.cli_bench import bench
 from student_train.cli_export import export
 from student_train.cli_import import import_file
@@ -53,7 +54,7 @@ def train(
     init: Annotated[
         Path | None, typer.Option(help="Weights to start from: run, .safetensors, official file.")
     ] = None,
-    out: Annotated[Path | None, typer.Option(help="Folder of the run.")] = None,
+    out: Annotated[Path | None, typer.Option(help="Folder of the run; a path or a URL.")] = None,
     resume: Annotated[bool, typer.Option("--resume", help="Go on where the run stopped.")] = False,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace a former run.")] = False,
     dry_run: Annotated[
@@ -71,6 +72,7 @@ def train(
 
     if out is None:
         raise UsageError("--out is missing: the folder of the run")
+    place = as_typed(out)
     options = {
         "data.root": ("--data", data),
         "data.train_split": ("--train-split", train_split),
@@ -88,8 +90,8 @@ def train(
     arguments.append(Layer("argument", parse_assignments(overrides or [])))
     file = read_toml(config) if config else {}
     name = preset or file.pop("preset", None)
-    if name is None and resume and (out / "config.json").exists():
-        resolved = resumed(out, arguments)
+    if name is None and resume and (place / "config.json").exists():
+        resolved = resumed(place, arguments)
     elif name is None:
         raise UsageError("--preset is missing; `student-train presets` lists what there is")
     else:
@@ -98,7 +100,7 @@ def train(
     console = open_console(to_stderr=as_json)
     evaluation = run_training(
         resolved,
-        out,
+        place,
         console,
         resume=resume,
         overwrite=overwrite,
@@ -108,14 +110,14 @@ def train(
     if is_other_rank() or dry_run:
         return
     if as_json:
-        print_json({"run": str(out), "metrics": evaluation and evaluation.metrics.to_json()})
+        print_json({"run": str(place), "metrics": evaluation and evaluation.metrics.to_json()})
         return
     if evaluation is not None:
         console.print(class_table(evaluation.metrics))
         console.print(metrics_table("after the last step, in percent", evaluation.metrics))
-    console.print(f"weights   {out / 'checkpoints' / 'best.safetensors'}", soft_wrap=True)
-    console.print(f"curves    {out / 'metrics.jsonl'}", soft_wrap=True)
-    console.print(f"next      student-train predict {out} IMAGES...", soft_wrap=True)
+    console.print(f"weights   {place / 'checkpoints' / 'best.safetensors'}", soft_wrap=True)
+    console.print(f"curves    {place / 'metrics.jsonl'}", soft_wrap=True)
+    console.print(f"next      student-train predict {place} IMAGES...", soft_wrap=True)
 
 
 app.command("eval")(evaluate)

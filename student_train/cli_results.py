@@ -6,6 +6,7 @@ from typing import Annotated
 import typer
 
 from box_store.errors import TeachDetrError
+from box_store.locations import as_typed
 from student_train.terminal import (
     Device,
     Json,
@@ -62,7 +63,7 @@ def evaluate(
         print_plain(console, f"skipped: {problem}")
     metrics = done.evaluation.metrics
     if as_json:
-        print_json(metrics.to_json() | {"run": str(run), "split": done.split})
+        print_json(metrics.to_json() | {"run": str(as_typed(run)), "split": done.split})
         return
     if per_class:
         console.print(class_table(metrics))

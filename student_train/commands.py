@@ -9,6 +9,8 @@ from typing import Any
 import numpy as np
 
 from box_store.errors import DataError, UsageError
+from box_store.files import local_folder
+from box_store.locations import Location, RemotePath, as_typed, staged
 from student_train.coco_metrics import read_annotations
 from student_train.config import TrainConfig, problems_of, resolve
 from student_train.confusion import Confusion, confusion_matrix
@@ -38,20 +40,20 @@ class EvaluatedRun:
     """An evaluation, where it was written, and which weights and split it is of."""
 
     evaluation: Evaluation
-    path: Path
+    path: Location
     weights: str
     split: str
     confusion: Confusion
-    pictures: tuple[Path, ...]
+    pictures: tuple[Location, ...]
 
 
 def evaluate_run(
-    run: Path,
+    run: Path | RemotePath,
     data: Path | None,
     split: str | None,
     weights: str,
     device: str,
-    out: Path | None,
+    out: Path | RemotePath | None,
     overrides: Mapping[str, str],
     *,
     confusion_score: float = 0.3,
@@ -95,7 +97,7 @@ def evaluate_run(
         runtime.world,
         config.eval_batch_size or min(config.batch_size, 8),
     )
-    folder = out or (run / "results" if run.is_dir() else run.parent / "results")
+    folder = as_typed(out) if out else _beside(run, "results")
     try:
         evaluation = evaluate_model(student.model.to(runtime.device), validation, runtime)
         confusion = confusion_matrix(
@@ -104,23 +106,30 @@ def evaluate_run(
             set(validation.dataset.image_ids.tolist()),
             score=confusion_score,
         )
-        path, pictures = folder / f"{source.name}.json", ()
+        names: tuple[str, ...] = ()
         if runtime.world.is_first:
-            evaluation.write(folder, source.name)
-            write_json(folder / f"{source.name}.confusion.json", confusion.to_json())
-            if plot:
-                pictures = _draw(evaluation, confusion, folder, source.name)
+            with local_folder(folder) as here:
+                evaluation.write(here, source.name)
+                write_json(here / f"{source.name}.confusion.json", confusion.to_json())
+                if plot:
+                    names = _draw(evaluation, confusion, here, source.name)
     finally:
         runtime.world.close()
+    path, pictures = folder / f"{source.name}.json", tuple(folder / name for name in names)
     return EvaluatedRun(evaluation, path, student.origin, source.name, confusion, pictures)
 
 
-def _draw(
-    evaluation: Evaluation, confusion: Confusion, folder: Path, name: str
-) -> tuple[Path, ...]:
-    curves, matrix = folder / f"{name}.curves.png", folder / f"{name}.confusion.png"
-    plot_precision_recall(evaluation.metrics.curves.to_json(), curves)
-    plot_confusion(confusion.names, confusion.counts, matrix)
+def _beside(run: Path | RemotePath, name: str) -> Location:
+    """A folder inside a run folder, or beside a weights file."""
+    place = as_typed(run)
+    return (place if place.is_dir() else place.parent) / name
+
+
+def _draw(evaluation: Evaluation, confusion: Confusion, folder: Path, name: str) -> tuple[str, ...]:
+    """Names of the pictures of an evaluation."""
+    curves, matrix = f"{name}.curves.png", f"{name}.confusion.png"
+    plot_precision_recall(evaluation.metrics.curves.to_json(), folder / curves)
+    plot_confusion(confusion.names, confusion.counts, folder / matrix)
     return curves, matrix
 
 
@@ -135,7 +144,7 @@ class Predictions:
     """One row an image: `file`, and either `error` or `width`, `height`, `detections`."""
 
     rows: list[dict[str, Any]]
-    folder: Path
+    folder: Location
 
     @property
     def n_read(self) -> int:
@@ -144,9 +153,9 @@ class Predictions:
 
 
 def predict_images(
-    run: Path,
-    images: Sequence[Path],
-    out: Path | None,
+    run: Path | RemotePath,
+    images: Sequence[Path | RemotePath],
+    out: Path | RemotePath | None,
     threshold: float,
     weights: str,
     device: str,
@@ -169,23 +178,26 @@ def predict_images(
     if any(map(is_video, files)):
         require_opencv()
     predictor = Predictor(load_student(run, weights), Runtime.start(device))
-    folder = out or (run / "predictions" if run.is_dir() else run.parent / "predictions")
+    folder = as_typed(out) if out else _beside(run, "predictions")
     rows = []
     taken: set[str] = set()
-    for file in files:
-        name = _free_name(file, taken)
-        if is_video(file):
-            rows += _predict_video(predictor, file, folder / name, threshold, every)
-        else:
-            rows.append(_predict_one(predictor, file, folder / name, threshold))
-    folder.mkdir(parents=True, exist_ok=True)
-    text = json.dumps(rows, indent=2) + "\n"
-    (folder / "predictions.json").write_text(text, encoding="utf-8")
+    with local_folder(folder) as here:
+        for file in files:
+            name = _free_name(file, taken)
+            if is_video(file):
+                found = _predict_video(predictor, file, here / name, threshold, every)
+            else:
+                found = [_predict_one(predictor, file, here / name, threshold)]
+            # where the picture is going to be
+            where = {"picture": str(folder / name)}
+            rows += [row if "error" in row else row | where for row in found]
+        text = json.dumps(rows, indent=2) + "\n"
+        (here / "predictions.json").write_text(text, encoding="utf-8")
     return Predictions(rows, folder)
 
 
 def _predict_one(
-    predictor: Predictor, file: Path, picture: Path, threshold: float
+    predictor: Predictor, file: Location, picture: Path, threshold: float
 ) -> dict[str, Any]:
     try:
         image = read_image(file).permute(1, 2, 0).numpy()
@@ -193,19 +205,20 @@ def _predict_one(
         return {"file": str(file), "error": str(error)}
     drawn, row = _detect(predictor, image, threshold)
     save_picture(picture, drawn)
-    return {"file": str(file), "picture": str(picture), **row}
+    return {"file": str(file), **row}
 
 
 def _predict_video(
-    predictor: Predictor, file: Path, video: Path, threshold: float, every: int
+    predictor: Predictor, file: Location, video: Path, threshold: float, every: int
 ) -> list[dict[str, Any]]:
     rows: list[dict[str, Any]] = []
+    copy = staged(file)
     try:
-        with writing(video, frames_per_second(file) / every) as writer:
-            for frame in read_frames(file, every):
+        with writing(video, frames_per_second(copy) / every) as writer:
+            for frame in read_frames(copy, every):
                 drawn, row = _detect(predictor, frame.image, threshold)
                 writer.add(drawn)
-                rows.append({"file": str(file), "frame": frame.index, "picture": str(video), **row})
+                rows.append({"file": str(file), "frame": frame.index, **row})
     except DataError as error:
         rows.append({"file": str(file), "error": str(error)})
     return rows
@@ -224,14 +237,14 @@ def _detect(
     return draw_boxes(image, boxes, predictor.class_names), row
 
 
-def list_images(paths: Sequence[Path]) -> list[Path]:
+def list_images(paths: Sequence[Path | RemotePath]) -> list[Location]:
     """Files as they are, folders as the images directly inside them, by name.
 
     Raises:
         DataError: a path is missing, or a folder has no images.
     """
-    found: list[Path] = []
-    for path in paths:
+    found: list[Location] = []
+    for path in map(as_typed, paths):
         if path.is_dir():
             known = (*IMAGE_SUFFIXES, *VIDEO_SUFFIXES)
             inside = sorted(p for p in path.iterdir() if p.suffix.lower() in known)
@@ -245,7 +258,7 @@ def list_images(paths: Sequence[Path]) -> list[Path]:
     return found
 
 
-def _free_name(file: Path, taken: set[str]) -> str:
+def _free_name(file: Location, taken: set[str]) -> str:
     """A JPEG or MP4 name that no other input of this call has."""
     end = ".mp4" if is_video(file) else ".jpg"
     name, number = f"{file.stem}{end}", 2

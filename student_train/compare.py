@@ -7,11 +7,12 @@ from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
+from box_store.locations import RemoteError, RemotePath, as_typed
 from student_train.coco_metrics import METRIC_NAMES
 from student_train.errors import RunError
 from student_train.metrics import read_metrics
 from student_train.overrides import as_text
-from student_train.run_folder import RunFolder
+from student_train.run_folder import SavedRun
 
 # where a run lies and what it is called says nothing about what it does
 _UNINTERESTING = frozenset({"preset"})
@@ -51,20 +52,22 @@ class RunSummary:
         }
 
 
-def read_run(folder: Path) -> RunSummary:
+def read_run(folder: Path | RemotePath) -> RunSummary:
     """What a run folder says.
 
     Raises:
         RunError: it is none, or nothing was recorded yet.
     """
-    run = RunFolder(folder)
+    run = SavedRun(as_typed(folder))
     try:
-        content = json.loads(run.config_file.read_text(encoding="utf-8"))
+        content = json.loads(run.config_file.read_bytes())
         settings = _flat(content["config"])
-    except (OSError, ValueError, KeyError, TypeError):
-        raise RunError(f"{folder} is not a run folder: it has no readable config.json") from None
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        if isinstance(error, RemoteError) and not isinstance(error, FileNotFoundError):
+            raise
+        raise RunError(f"{run.root} is not a run folder: it has no readable config.json") from None
     if not run.metrics.exists():
-        raise RunError(f"{folder} has recorded nothing yet: there is no {run.metrics.name}")
+        raise RunError(f"{run.root} has recorded nothing yet: there is no {run.metrics.name}")
     records = list(read_metrics(run.metrics))
     losses = [
         (int(row["step"]), float(row["loss"]["total"]))
@@ -72,7 +75,7 @@ def read_run(folder: Path) -> RunSummary:
         if row.get("kind") == "train" and row["loss"].get("total") is not None
     ]
     evaluations = [row for row in records if row.get("kind") == "eval"]
-    return RunSummary(str(folder), settings, losses, evaluations)
+    return RunSummary(str(run.root), settings, losses, evaluations)
 
 
 def _flat(table: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:

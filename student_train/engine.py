@@ -135,6 +135,7 @@ class Trainer:
                 "config": as_plain(self.config),
             },
         )
+        self.recorder.publish()
 
     def _save_on_the_way(self) -> None:
         """Save; a disk that is full now need not stay full: training goes on with a warning."""
@@ -278,14 +279,14 @@ class Trainer:
         raise NonFiniteLoss(
             f"training diverged at step {at + 1}: {what} {state}A lower optim.lr, "
             "optim.warmup_steps or amp=off often help; start the new run with "
-            f"--init {self.folder.root}"
+            f"--init {self.folder.place}"
         )
 
     def _stop_for(self, signal_number: int) -> NoReturn:
         self.save()
         raise Interrupted(
             f"stopped after step {self.position.step} of {self.total_steps}; the state is saved. "
-            f"To go on: student-train train --resume --out {self.folder.root}",
+            f"To go on: student-train train --resume --out {self.folder.place}",
             signal_number,
         )
 
@@ -327,6 +328,7 @@ class Trainer:
                 self.position.best = max(self.position.best, ap)
         except (CheckpointError, OSError) as error:
             self.recorder.say(f"warning   {error}; a later evaluation tries again")
+        self.recorder.publish()
 
     def _save_best(self) -> None:
         """Write the weights that are evaluated, with all that is needed to use them."""

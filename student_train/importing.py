@@ -12,6 +12,7 @@ import torch
 from box_store.categories import ClassSpace
 from box_store.coco_annotations import load_coco
 from box_store.coco_categories import COCO_CATEGORIES
+from box_store.locations import local_only
 from student_train.checkpoint import save_weights
 from student_train.config import TrainConfig, as_plain, from_plain, resolve
 from student_train.errors import CheckpointError, ConfigError, RunError
@@ -99,7 +100,7 @@ def import_checkpoint(
         ConfigError: settings that cannot be used.
         RunError: `out` holds a run already.
     """
-    folder = RunFolder(out)
+    folder = RunFolder(local_only(out, "an imported run"))
     if folder.is_used() and not overwrite:
         raise RunError(
             f"{out} holds a run already: --overwrite replaces it, or choose another --out"

@@ -10,6 +10,7 @@ from rich.console import Console
 from torch import nn
 
 from box_store.categories import ClassSpace
+from box_store.locations import Location, RemotePath, as_typed, staged
 from detr_kernels import explain
 from student_train import provenance
 from student_train.checkpoint import InitReport, load_matching, load_weights
@@ -23,16 +24,17 @@ from student_train.models.official import load_official, read_checkpoint, transl
 from student_train.overrides import Layer, Resolved, as_text, merge, settings
 from student_train.predictor import load_student
 from student_train.progress import ProgressLine
-from student_train.run_folder import RunFolder, changed_settings
+from student_train.run_folder import RunFolder, SavedRun, changed_settings
 from student_train.runtime import Runtime
 from student_train.states import is_state, read_state, state_weights
+from student_train.working_folder import working_folder
 
 N_CLASSES = "model.n_classes"
 
 
 def train(
     resolved: Resolved[TrainConfig],
-    out: Path,
+    out: Path | RemotePath,
     console: Console,
     *,
     resume: bool = False,
@@ -45,21 +47,30 @@ def train(
     A dry run reads everything, says what would happen and writes nothing into `out`.
 
     Raises:
-        RunError: `out` holds a run already, or the one to resume had other settings.
+        RunError: `out` holds a run already, or the one to resume had other settings; or it lies at
+            a URL which could not be reached at the end.
         TeachDetrError: anything else a user can put right; see `Trainer.train`.
     """
     config = resolved.config
     runtime = Runtime.start(config.device, config.amp, config.threads)
     try:
-        return _train(
-            resolved, RunFolder(out), console, runtime, resume, overwrite, dry_run, command
-        )
+        saved = SavedRun(as_typed(out))
+        if saved.is_used() and not (resume or overwrite):
+            raise RunError(
+                f"{saved.root} holds a run already: --resume goes on with it, --overwrite starts "
+                "anew, or choose another --out"
+            )
+        with working_folder(saved.root, runtime.world, console, not resume, dry_run) as folder:
+            return _train(
+                resolved, saved, folder, console, runtime, resume, overwrite, dry_run, command
+            )
     finally:
         runtime.world.close()
 
 
 def _train(
     resolved: Resolved[TrainConfig],
+    saved: SavedRun[Location],
     folder: RunFolder,
     console: Console,
     runtime: Runtime,
@@ -69,20 +80,15 @@ def _train(
     command: Sequence[str],
 ) -> Evaluation | None:
     world = runtime.world
-    if folder.is_used() and not (resume or overwrite):
-        raise RunError(
-            f"{folder.root} holds a run already: --resume goes on with it, --overwrite starts "
-            "anew, or choose another --out"
-        )
     coco = open_split(train_source(resolved.config))
     space = ClassSpace(resolved.config.data.class_space, coco.categories)
     resolved = with_classes(resolved, space)
     config = resolved.config
-    resuming = resume and folder.has_state()
+    resuming = resume and saved.has_state()
     inputs = make_inputs(config, coco, world)
     remarks = []
-    if resume and folder.config_file.exists():
-        remarks = check_resumable(folder, config, inputs.fingerprints)
+    if resume and saved.config_file.exists():
+        remarks = check_resumable(saved, config, inputs.fingerprints)
     torch.manual_seed(config.seed)
     model = build_student(config.model)
     report = None if resuming or config.init is None else initialise(model, config.init)
@@ -93,6 +99,7 @@ def _train(
             folder.clear()
         if not resuming:
             folder.write(resolved, space, command, inputs.fingerprints)
+            folder.publish()
     progress = ProgressLine(console if world.is_first else None)
     trainer = Trainer(config, model, inputs, folder, runtime, progress)
     for line in describe(resolved, folder, runtime, inputs, trainer, report):
@@ -100,7 +107,7 @@ def _train(
     for line in (*remarks, *space_on_disk(folder.root, trainer)):
         progress.say(f"warning   {line}")
     if dry_run:
-        then = f"resume {folder.root}" if resuming else f"start in {folder.root}"
+        then = f"resume {folder.place}" if resuming else f"start in {folder.place}"
         progress.say(f"dry run   nothing was written; without --dry-run this would {then}")
         return None
     if resuming:
@@ -119,14 +126,14 @@ def _train(
 
 
 def check_resumable(
-    folder: RunFolder, config: TrainConfig, fingerprints: Mapping[str, str]
+    run: SavedRun[Location], config: TrainConfig, fingerprints: Mapping[str, str]
 ) -> list[str]:
     """What differs from how a run was started without spoiling it, a sentence each.
 
     Raises:
         RunError: settings or data that a run cannot change; each is named.
     """
-    record = folder.read()
+    record = run.read()
     refused = changed_settings(record.config, config)
     refused += [
         f"content of {name.replace('_', ' ')}: {change}"
@@ -135,9 +142,9 @@ def check_resumable(
     ]
     if refused:
         raise RunError(
-            f"{folder.root} was started with other settings, and a resumed run keeps them "
+            f"{run.root} was started with other settings, and a resumed run keeps them "
             f"({'; '.join(refused)}): leave them out, or start a new run with "
-            f"--init {folder.root}"
+            f"--init {run.root}"
         )
     remarks = []
     if list(
@@ -205,17 +212,20 @@ def with_classes(resolved: Resolved[TrainConfig], space: ClassSpace) -> Resolved
     return Resolved(config, {**resolved.origins, N_CLASSES: "data"})
 
 
-def initialise(model: nn.Module, source: Path) -> InitReport:
+def initialise(model: nn.Module, source: Path | RemotePath) -> InitReport:
     """Load weights to fine-tune: what fits is taken, the rest keeps its initial values.
 
-    `source` is a run folder, a `.safetensors` file of ours, or an official checkpoint.
+    `source` is a run folder, a `.safetensors` file of ours, or an official checkpoint; a path or a
+    URL.
 
     Raises:
         CheckpointError, RunError: there is no such thing, or nothing in it fits.
     """
+    source = as_typed(source)
     if source.is_dir():
-        weights = "best" if RunFolder(source).best.exists() else "last"
+        weights = "best" if SavedRun(source).best.exists() else "last"
         return load_matching(model, load_student(source, weights).model.state_dict())
+    source = staged(source)
     if source.suffix == ".safetensors":
         return load_matching(model, load_weights(source)[0])
     if source.suffix == ".pt" and is_state(source):
@@ -226,14 +236,14 @@ def initialise(model: nn.Module, source: Path) -> InitReport:
     )
 
 
-def resumed(out: Path, arguments: Sequence[Layer]) -> Resolved[TrainConfig]:
+def resumed(out: Location, arguments: Sequence[Layer]) -> Resolved[TrainConfig]:
     """The configuration of a run folder, with new values of operational settings on top.
 
     Raises:
         RunError: `out` is no run folder.
         ConfigError: arguments that cannot be used.
     """
-    record = RunFolder(out).read()
+    record = SavedRun(out).read()
     merged = merge(record.config, arguments, problems_of)
     return Resolved(merged.config, record.origins | merged.origins)
 
@@ -251,7 +261,7 @@ def describe(
     parameters = list(trainer.model.parameters())
     trained = sum(p.numel() for p in parameters if p.requires_grad)
     lines = [
-        f"run       {folder.root}",
+        f"run       {folder.place}",
         f"device    {runtime.describe()}",
         f"attention {explain(runtime.device)}",
         *describe_origins(resolved),

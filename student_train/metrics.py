@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 from box_store.files import replacing
+from box_store.locations import Location
 
 
 class RunningMeans:
@@ -135,9 +136,9 @@ class MetricsLog:
             os.fsync(file.fileno())
 
 
-def read_metrics(path: Path) -> Iterator[dict[str, Any]]:
+def read_metrics(path: Location) -> Iterator[dict[str, Any]]:
     """The records of a metrics file; a line cut short by a kill is skipped."""
-    for line in path.read_text(encoding="utf-8").splitlines():
+    for line in path.read_bytes().decode(errors="replace").splitlines():
         try:
             yield json.loads(line)
         except json.JSONDecodeError:

@@ -14,6 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from box_store.categories import ClassSpace
+from box_store.locations import as_typed
 from student_train.config import NO_TEACHERS, TeacherConfig
 from student_train.data import Batch
 from student_train.models import Targets
@@ -81,11 +82,11 @@ def open_online(
             assert average is not None
             model = average
         else:
-            teacher = load_student(Path(source))
+            teacher = load_student(as_typed(Path(source)))
             check_same_categories(space.categories, teacher.class_space.categories, source)
             model = teacher.model.to(runtime.device).requires_grad_(False)
             labels = _translation(teacher.class_space, space).to(runtime.device)
-        found[Path(source).name] = OnlineTeacher(
+        found[as_typed(Path(source)).name] = OnlineTeacher(
             model,
             labels,
             config.online_top_k,

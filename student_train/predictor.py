@@ -11,6 +11,7 @@ from torch import nn
 
 from box_store.boxes import Boxes
 from box_store.categories import Categories, ClassSpace
+from box_store.locations import RemotePath, as_typed, staged
 from student_train.checkpoint import load_matching, load_weights
 from student_train.config import TrainConfig, from_plain
 from student_train.data import EvalTransform, Sample, Scene, collate
@@ -18,9 +19,9 @@ from student_train.data.loader import Batch
 from student_train.detections import to_boxes
 from student_train.errors import CheckpointError, RunError
 from student_train.models import Targets, build_student, top_k
-from student_train.run_folder import RunFolder, class_space_from_plain
+from student_train.run_folder import SavedRun, class_space_from_plain
 from student_train.runtime import Runtime
-from student_train.states import StateFolder, state_weights
+from student_train.states import SavedStates, state_weights
 
 
 @dataclass(frozen=True)
@@ -34,19 +35,20 @@ class TrainedStudent:
     """which weights these are, for people"""
 
 
-def load_student(run: Path, weights: str = "best") -> TrainedStudent:
+def load_student(run: Path | RemotePath, weights: str = "best") -> TrainedStudent:
     """A student on the CPU, in evaluation mode.
 
     Args:
-        run: a run folder, or a `.safetensors` file written by a run.
+        run: a run folder, or a `.safetensors` file written by a run; a path or a URL.
         weights: which of a run folder: best (by AP on the evaluation split) or last.
 
     Raises:
         RunError: there is no such run, or it has no such weights yet.
         CheckpointError: the file is damaged or foreign.
     """
+    run = as_typed(run)
     if run.is_file():
-        tensors, about = load_weights(run)
+        tensors, about = load_weights(staged(run))
         if "config" not in about or "classes" not in about:
             raise CheckpointError(
                 f"{run} does not say which student it belongs to: expected a file written by "
@@ -55,15 +57,15 @@ def load_student(run: Path, weights: str = "best") -> TrainedStudent:
         space = class_space_from_plain(about["classes"])
         config, origin = from_plain(about["config"], str(run)), str(run)
     else:
-        folder = RunFolder(run)
+        folder = SavedRun(run)
         record = folder.read()
         config, space = record.config, record.class_space
         if weights == "last":
-            state, note = StateFolder(folder.checkpoints).load()
+            state, note = SavedStates(folder.checkpoints).load()
             tensors = state_weights(state)
             origin = f"step {state['position']['step']} of {folder.root} {note}".strip()
         elif folder.best.exists():
-            tensors, _ = load_weights(folder.best)
+            tensors, _ = load_weights(staged(folder.best))
             origin = str(folder.best)
         else:
             raise RunError(
@@ -130,7 +132,9 @@ class Predictor:
         return collate(samples)
 
 
-def load_predictor(run: Path, device: str = "auto", weights: str = "best") -> Predictor:
+def load_predictor(
+    run: Path | RemotePath, device: str = "auto", weights: str = "best"
+) -> Predictor:
     """A predictor from a run folder or a `.safetensors` file; see `load_student` for the errors."""
     return Predictor(load_student(run, weights), Runtime.start(device))
 

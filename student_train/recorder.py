@@ -43,6 +43,7 @@ class Recorder:
         self._progress = progress
         self._steps_per_epoch = steps_per_epoch
         self._total_steps = total_steps
+        self._folder = folder
         self._log = MetricsLog(folder.metrics)
         self._trackers = Trackers(config, folder)
         self._means = RunningMeans()
@@ -106,6 +107,11 @@ class Recorder:
         """Make the records durable, as a state is about to be saved that will not repeat them."""
         self._log.sync()
 
+    def publish(self) -> None:
+        """Have what is new copied to where the run is wanted, and say what became of it so far."""
+        for note in self._folder.publish():
+            self.say(note)
+
     def close(self) -> None:
         """Finish the trackers."""
         if problem := self._trackers.close():
@@ -163,6 +169,7 @@ class Recorder:
         for problem in (self._log.write(kind, record), self._trackers.log(kind, record)):
             if problem:
                 self.say(f"warning   {problem}")
+        self.publish()
 
 
 def peak_memory_gib(device: torch.device) -> float:

@@ -13,19 +13,19 @@
 """
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Generic
 
 from box_store.categories import Categories, ClassSpace
 from box_store.files import replacing
-from box_store.locations import local_only
+from box_store.locations import Location, RemotePath
 from student_train.config import OPERATIONAL, TrainConfig, as_plain, from_plain
 from student_train.errors import RunError
 from student_train.overrides import Resolved, as_text, settings
 from student_train.provenance import source_revision, versions
-from student_train.states import StateFolder
+from student_train.states import P, SavedStates, StateFolder
 
 
 @dataclass(frozen=True)
@@ -40,11 +40,11 @@ class RunRecord:
     """hashes of the annotations and of the teacher boxes"""
 
 
-class RunFolder:
-    """Paths inside a run folder, and its configuration file."""
+class SavedRun(Generic[P]):
+    """What a run folder holds, to be read, at a path or a URL."""
 
-    def __init__(self, root: Path) -> None:
-        self.root = local_only(root, "a run folder")
+    def __init__(self, root: P) -> None:
+        self.root = root
         self.config_file = root / "config.json"
         self.metrics = root / "metrics.jsonl"
         self.checkpoints = root / "checkpoints"
@@ -54,11 +54,52 @@ class RunFolder:
 
     def has_state(self) -> bool:
         """Whether there is something to resume."""
-        return StateFolder(self.checkpoints).exists()
+        return SavedStates(self.checkpoints).exists()
 
     def is_used(self) -> bool:
         """Whether a run was started here before."""
         return self.config_file.exists() or self.has_state()
+
+    def read(self) -> RunRecord:
+        """Read `config.json`.
+
+        Raises:
+            RunError: this is no run folder, or the file was written by something else.
+        """
+        try:
+            content = json.loads(self.config_file.read_bytes())
+        except FileNotFoundError:
+            what = "has no config.json" if self.root.is_dir() else "does not exist"
+            raise RunError(f"{self.root} is not a run folder: it {what}") from None
+        except (OSError, UnicodeDecodeError, json.JSONDecodeError) as error:
+            raise RunError(f"{self.config_file} cannot be read: {error}") from None
+        if not isinstance(content, dict) or content.get("format") != 1:
+            raise RunError(f"{self.config_file} was not written by this version of student-train")
+        return RunRecord(
+            config=from_plain(content["config"], str(self.config_file)),
+            origins=dict(content["origins"]),
+            class_space=class_space_from_plain(content["classes"]),
+            versions=dict(content["versions"]),
+            fingerprints=dict(content.get("fingerprints", {})),
+        )
+
+
+class RunFolder(SavedRun[Path]):
+    """The folder, on this machine, of a run at work.
+
+    place: what people call it, where it is the working copy of a run at a URL. publish: has what is
+    new copied there, and returns sentences that people should see.
+    """
+
+    def __init__(
+        self,
+        root: Path,
+        place: RemotePath | None = None,
+        publish: Callable[[], Sequence[str]] = tuple,
+    ) -> None:
+        super().__init__(root)
+        self.place: Location = place or root
+        self.publish = publish
 
     def clear(self) -> None:
         """Forget a former run's configuration, metrics and checkpoints; the rest stays."""
@@ -88,29 +129,6 @@ class RunFolder:
         }
         with replacing(self.config_file) as file:
             file.write((json.dumps(content, indent=2) + "\n").encode())
-
-    def read(self) -> RunRecord:
-        """Read `config.json`.
-
-        Raises:
-            RunError: this is no run folder, or the file was written by something else.
-        """
-        try:
-            content = json.loads(self.config_file.read_text(encoding="utf-8"))
-        except FileNotFoundError:
-            what = "has no config.json" if self.root.is_dir() else "does not exist"
-            raise RunError(f"{self.root} is not a run folder: it {what}") from None
-        except (OSError, UnicodeDecodeError, json.JSONDecodeError) as error:
-            raise RunError(f"{self.config_file} cannot be read: {error}") from None
-        if not isinstance(content, dict) or content.get("format") != 1:
-            raise RunError(f"{self.config_file} was not written by this version of student-train")
-        return RunRecord(
-            config=from_plain(content["config"], str(self.config_file)),
-            origins=dict(content["origins"]),
-            class_space=class_space_from_plain(content["classes"]),
-            versions=dict(content["versions"]),
-            fingerprints=dict(content.get("fingerprints", {})),
-        )
 
 
 def class_space_to_plain(space: ClassSpace) -> dict[str, Any]:

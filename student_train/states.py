@@ -16,20 +16,23 @@ import json
 import pickle
 import re
 import zipfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import IO, Any, BinaryIO, cast
+from typing import IO, Any, BinaryIO, Generic, TypeVar, cast
 
 import torch
 from torch import Tensor
 
 from box_store.files import move_into_place, replacing, temporary_beside
+from box_store.locations import Location, RemoteError, RemotePath, size_of, staged
 from student_train.errors import CheckpointError
 
 FORMAT = "teach-detr training state 1"
-_LIST = "states.json"
+LIST = "states.json"
+"""which states there are"""
+P = TypeVar("P", Path, RemotePath, Location)
 _NAME = re.compile(r"step-(\d{8,})-([0-9a-f]{8})\.pt")
 
 
@@ -43,11 +46,66 @@ class SavedState:
     sha256: str
 
 
-class StateFolder:
-    """The states of one run, of which the newest `keep` stay."""
+class SavedStates(Generic[P]):
+    """The states of a run, to be read, at a path or a URL."""
+
+    def __init__(self, root: P) -> None:
+        self.root = root
+
+    def load(self) -> tuple[dict[str, Any], str]:
+        """The newest state that can be read, and a note about newer ones that cannot ("" if none).
+
+        Raises:
+            CheckpointError: there is none.
+        """
+        complaints: list[str] = []
+        for entry in self.entries():
+            try:
+                return self._read(entry), " ".join(complaints)
+            except CheckpointError as error:
+                complaints.append(f"{error}; going back to the state before it.")
+        if complaints:
+            raise CheckpointError(f"no readable state in {self.root}: " + " ".join(complaints))
+        raise CheckpointError(f"no saved state in {self.root}")
+
+    def exists(self) -> bool:
+        """Whether there is something to resume."""
+        return bool(self.entries())
+
+    def entries(self) -> list[SavedState]:
+        """What the list says, newest first; where it is damaged or gone, what the names say."""
+        try:
+            table = json.loads((self.root / LIST).read_bytes())
+            return [SavedState(**row) for row in table["states"]]
+        except (OSError, ValueError, KeyError, TypeError) as error:
+            if isinstance(error, RemoteError) and not isinstance(error, FileNotFoundError):
+                raise
+            return sorted(self._named(), key=lambda entry: -entry.step)
+
+    def _named(self) -> Iterator[SavedState]:
+        for path in self.root.glob("step-*.pt"):
+            if name := _NAME.fullmatch(path.name):
+                yield SavedState(path.name, int(name[1]), size_of(path), name[2])
+
+    def _read(self, entry: SavedState) -> dict[str, Any]:
+        path = self.root / entry.file
+        try:
+            copy = staged(path)
+            found = _sha256(copy)
+        except FileNotFoundError:
+            raise CheckpointError(f"{path} is missing") from None
+        except OSError as error:
+            raise CheckpointError(f"{path} cannot be read: {_reason(error)}") from error
+        if not found.startswith(entry.sha256):
+            raise CheckpointError(f"{path} is damaged (its checksum is not the listed one)")
+        return read_state(copy)
+
+
+class StateFolder(SavedStates[Path]):
+    """The states of a run at work, of which the newest `keep` stay."""
 
     def __init__(self, root: Path, keep: int = 2) -> None:
-        self.root = root
+        super().__init__(root)
         self.keep = keep
 
     def save(self, step: int, state: Mapping[str, Any]) -> Path:
@@ -74,26 +132,6 @@ class StateFolder:
             ) from error
         return self.root / written.file
 
-    def load(self) -> tuple[dict[str, Any], str]:
-        """The newest state that can be read, and a note about newer ones that cannot ("" if none).
-
-        Raises:
-            CheckpointError: there is none.
-        """
-        complaints: list[str] = []
-        for entry in self.entries():
-            try:
-                return self._read(entry), " ".join(complaints)
-            except CheckpointError as error:
-                complaints.append(f"{error}; going back to the state before it.")
-        if complaints:
-            raise CheckpointError(f"no readable state in {self.root}: " + " ".join(complaints))
-        raise CheckpointError(f"no saved state in {self.root}")
-
-    def exists(self) -> bool:
-        """Whether there is something to resume."""
-        return bool(self.entries())
-
     def newest(self) -> Path | None:
         """The file of the newest state."""
         entries = self.entries()
@@ -101,22 +139,9 @@ class StateFolder:
 
     def clear(self) -> None:
         """Remove all states."""
-        (self.root / _LIST).unlink(missing_ok=True)
+        (self.root / LIST).unlink(missing_ok=True)
         if self.root.is_dir():
             self._sweep(set())
-
-    def entries(self) -> list[SavedState]:
-        """What the list says, newest first; where it is damaged or gone, what the names say."""
-        try:
-            table = json.loads((self.root / _LIST).read_text(encoding="utf-8"))
-            return [SavedState(**row) for row in table["states"]]
-        except (OSError, ValueError, KeyError, TypeError):
-            return sorted(self._named(), key=lambda entry: -entry.step)
-
-    def _named(self) -> Iterator[SavedState]:
-        for path in self.root.glob("step-*.pt"):
-            if name := _NAME.fullmatch(path.name):
-                yield SavedState(path.name, int(name[1]), path.stat().st_size, name[2])
 
     def _write(self, step: int, state: Mapping[str, Any]) -> SavedState:
         # the final name holds the checksum, which is known only afterwards
@@ -133,9 +158,8 @@ class StateFolder:
         return SavedState(final.name, step, size, digest)
 
     def _list(self, entries: list[SavedState]) -> None:
-        table = {"format": 1, "states": [asdict(entry) for entry in entries]}
-        with replacing(self.root / _LIST) as file:
-            file.write((json.dumps(table, indent=2) + "\n").encode())
+        with replacing(self.root / LIST) as file:
+            file.write(list_of(entries))
 
     def _sweep(self, listed: set[str]) -> None:
         """Remove states that are not listed, and what writers that were killed left behind."""
@@ -143,17 +167,11 @@ class StateFolder:
             if path.name not in listed:
                 path.unlink(missing_ok=True)
 
-    def _read(self, entry: SavedState) -> dict[str, Any]:
-        path = self.root / entry.file
-        try:
-            found = _sha256(path)
-        except FileNotFoundError:
-            raise CheckpointError(f"{path} is missing") from None
-        except OSError as error:
-            raise CheckpointError(f"{path} cannot be read: {_reason(error)}") from error
-        if not found.startswith(entry.sha256):
-            raise CheckpointError(f"{path} is damaged (its checksum is not the listed one)")
-        return read_state(path)
+
+def list_of(entries: Sequence[SavedState]) -> bytes:
+    """The content of `states.json`."""
+    table = {"format": 1, "states": [asdict(entry) for entry in entries]}
+    return (json.dumps(table, indent=2) + "\n").encode()
 
 
 class _Hashed:

@@ -61,7 +61,7 @@ class WeightsAndBiases:
             raise _missing("wandb") from None
         self._run = wandb.init(
             project=config.log.project,
-            name=folder.root.name,
+            name=folder.place.name,
             id=_wandb_id(folder),
             dir=str(folder.root),
             config=as_plain(config),

@@ -10,11 +10,12 @@ from typing import Any
 import numpy as np
 
 from box_store.errors import DataError, UsageError
+from box_store.locations import Location
 
 VIDEO_SUFFIXES = (".mp4", ".avi", ".mov", ".mkv", ".webm", ".m4v")
 
 
-def is_video(path: Path) -> bool:
+def is_video(path: Location) -> bool:
     """Whether a file's name says that it is a video."""
     return path.suffix.lower() in VIDEO_SUFFIXES
 

@@ -2,8 +2,6 @@
 
 import json
 import socket
-import urllib.request
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -23,58 +21,11 @@ from box_store.records import DatasetInfo
 from box_store.selection import Selection, SelectionSpec, select
 from box_store.store import BoxStore
 
-moto = pytest.importorskip("moto.server", reason="needs moto[server]")
 INFO = DatasetInfo("toy", "0" * 64, 6)
 
 
-class Server:
-    def __init__(self) -> None:
-        self.port = 0
-        self.start()
-        self.fs = fs.S3FileSystem(
-            endpoint_override=f"127.0.0.1:{self.port}",
-            scheme="http",
-            region="us-east-1",
-            access_key="any",
-            secret_key="any",
-            allow_bucket_creation=True,
-        )
-        self.fs.create_dir("bucket")
-
-    def start(self) -> None:
-        self._server = moto.ThreadedMotoServer("127.0.0.1", self.port, verbose=False)
-        self._server.start()
-        self.port = self._server.get_host_and_port()[1]
-
-    def stop(self) -> None:
-        self._server.stop()
-
-    def url(self, path: str) -> str:
-        return f"s3://{path}?scheme=http&endpoint_override=127.0.0.1:{self.port}"
-
-    def require_credentials(self, wanted: bool) -> None:
-        url = f"http://127.0.0.1:{self.port}/moto-api/reset-auth"
-        body = b"0" if wanted else b"Infinity"
-        headers = {"Content-Type": "text/plain"}
-        urllib.request.urlopen(urllib.request.Request(url, body, headers)).close()
-
-
-@pytest.fixture(scope="module")
-def server() -> Iterator[Server]:
-    made = Server()
-    yield made
-    made.stop()
-
-
-@pytest.fixture(autouse=True)
-def _surroundings(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("TEACH_DETR_CACHE", str(tmp_path / "cache"))
-    monkeypatch.setenv("AWS_ACCESS_KEY_ID", "any")
-    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "any")
-
-
 @pytest.fixture
-def root(server: Server, request: Any) -> RemotePath:
+def root(server: Any, request: Any) -> RemotePath:
     found = location(server.url(f"bucket/{request.node.name}"))
     assert isinstance(found, RemotePath)
     return found
@@ -150,7 +101,7 @@ def test_annotations_and_image_names_below_a_url(maker: Any, root: RemotePath) -
 
 
 def test_a_server_that_went_away_is_a_sentence_and_the_store_goes_on_when_it_is_back(
-    maker: Any, root: RemotePath, server: Server
+    maker: Any, root: RemotePath, server: Any
 ) -> None:
     store = BoxStore.open_or_create(root, maker.categories, INFO)
     maker.fill(store, maker.record(), units=[0])
@@ -169,7 +120,7 @@ def test_a_server_that_went_away_is_a_sentence_and_the_store_goes_on_when_it_is_
 
 
 def test_a_wrong_bucket_or_wrong_credentials_are_a_sentence(
-    maker: Any, root: RemotePath, server: Server
+    maker: Any, root: RemotePath, server: Any
 ) -> None:
     with pytest.raises(StoreError, match="no box store at s3://nobucket"):
         BoxStore.open(location(server.url("nobucket/store")))
