@@ -17,7 +17,7 @@ from rich.console import Console
 
 from box_store.errors import UsageError
 from box_store.files import replacing
-from teach_detr.scenes import VAL_FIRST_ID, VAL_SEED, make_split
+from teach_detr.scenes import VAL_FIRST_ID, VAL_SEED, check_names, make_split
 from teach_detr.stages import Stages, stoppable, write_json
 
 RTMDET, YOLO = "rtmdet", "yolo"
@@ -67,6 +67,7 @@ def make_scene_set(
         StageError: a teacher's training failed.
         StageStopped: Ctrl-C; the same command goes on.
     """
+    check_names([scenes.style], scenes.world)
     if teachers is not None and find_spec("mmdet") is None and find_spec("ultralytics") is None:
         raise UsageError(
             "--teachers needs a framework: pip install 'teach-detr[mmdet]' (or ultralytics), or "

@@ -90,6 +90,17 @@ class Scene:
     boxes_xyxy: np.ndarray  # int [N, 4], corners in pixels
 
 
+def check_names(styles: Sequence[str], world: str) -> None:
+    """Raises UsageError unless there are such styles and such a world."""
+    for what, names, table in (("style", styles, STYLES), ("world", [world], WORLDS)):
+        unknown = next((name for name in names if name not in table), None)
+        if unknown is not None:
+            raise UsageError(
+                f"unknown {what} of scenes '{unknown}': expected one of {', '.join(table)}."
+                + nearest(unknown, table)
+            )
+
+
 class Painter:
     """Draws scenes of one or several styles; the textures and toys are prepared once.
 
@@ -98,13 +109,7 @@ class Painter:
     """
 
     def __init__(self, styles: Sequence[str], seed: int, world: str = "toys") -> None:
-        for what, names, table in (("style", styles, STYLES), ("world", [world], WORLDS)):
-            unknown = next((name for name in names if name not in table), None)
-            if unknown is not None:
-                raise UsageError(
-                    f"unknown {what} of scenes '{unknown}': expected one of {', '.join(table)}."
-                    + nearest(unknown, table)
-                )
+        check_names(styles, world)
         self.world = WORLDS[world]
         rng = np.random.default_rng([seed, 1])
         self._kits = [_Kit(STYLES[name], self.world, rng) for name in styles]
