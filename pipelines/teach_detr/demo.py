@@ -82,6 +82,10 @@ class Places:
         """The run folder of a student."""
         return self.root / "runs" / name
 
+    def results(self, name: str) -> Path:
+        """Detections of a student's last evaluation."""
+        return self.run(name) / "results" / "val2017.json"
+
     def annotations(self, split: str) -> Path:
         """COCO annotations of the scenes."""
         return self.scenes / "annotations" / f"instances_{split}.json"

@@ -1,17 +1,16 @@
 """The end of the demo: what ran on what, how good the teachers are, what their boxes changed."""
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pyarrow as pa
 from rich.console import Console
 from rich.table import Table
 
-from box_store import Boxes, BoxStore, CocoData, load_coco
+from box_store import BoxStore, load_coco
 from box_store.query import open_store, run_sql
 from box_store.reader import boxes_of
 from detr_kernels import choose_backend
@@ -20,7 +19,13 @@ from student_train.metrics import read_metrics
 from student_train.runtime import Runtime
 from student_train.tables import percent
 from teach_detr.demo import BASELINE, TAUGHT, DemoSize, Places
-from teach_detr.pictures import Column, picture_grid, training_curves
+from teach_detr.pictures import (
+    Column,
+    picture_grid,
+    result_boxes,
+    training_curves,
+    truth_boxes,
+)
 from teach_detr.sql_shell import as_table
 from teach_detr.stages import StageError, last_metrics
 from teach_detr.teachers import TeacherScore, score_teachers
@@ -185,8 +190,8 @@ def _grid(places: Places, store: BoxStore) -> Path:
             (name, {i: boxes for i in ids if (boxes := boxes_of(store, name, i)) is not None})
             for name in store.teachers
         ),
-        ("baseline", _results(places.run(BASELINE), coco, ids)),
-        ("+ teachers", _results(places.run(TAUGHT), coco, ids)),
+        ("baseline", result_boxes(places.results(BASELINE), coco, ids)),
+        ("+ teachers", result_boxes(places.results(TAUGHT), coco, ids)),
     ]
     # as many boxes as there are objects: detectors differ in how sure they say they are
     best = [
@@ -198,34 +203,9 @@ def _grid(places: Places, store: BoxStore) -> Path:
     return picture_grid(
         places.root / "grid.png",
         [(image.id, places.scenes / "val2017" / image.file_name) for image in images],
-        [Column("truth", {i: _truth(coco, i) for i in ids}), *best],
+        [Column("truth", {i: truth_boxes(coco, i) for i in ids}), *best],
         {category.id: category.name for category in coco.categories.items},
     )
-
-
-def _truth(coco: CocoData, image_id: int) -> Boxes:
-    truth, image = coco.annotations_of(image_id), coco.by_id[image_id]
-    ones = np.ones(len(truth), np.float32)
-    return Boxes(truth.boxes_xyxy, ones, truth.category_ids, image.width, image.height)
-
-
-def _results(run: Path, coco: CocoData, ids: Sequence[int]) -> dict[int, Boxes]:
-    rows: dict[int, list[Mapping[str, Any]]] = {i: [] for i in ids}
-    for row in json.loads((run / "results" / "val2017.json").read_text(encoding="utf-8")):
-        if row["image_id"] in rows:
-            rows[row["image_id"]].append(row)
-    found: dict[int, Boxes] = {}
-    for image_id, detections in rows.items():
-        image = coco.by_id[image_id]
-        xywh = np.asarray([row["bbox"] for row in detections], np.float32).reshape(-1, 4)
-        found[image_id] = Boxes(
-            np.concatenate([xywh[:, :2], xywh[:, :2] + xywh[:, 2:]], 1),
-            [row["score"] for row in detections],  # type: ignore[arg-type]
-            [row["category_id"] for row in detections],  # type: ignore[arg-type]
-            image.width,
-            image.height,
-        ).clipped()
-    return found
 
 
 def show(outcome: Outcome, places: Places, skipped: Sequence[str], console: Console) -> None:

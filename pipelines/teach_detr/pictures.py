@@ -1,5 +1,6 @@
 """Pictures of a comparison: a grid of images with several sets of boxes, and training curves."""
 
+import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,6 +14,7 @@ from torchvision.transforms.v2.functional import resize
 from torchvision.utils import draw_bounding_boxes, make_grid
 
 from box_store.boxes import Boxes
+from box_store.coco_annotations import CocoData
 from student_train.data import read_image
 
 # distinct on light and dark grounds; a class keeps its colour in every picture
@@ -42,6 +44,33 @@ class Column:
     title: str
     boxes: Mapping[int, Boxes]
     min_score: float = 0.0
+
+
+def truth_boxes(coco: CocoData, image_id: int) -> Boxes:
+    """The annotated boxes of an image, with scores of 1."""
+    truth, image = coco.annotations_of(image_id), coco.by_id[image_id]
+    ones = np.ones(len(truth), np.float32)
+    return Boxes(truth.boxes_xyxy, ones, truth.category_ids, image.width, image.height)
+
+
+def result_boxes(path: Path, coco: CocoData, ids: Sequence[int]) -> dict[int, Boxes]:
+    """The detections of these images in a COCO results file."""
+    rows: dict[int, list[Mapping[str, Any]]] = {i: [] for i in ids}
+    for row in json.loads(path.read_text(encoding="utf-8")):
+        if row["image_id"] in rows:
+            rows[row["image_id"]].append(row)
+    found: dict[int, Boxes] = {}
+    for image_id, detections in rows.items():
+        image = coco.by_id[image_id]
+        xywh = np.asarray([row["bbox"] for row in detections], np.float32).reshape(-1, 4)
+        found[image_id] = Boxes(
+            np.concatenate([xywh[:, :2], xywh[:, :2] + xywh[:, 2:]], 1),
+            [row["score"] for row in detections],  # type: ignore[arg-type]
+            [row["category_id"] for row in detections],  # type: ignore[arg-type]
+            image.width,
+            image.height,
+        ).clipped()
+    return found
 
 
 def picture_grid(

@@ -1,0 +1,248 @@
+"""The file of `teach-detr experiment`: arms, the conditions to compare them under, and seeds.
+
+out = "experiments/labels"
+seeds = [0, 1, 2]
+reference = "none"                       # the arm that the others are compared with
+
+[data]                                   # COCO's layout
+root = "crowd"
+images = 2000                            # optional: a seeded sample of the training images
+
+[teachers.rtmdet]                        # as in `teach-detr run`; or a filled [store] path
+adapter = "mmdet"
+model = "rtmdet.py"
+
+[student]                                # what is the same in every run
+preset = "dino-demo"
+[student.settings]
+steps = 240
+
+[conditions.complete]                    # optional: what is done to the labels, or to the student
+[conditions.missing]
+missing = 0.4
+
+[arms.none]
+teachers = "none"
+[arms.parallel]
+teachers = "rtmdet,yolo"
+[arms.fused]
+teachers = "rtmdet,yolo"
+settings = { teachers = { combine = "fused" } }
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, TypeVar
+
+from box_store.errors import nearest
+from student_train.errors import ConfigError
+from student_train.overrides import Layer, flatten, merge, read_toml
+from teach_detr.run_config import (
+    LabellingConfig,
+    RunData,
+    RunStudent,
+    labelling_problems,
+    preset_problems,
+)
+
+T = TypeVar("T")
+AS_GIVEN = "as-given"
+
+
+@dataclass(frozen=True)
+class ExperimentData(RunData):
+    """Images and annotations, in COCO's layout."""
+
+    images: int | None = None
+    """Train on this many images, drawn at random once for the whole experiment."""
+    sample_seed: int = 0
+    """Which images are drawn, and which labels conditions spoil."""
+
+
+@dataclass(frozen=True)
+class Condition:
+    """What is done to the training labels, and to the student, in every arm."""
+
+    missing: float = 0.0
+    """Share of objects that lose their annotation."""
+    swapped: float = 0.0
+    """Share of the remaining objects that get the class of another, drawn at random."""
+    jitter: float = 0.0
+    """Standard deviation of the shift of each side of a box, in parts of the box's width or height
+    (cut at half of it).
+    """
+    preset: str | None = None
+    """Preset in place of `student.preset`."""
+    settings: dict[str, Any] = field(default_factory=dict)
+    """Settings over those of the student."""
+
+
+@dataclass(frozen=True)
+class Arm:
+    """One way to train."""
+
+    teachers: str = "all"
+    """Teachers by name, separated by commas; all, or none."""
+    merge: str = "none"
+    """Teachers whose boxes are written into the annotations, as if they were true."""
+    merge_floor: float = 0.3
+    """Score from which such boxes are taken."""
+    merge_iou: float = 1.0
+    """Boxes are left out that overlap a label of their class by more; 1 takes all of them."""
+    settings: dict[str, Any] = field(default_factory=dict)
+    """Settings over those of the student and of the condition."""
+
+
+@dataclass(frozen=True)
+class Wrong:
+    """A teacher made worse: some of another's boxes, drawn at random, lie elsewhere."""
+
+    of: str = ""
+    """The teacher whose boxes are taken."""
+    share: float = 0.5
+    """Share of its boxes that are moved."""
+    shift: tuple[float, float] = (0.5, 1.0)
+    """How far, in parts of the box's width and height: at least, at most."""
+
+
+@dataclass(frozen=True)
+class ExperimentConfig(LabellingConfig):
+    """Every run of an experiment is one condition, one arm and one seed."""
+
+    data: ExperimentData = field(default_factory=ExperimentData)
+    seeds: tuple[int, ...] = (0, 1, 2)
+    """Seeds: weights that are not loaded, order of images, augmentation, denoising."""
+    reference: str = "none"
+    """Arm that the others are compared with."""
+    student: RunStudent = field(default_factory=RunStudent)
+    conditions: dict[str, Any] = field(default_factory=dict)
+    """A table for each condition; without any, the labels are as given."""
+    arms: dict[str, Any] = field(default_factory=dict)
+    """A table for each arm."""
+    wrong: dict[str, Any] = field(default_factory=dict)
+    """A table for each teacher that is made by moving another's boxes."""
+    calibrate: tuple[str, ...] = ()
+    """Teachers whose scores are calibrated on the training labels as given, before any training;
+    arms use that with `teachers.calibrated = true`.
+    """
+    devices: tuple[str, ...] = ("auto",)
+    """Where runs go, one at a time on each: auto, cpu, or cuda:0,cuda:1. Ignored on a cluster."""
+    resamples: int = 500
+    """Resamples of seeds and images that intervals are computed from."""
+    pictures: int = 6
+    """Scenes in the grid of those where arms differ most."""
+
+
+@dataclass(frozen=True)
+class Plan:
+    """A configuration with its tables read: nothing of it is text any more."""
+
+    config: ExperimentConfig
+    conditions: dict[str, Condition]
+    arms: dict[str, Arm]
+    wrong: dict[str, Wrong]
+
+
+def read_experiment(path: Path, overrides: Mapping[str, str] | None = None) -> Plan:
+    """The experiment in a TOML file, with values by dotted key on top.
+
+    Raises:
+        ConfigError: the file or a value cannot be used; all problems at once.
+    """
+    start = ExperimentConfig()
+    layers = [Layer(f"file {path}", flatten(start, read_toml(path)))]
+    layers.append(Layer("argument", dict(overrides or {})))
+    return plan_of(merge(start, layers, _problems).config)
+
+
+def plan_of(config: ExperimentConfig) -> Plan:
+    """Read the tables of a configuration.
+
+    Raises:
+        ConfigError: a key that a table does not know, a value that does not fit, or an arm,
+            teacher or share that makes no sense; all problems at once.
+    """
+    problems: list[str] = []
+    conditions = _tables("conditions", config.conditions, Condition(), problems)
+    arms = _tables("arms", config.arms, Arm(), problems)
+    wrong = _tables("wrong", config.wrong, Wrong(), problems)
+    plan = Plan(config, conditions or {AS_GIVEN: Condition()}, arms, wrong)
+    problems += _table_problems(plan)
+    if problems:
+        raise ConfigError(problems)
+    return plan
+
+
+def _tables(kind: str, tables: Mapping[str, Any], start: T, problems: list[str]) -> dict[str, T]:
+    found: dict[str, T] = {}
+    for name, table in tables.items():
+        if not isinstance(table, Mapping):
+            problems.append(f"{kind}.{name} should be a table, got {table!r}")
+            continue
+        if not name.replace("-", "").replace("_", "").isalnum():
+            problems.append(f"{kind}.{name}: names are folders, of letters, digits, - and _ only")
+        layer = Layer(f"{kind}.{name}", flatten(start, table))
+        try:
+            found[name] = merge(start, [layer]).config
+        except ConfigError as error:
+            problems += error.problems
+    return found
+
+
+def _problems(config: ExperimentConfig) -> list[str]:
+    found = labelling_problems(config)
+    if not config.conditions or any(
+        isinstance(table, Mapping) and "preset" not in table for table in config.conditions.values()
+    ):
+        found += preset_problems(config.student.preset)
+    if config.data.val_split == "none":
+        found.append("data.val_split: an experiment needs a split to evaluate on")
+    if not config.seeds or len(set(config.seeds)) < len(config.seeds):
+        found.append(f"seeds should be different numbers, at least one, got {config.seeds}")
+    if config.resamples < 1:
+        found.append(f"resamples must be at least 1, got {config.resamples}")
+    if config.data.images is not None and config.data.images < 1:
+        found.append(f"data.images must be at least 1, got {config.data.images}")
+    if not config.devices:
+        found.append("devices is empty: give cpu, auto or GPUs such as cuda:0,cuda:1")
+    if config.cluster.launcher != "process":
+        found.append(
+            "cluster.launcher: every run of an experiment is one process; give [cluster] address "
+            "to spread them over a cluster"
+        )
+    return found
+
+
+def _table_problems(plan: Plan) -> list[str]:
+    found: list[str] = []
+    if plan.config.reference not in plan.arms:
+        names = list(plan.arms)
+        found.append(
+            f"reference {plan.config.reference!r} is none of the arms ({', '.join(names)})."
+            + nearest(plan.config.reference, names)
+        )
+    for name, condition in plan.conditions.items():
+        for key in ("missing", "swapped"):
+            value = getattr(condition, key)
+            if not 0 <= value <= 1:
+                found.append(f"conditions.{name}.{key} is a share, 0..1, got {value}")
+        if condition.jitter < 0:
+            found.append(f"conditions.{name}.jitter must be at least 0, got {condition.jitter}")
+    for name, arm in plan.arms.items():
+        for key in ("merge_floor", "merge_iou"):
+            value = getattr(arm, key)
+            if not 0 <= value <= 1:
+                found.append(f"arms.{name}.{key} lies in 0..1, got {value}")
+    for name, wrong in plan.wrong.items():
+        if not wrong.of:
+            found.append(f'wrong.{name}.of is missing: the teacher to spoil, of = "NAME"')
+        if not 0 <= wrong.share <= 1:
+            found.append(f"wrong.{name}.share is a share, 0..1, got {wrong.share}")
+        if not 0 <= wrong.shift[0] <= wrong.shift[1]:
+            found.append(f"wrong.{name}.shift: expected 0 <= least <= most, got {wrong.shift}")
+        if name in plan.config.teachers:
+            found.append(f"wrong.{name}: there is a table teachers.{name} too")
+    return found

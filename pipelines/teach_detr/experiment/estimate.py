@@ -1,0 +1,108 @@
+"""How long the training of an experiment will take, from runs that ended or from a few steps."""
+
+import json
+import shutil
+import subprocess
+import tempfile
+import time
+from collections.abc import Sequence
+from pathlib import Path
+
+from student_train.config import TrainConfig, resolve
+from student_train.metrics import read_metrics
+from student_train.overrides import Layer, parse_assignments
+from student_train.presets import load_preset
+from teach_detr.experiment.grid import Cell, Grid
+from teach_detr.experiment.workers import command
+
+_PROBE_STEPS = 8
+
+
+def readable(seconds: float) -> str:
+    """95 -> 1 min 35 s; 7300 -> 2 h 2 min."""
+    whole = round(seconds)
+    if whole < 60:
+        return f"{whole} s"
+    if whole < 3600:
+        return f"{whole // 60} min {whole % 60} s"
+    return f"{whole // 3600} h {whole % 3600 // 60} min"
+
+
+def estimate(grid: Grid, cells: Sequence[Cell], left: Sequence[Cell]) -> str:
+    """A sentence about the time that the runs that are left will take."""
+    if not left:
+        return "time      nothing is left to train"
+    config = grid.plan.config
+    at_once = 1 if config.cluster.address else len(config.devices)
+    where = f"{at_once} at a time" if not config.cluster.address else "one after another"
+    seconds = [time for cell in cells if (time := run_seconds(grid, cell)) is not None]
+    if seconds:
+        each = sum(seconds) / len(seconds)
+        source = f"{len(seconds)} runs that ended took {readable(each)} each"
+    else:
+        each, source = probe(grid, left[0])
+    total = readable(each * len(left) / at_once)
+    return f"time      about {total} for {len(left)} runs, {where}: {source}"
+
+
+def run_seconds(grid: Grid, cell: Cell) -> float | None:
+    """Seconds that a run took, from its own note; None where it did not end."""
+    try:
+        note = json.loads((grid.folder(cell) / "time.json").read_text(encoding="utf-8"))
+        return float(note["seconds"])
+    except (OSError, ValueError, KeyError, TypeError):
+        return None
+
+
+def probe(grid: Grid, cell: Cell) -> tuple[float, str]:
+    """Seconds of one run, from a few steps of it without teachers; and where they come from.
+
+    Evaluations are not measured: they come on top.
+    """
+    folder = Path(tempfile.mkdtemp(prefix="teach-detr-probe-"))
+    try:
+        words = grid.train_arguments(cell)
+        words[words.index("--out") + 1] = str(folder / "run")
+        words[words.index("--teachers") + 1] = "none"
+        # the labels of a condition are not written by a dry run
+        words = [word for word in words if not word.startswith("data.train_annotations=")]
+        words = [word for word in words if not word.startswith("data.train_images=")]
+        extra = (f"steps={_PROBE_STEPS}", "log_every=1", "eval_every=0", "data.val_limit=1")
+        started = time.monotonic()
+        done = subprocess.run(
+            command(["student_train.cli", *words, *extra]), capture_output=True, text=True
+        )
+        if done.returncode:
+            return 0.0, f"unknown, a few steps failed: {done.stderr.strip()[-300:]}"
+        whole = time.monotonic() - started
+        rows = [r for r in read_metrics(folder / "run/metrics.jsonl") if r["kind"] == "train"]
+        # the first steps warm up
+        paces = sorted(row["images_per_second"] for row in rows[2:])
+        config = _settings(words)
+        step = config.batch_size / paces[len(paces) // 2]
+        n_steps = _n_steps(grid, config)
+        start_up = max(0.0, whole - _PROBE_STEPS * step)
+        return start_up + n_steps * step, (
+            f"{n_steps} steps of {step:.2f} s as measured just now, and {start_up:.0f} s to start "
+            "and evaluate once"
+        )
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+def _settings(words: Sequence[str]) -> TrainConfig:
+    """What these arguments of `student-train` come to."""
+    preset = load_preset(words[words.index("--preset") + 1])
+    values = parse_assignments([word for word in words if "=" in word])
+    return resolve(preset, arguments=[Layer("argument", values)]).config
+
+
+def _n_steps(grid: Grid, config: TrainConfig) -> int:
+    """Steps of a whole run."""
+    if config.steps is not None:
+        return config.steps
+    data = grid.plan.config.data
+    path = grid.plan.config.annotations(data.train_split)
+    listed = len(json.loads(path.read_text(encoding="utf-8"))["images"])
+    n_images = min(listed, data.images or listed)
+    return max(1, config.epochs * (n_images // config.batch_size))

@@ -1,0 +1,233 @@
+"""The stages of an experiment. What arms share is done once; what is done already is passed over.
+
+label, check  as every pipeline                               teacher-infer run, teach-detr check
+wrong         teachers spoiled on purpose                     teacher-infer import
+calibrate     scores of teachers                              teach-detr calibrate
+labels        samples, spoiled and merged annotations         OUT/labels
+train         every condition, arm and seed                   student-train train
+compare       tables, curves, pictures, a page                OUT/results.*, OUT/page.html
+"""
+
+import json
+import time
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+
+from teach_detr.experiment.config import Plan
+from teach_detr.experiment.estimate import estimate
+from teach_detr.experiment.grid import Cell, Grid
+from teach_detr.experiment.labels import (
+    add_boxes,
+    merged_boxes,
+    read_labels,
+    sample_images,
+    spoil_labels,
+    write_labels,
+)
+from teach_detr.experiment.outcome import gather, write_outcome
+from teach_detr.experiment.progress import CellProgress
+from teach_detr.experiment.tables import print_outcome
+from teach_detr.experiment.workers import Ended, Job, run_here, run_on_cluster
+from teach_detr.experiment.wrong_teacher import write_wrong
+from teach_detr.labelling import Labelling
+from teach_detr.stages import StageError, stoppable
+
+NOTE = "experiment.json"
+
+
+def run_experiment(
+    plan: Plan, folder: Path, *, dry_run: bool, console: Console
+) -> dict[str, Any] | None:
+    """Do what is left of an experiment; its outcome as JSON, None from a dry run.
+
+    `folder` is where the configuration lies: teachers' files are looked for there first.
+
+    Raises:
+        UsageError: `config.out` belongs to something else, or the data set is not there.
+        StageError: a shared stage failed, or every run did.
+        StageStopped: Ctrl-C or SIGTERM; the same command goes on.
+    """
+    experiment = Experiment(plan, folder, console)
+    experiment.check_paths()
+    if dry_run:
+        experiment.narrate()
+        return None
+    experiment.claim(NOTE)
+    with stoppable(f"stopped. The same command goes on; everything is in {plan.config.out}"):
+        return experiment.run()
+
+
+class Experiment(Labelling[Any]):
+    """Everything between a plan and its page."""
+
+    def __init__(self, plan: Plan, folder: Path, console: Console) -> None:
+        super().__init__(plan.config, folder, console)
+        self.plan = plan
+        self.grid = Grid(plan)
+
+    def run(self) -> dict[str, Any]:
+        """Everything that is not done yet, then the comparison."""
+        if self.grid.sampled:
+            self.write_sample()
+        self.fill_store()
+        self.spoil_teachers()
+        self.calibrate_teachers()
+        self.write_label_files()
+        failed = self.train()
+        self.title("6 compare")
+        outcome = gather(self.grid, failed)
+        if not outcome.runs:
+            raise StageError(
+                f"no run of {self.config.out} came to its end: "
+                + "; ".join(f"{name} {error}" for name, error in list(failed.items())[:3])
+            )
+        write_outcome(outcome, self.grid)
+        print_outcome(outcome, self.console)
+        return outcome.to_json()
+
+    def narrate(self) -> None:
+        """Say what `run` would do, and how long the training would take."""
+        self.narrate_store()
+        cells = list(self.grid.cells())
+        left = [cell for cell in cells if not self.is_trained(cell)]
+        self.title(f"5 train: {len(left)} of {len(cells)} runs are left")
+        conditions, arms = len(self.plan.conditions), len(self.plan.arms)
+        self.console.print(
+            f"{conditions} conditions x {arms} arms x {len(self.config.seeds)} seeds",
+            highlight=False,
+        )
+        for cell in left[:3]:
+            self.show("python", "-m", "student_train.cli", *self.grid.train_arguments(cell))
+        if len(left) > 3:
+            self.console.print("...")
+        self.console.print(estimate(self.grid, cells, left), highlight=False, soft_wrap=True)
+
+    # --- what arms share ------------------------------------------------------------------------
+
+    def label_commands(self) -> list[list[object]]:
+        """With a sample, teachers see its images only."""
+        if not self.grid.sampled:
+            return super().label_commands()
+        data = self.config.data
+        sample = self.label_arguments(
+            *("--images", data.root / data.train_split, "--annotations", self.grid.sample_file)
+        )
+        if data.val_split not in self.config.label_splits:
+            return [sample]
+        return [sample, self.label_arguments("--data", data.root, "--split", data.val_split)]
+
+    def write_sample(self) -> None:
+        """The labels as given of the images that are used."""
+        data = self.config.data
+        what = f"{data.images} images, seed {data.sample_seed}"
+        if self.is_done("sample", what) and self.grid.sample_file.exists():
+            return
+        table = read_labels(self.config.annotations(data.train_split))
+        write_labels(self.grid.sample_file, sample_images(table, data.images, data.sample_seed))
+        self.mark("sample", what)
+
+    def spoil_teachers(self) -> None:
+        """Teachers that are wrong on purpose, imported into the store."""
+        for name, wrong in self.plan.wrong.items():
+            what = json.dumps(vars(wrong))
+            if self.is_done(f"wrong-{name}", what):
+                continue
+            self.title(f"3 spoil: {name}, {wrong.share:.0%} of the boxes of {wrong.of} moved")
+            path = self.config.out / "wrong" / f"{name}.json"
+            write_wrong(path, self.config.store_path, wrong, self.config.data.sample_seed)
+            self.command(
+                "teacher-infer",
+                "import",
+                *("--store", self.config.store_path, "--name", name, "--only-listed"),
+                *("--results", path, "--licence", f"as {wrong.of}"),
+            )
+            self.mark(f"wrong-{name}", what)
+
+    def calibrate_teachers(self) -> None:
+        """Scores against the labels as given: what a user has before any condition spoils them."""
+        for name in self.config.calibrate:
+            if self.is_done(f"calibrated-{name}"):
+                continue
+            self.title(f"3 calibrate: {name}")
+            self.command(
+                "teach-detr",
+                "calibrate",
+                *(self.config.store_path, "--teacher", name),
+                *("--annotations", self.grid.sample_file),
+            )
+            self.mark(f"calibrated-{name}")
+
+    def write_label_files(self) -> None:
+        """Annotations of conditions and of arms that merge boxes into them."""
+        seed = self.config.data.sample_seed
+        for condition, spoiled in self.plan.conditions.items():
+            for name, arm in self.plan.arms.items():
+                path = self.grid.label_file(condition, name)
+                what = self.grid.label_recipe(condition, name)
+                if path == self.grid.sample_file or (
+                    self.is_done(f"labels-{path.stem}", what) and path.exists()
+                ):
+                    continue
+                table = spoil_labels(read_labels(self.grid.sample_file), spoiled, seed)
+                if arm.merge != "none":
+                    found = merged_boxes(self.config.store_path, arm)
+                    table = add_boxes(table, found, arm.merge_iou)
+                write_labels(path, table)
+                self.mark(f"labels-{path.stem}", what)
+                self.console.print(
+                    f"labels    {path.stem}: {len(table['annotations'])} boxes in "
+                    f"{len(table['images'])} images",
+                    highlight=False,
+                )
+
+    # --- train ----------------------------------------------------------------------------------
+
+    def what(self, cell: Cell) -> str:
+        """Everything that decides what a run computes."""
+        recipe = self.grid.label_recipe(cell.condition, cell.arm)
+        return " ".join([*self.grid.train_arguments(cell), recipe])
+
+    def is_trained(self, cell: Cell) -> bool:
+        """Whether its run came to its end, with the present settings."""
+        return self.is_done(f"runs/{cell.name}", self.what(cell))
+
+    def train(self) -> dict[str, str]:
+        """Every run that is left; those that failed, with the end of what they said."""
+        left = {cell.name: cell for cell in self.grid.cells() if not self.is_trained(cell)}
+        n_cells = sum(1 for _ in self.grid.cells())
+        self.title(f"5 train: {len(left)} of {n_cells} runs are left")
+        if not left:
+            return {}
+        failed: dict[str, str] = {}
+        jobs = [self._job(cell) for cell in left.values()]
+        cluster = self.config.cluster
+        with CellProgress(self.console, n_cells, n_cells - len(left)) as progress:
+
+            def finished(ended: Ended) -> None:
+                cell = left[ended.job.name]
+                if ended.error is None:
+                    self._note_time(cell, ended.seconds)
+                    self.mark(f"runs/{cell.name}", self.what(cell))
+                else:
+                    failed[cell.name] = ended.error
+                progress.add(ended)
+
+            if cluster.address:
+                run_on_cluster(jobs, cluster.address, cluster.cpus, cluster.gpus, finished)
+            else:
+                run_here(jobs, self.config.devices, finished)
+        return failed
+
+    def _job(self, cell: Cell) -> Job:
+        """The command that goes on with a run, or begins it anew where its settings changed."""
+        folder = self.grid.folder(cell)
+        started = self.is_done(f"started/{cell.name}", self.what(cell))
+        self.mark(f"started/{cell.name}", self.what(cell))
+        words = [*self.grid.train_arguments(cell), "--resume" if started else "--overwrite"]
+        return Job(cell.name, ("student_train.cli", *words), folder / "log.txt")
+
+    def _note_time(self, cell: Cell, seconds: float) -> None:
+        note = {"seconds": round(seconds, 1), "ended": time.strftime("%Y-%m-%dT%H:%M:%S%z")}
+        (self.grid.folder(cell) / "time.json").write_text(json.dumps(note), encoding="utf-8")

@@ -1,0 +1,239 @@
+"""What came out of an experiment: metrics of every run, paired differences, and where they go.
+
+::
+
+    OUT/results.json     everything below
+    OUT/results.parquet  a row a run: condition, arm, seed, metrics, seconds; for SQL
+    OUT/page.html        tables, curves, pictures; loads nothing
+    OUT/*.png            the pictures of the page
+"""
+
+import json
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+from numpy.typing import NDArray
+
+from box_store import BoxStore
+from box_store.errors import TeachDetrError
+from box_store.files import replacing
+from student_train.evaluate import METRIC_NAMES
+from student_train.overrides import to_plain
+from student_train.provenance import source_revision, versions
+from teach_detr.experiment.estimate import run_seconds
+from teach_detr.experiment.grid import Cell, Grid
+from teach_detr.experiment.labels import read_labels
+from teach_detr.experiment.resampling import Difference, Matches, draw_images, paired_difference
+from teach_detr.stages import StageError, last_metrics, write_json
+from teach_detr.teachers import score_teachers
+
+# a 95 % interval that leaves out 0 on either side, or not
+HELPS, HURTS, UNCLEAR = "better", "worse", "no difference seen"
+
+
+@dataclass(frozen=True)
+class Run:
+    """One run that came to its end: its metrics, 0..1, and seconds."""
+
+    cell: Cell
+    metrics: dict[str, float | None]
+    seconds: float | None
+
+
+@dataclass(frozen=True)
+class ArmSummary:
+    """An arm under a condition, over seeds: mean and standard deviation of each metric, 0..1."""
+
+    seeds: tuple[int, ...]
+    mean: dict[str, float | None]
+    deviation: dict[str, float | None]
+    difference: Difference | None
+    """AP against the reference, over the seeds that both have; None for the reference itself"""
+
+    @property
+    def verdict(self) -> str:
+        """What the interval of the difference says; "" for the reference."""
+        if self.difference is None:
+            return ""
+        if self.difference.low > 0:
+            return HELPS
+        return HURTS if self.difference.high < 0 else UNCLEAR
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """All runs, arms by condition, teachers on the evaluation split, and where it comes from."""
+
+    reference: str
+    runs: list[Run]
+    conditions: dict[str, dict[str, ArmSummary]]
+    teachers: list[dict[str, Any]]
+    failed: dict[str, str] = field(default_factory=dict)
+    device: str = ""
+    config: dict[str, Any] = field(default_factory=dict)
+    source: dict[str, Any] | None = None
+    versions: dict[str, str] = field(default_factory=dict)
+
+    def to_json(self) -> dict[str, Any]:
+        """Plain tables and lists."""
+        return {
+            "reference": self.reference,
+            "conditions": {
+                condition: {
+                    name: {**asdict(arm), "verdict": arm.verdict} for name, arm in arms.items()
+                }
+                for condition, arms in self.conditions.items()
+            },
+            "runs": run_rows(self.runs),
+            "teachers": self.teachers,
+            "failed": self.failed,
+            "device": self.device,
+            "source": self.source,
+            "versions": self.versions,
+            "config": self.config,
+        }
+
+
+def gather(grid: Grid, failed: Mapping[str, str]) -> Outcome:
+    """Read what the runs left behind and compare the arms.
+
+    A run without an evaluation is left out; an arm is compared over the seeds that it shares with
+    the reference.
+    """
+    runs = [run for cell in grid.cells() if (run := _read(grid, cell)) is not None]
+    config = grid.plan.config
+    truth = read_labels(config.annotations(config.data.val_split))
+    resampled = _resample(grid, runs, truth)
+    conditions: dict[str, dict[str, ArmSummary]] = {}
+    for condition in grid.plan.conditions:
+        by_arm = {
+            arm: {
+                r.cell.seed: r for r in runs if (r.cell.condition, r.cell.arm) == (condition, arm)
+            }
+            for arm in grid.plan.arms
+        }
+        reference = by_arm[config.reference]
+        conditions[condition] = {
+            arm: _summary(found, None if arm == config.reference else reference, resampled)
+            for arm, found in by_arm.items()
+            if found
+        }
+    return Outcome(
+        reference=config.reference,
+        runs=runs,
+        conditions={name: arms for name, arms in conditions.items() if arms},
+        teachers=_teachers(grid),
+        failed=dict(failed),
+        device=_device(grid, runs),
+        config=to_plain(config),
+        source=source_revision(),
+        versions=versions(),
+    )
+
+
+def _read(grid: Grid, cell: Cell) -> Run | None:
+    seconds = run_seconds(grid, cell)
+    if seconds is None:
+        return None
+    try:
+        metrics = last_metrics(grid.folder(cell), grid.plan.config.data.val_split)
+    except StageError:
+        return None
+    return Run(cell, metrics, seconds)
+
+
+def _resample(
+    grid: Grid, runs: Sequence[Run], truth: Mapping[str, Any]
+) -> dict[Cell, NDArray[np.float64]]:
+    """AP [R] of each run over the same resampled images."""
+    weights = draw_images(len(truth["images"]), grid.plan.config.resamples, 0)
+    found: dict[Cell, NDArray[np.float64]] = {}
+    for run in runs:
+        results = json.loads(grid.results(run.cell).read_text(encoding="utf-8"))
+        found[run.cell] = Matches(truth, results).ap(weights)
+    return found
+
+
+def _summary(
+    found: Mapping[int, Run],
+    reference: Mapping[int, Run] | None,
+    resampled: Mapping[Cell, NDArray[np.float64]],
+) -> ArmSummary:
+    difference = None
+    if reference is not None and (shared := [seed for seed in found if seed in reference]):
+        ours, theirs = ([side[seed] for seed in shared] for side in (found, reference))
+        difference = paired_difference(
+            np.asarray([run.metrics["AP"] or 0.0 for run in ours]),
+            np.asarray([run.metrics["AP"] or 0.0 for run in theirs]),
+            np.stack([resampled[run.cell] for run in ours]),
+            np.stack([resampled[run.cell] for run in theirs]),
+            seed=0,
+        )
+    values = {
+        name: [v for run in found.values() if (v := run.metrics[name]) is not None]
+        for name in METRIC_NAMES
+    }
+    return ArmSummary(
+        seeds=tuple(found),
+        mean={name: float(np.mean(v)) if v else None for name, v in values.items()},
+        # of a sample: one seed says nothing about the spread
+        deviation={
+            name: float(np.std(v, ddof=1)) if len(v) > 1 else None for name, v in values.items()
+        },
+        difference=difference,
+    )
+
+
+def _teachers(grid: Grid) -> list[dict[str, Any]]:
+    """AP of the teachers; empty where none of them saw the evaluation split."""
+    config = grid.plan.config
+    try:
+        scores = score_teachers(
+            BoxStore.open(config.store_path), config.annotations(config.data.val_split)
+        )
+    except TeachDetrError:
+        return []
+    return [score.to_json() for score in scores]
+
+
+def _device(grid: Grid, runs: Sequence[Run]) -> str:
+    """What the first run's log says of its device."""
+    for run in runs:
+        log = grid.folder(run.cell) / "log.txt"
+        if log.exists():
+            for line in log.read_text(encoding="utf-8", errors="replace").splitlines():
+                if line.startswith("device "):
+                    return line.partition(" ")[2].strip()
+    return "unknown"
+
+
+def run_rows(runs: Sequence[Run]) -> list[dict[str, Any]]:
+    """A flat row a run."""
+    return [
+        {**asdict(run.cell), **run.metrics, "seconds": run.seconds, "run": run.cell.name}
+        for run in runs
+    ]
+
+
+def write_outcome(outcome: Outcome, grid: Grid) -> None:
+    """Write JSON, Parquet, pictures and the page into the experiment's folder."""
+    from teach_detr.experiment.page import write_page
+
+    write_json(grid.out / "results.json", finite(outcome.to_json()))
+    with replacing(grid.out / "results.parquet") as file:
+        pq.write_table(pa.Table.from_pylist(run_rows(outcome.runs)), file)
+    write_page(outcome, grid, grid.out / "page.html")
+
+
+def finite(value: Any) -> Any:
+    """JSON knows no NaN: an undefined number is null."""
+    if isinstance(value, Mapping):
+        return {key: finite(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [finite(item) for item in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value

@@ -1,0 +1,89 @@
+"""The outcome on a terminal, and as Markdown for a page of results."""
+
+from collections.abc import Sequence
+
+from rich.console import Console
+from rich.table import Table
+
+from student_train.evaluate import METRIC_NAMES
+from student_train.tables import percent
+from teach_detr.experiment.outcome import ArmSummary, Outcome
+from teach_detr.experiment.resampling import Difference
+
+SHOWN = METRIC_NAMES[:6]
+COLUMNS = ("arm", *SHOWN, "difference in AP", "95 % interval", "so it is")
+
+
+def arm_row(name: str, arm: ArmSummary) -> tuple[str, ...]:
+    """An arm's cells, in percent: AP with its deviation over seeds, then the difference."""
+    deviation = arm.deviation["AP"]
+    ap = percent(arm.mean["AP"]) + (f" ± {percent(deviation)}" if deviation is not None else "")
+    rest = (percent(arm.mean[metric]) for metric in SHOWN[1:])
+    return (name, ap, *rest, *difference_cells(arm.difference), arm.verdict)
+
+
+def difference_cells(difference: Difference | None) -> tuple[str, str]:
+    """+1.2 and the interval +0.4 to +2.0; dashes for the reference."""
+    if difference is None:
+        return "-", "-"
+    return signed(difference.mean), f"{signed(difference.low)} to {signed(difference.high)}"
+
+
+def signed(value: float) -> str:
+    """0..1 as percent points with their sign."""
+    return f"{100 * value:+.1f}"
+
+
+def summary_lines(outcome: Outcome) -> list[str]:
+    """A sentence a condition: what came out best, and whether that can be told from chance."""
+    lines = []
+    for condition, arms in outcome.conditions.items():
+        compared = {name: arm for name, arm in arms.items() if arm.difference is not None}
+        if not compared or outcome.reference not in arms:
+            continue
+        best = max(compared, key=lambda name: compared[name].difference.mean)  # type: ignore[union-attr]
+        gap = compared[best].difference
+        assert gap is not None
+        interval = f"{signed(gap.low)} to {signed(gap.high)}"
+        lines.append(
+            f"{condition}: best is {best}, {signed(gap.mean)} AP over {outcome.reference} "
+            f"({interval}): {compared[best].verdict}"
+        )
+    return lines
+
+
+def print_outcome(outcome: Outcome, console: Console) -> None:
+    """A table a condition, then what failed, then sentences."""
+    for condition, arms in outcome.conditions.items():
+        table = Table(title=f"{condition}, in percent", title_justify="left")
+        for i, column in enumerate(COLUMNS):
+            table.add_column(column, justify="right" if 0 < i < len(COLUMNS) - 1 else "left")
+        for name, arm in arms.items():
+            table.add_row(*arm_row(name, arm))
+        console.print(table)
+    for name, error in outcome.failed.items():
+        console.print(f"failed    {name}: {error}", markup=False, highlight=False, soft_wrap=True)
+    for line in summary_lines(outcome):
+        console.print(line, markup=False, highlight=False, soft_wrap=True)
+    out = outcome.config["out"]
+    console.print(f"page      {out}/page.html", highlight=False, soft_wrap=True)
+    console.print(
+        f"numbers   {out}/results.json, {out}/results.parquet", highlight=False, soft_wrap=True
+    )
+
+
+def markdown(outcome: Outcome) -> str:
+    """The tables in Markdown."""
+    parts = []
+    for condition, arms in outcome.conditions.items():
+        n_seeds = max(len(arm.seeds) for arm in arms.values())
+        parts.append(f"**{condition}** ({n_seeds} seeds, in percent)\n")
+        parts.append(_markdown_table([arm_row(name, arm) for name, arm in arms.items()]))
+    return "\n".join(parts)
+
+
+def _markdown_table(rows: Sequence[Sequence[str]]) -> str:
+    head = f"| {' | '.join(COLUMNS)} |"
+    line = f"| --- |{' ---: |' * (len(COLUMNS) - 2)} --- |"
+    body = [f"| {' | '.join(row)} |" for row in rows]
+    return "\n".join([head, line, *body, ""])

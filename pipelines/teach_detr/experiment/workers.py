@@ -1,0 +1,173 @@
+"""Many training runs over few devices: here, one at a time on each, or as tasks of a Ray cluster.
+
+A run that fails takes nothing with it: the others go on, and what it said stays in its log.
+"""
+
+import os
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable, Sequence
+from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
+from dataclasses import dataclass
+from pathlib import Path
+from queue import SimpleQueue
+from typing import Any
+
+_INTERRUPTED = (130, -2, -15)
+
+
+@dataclass(frozen=True)
+class Job:
+    """One command, `python -m` followed by `words`, and the file that takes what it prints."""
+
+    name: str
+    words: tuple[str, ...]
+    log: Path
+
+
+@dataclass(frozen=True)
+class Ended:
+    """How a job ended: without an `error`, or with the end of what it said."""
+
+    job: Job
+    seconds: float
+    error: str | None
+
+
+Finished = Callable[[Ended], None]
+
+
+def run_here(jobs: Sequence[Job], devices: Sequence[str], finished: Finished) -> None:
+    """Run the jobs, one at a time on each device; `finished` hears of each, in this thread.
+
+    A device other than auto is given to the trainer as `device=NAME`.
+
+    Raises:
+        KeyboardInterrupt: this process, or a job, was stopped; the jobs were told to save first.
+    """
+    free: SimpleQueue[str] = SimpleQueue()
+    for device in devices:
+        free.put(device)
+    # several runs on one machine share its cores
+    threads = max(1, len(os.sched_getaffinity(0)) // len(devices)) if len(devices) > 1 else None
+    running = _Running()
+
+    def work(job: Job) -> Ended:
+        device = free.get()
+        try:
+            words = job.words if device == "auto" else (*job.words, f"device={device}")
+            return running.run(job, words, threads)
+        finally:
+            free.put(device)
+
+    with ThreadPoolExecutor(len(devices)) as pool:
+        waiting: set[Future[Ended]] = {pool.submit(work, job) for job in jobs}
+        try:
+            while waiting:
+                done, waiting = wait(waiting, return_when=FIRST_COMPLETED)
+                for future in done:
+                    finished(future.result())
+        except KeyboardInterrupt:
+            for future in waiting:
+                future.cancel()
+            running.stop()
+            raise
+
+
+class _Running:
+    """The processes that are running, so that all of them can be stopped."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._processes: set[subprocess.Popen[bytes]] = set()
+        self._stopped = False
+
+    def run(self, job: Job, words: Sequence[str], threads: int | None) -> Ended:
+        started = time.monotonic()
+        environment = dict(os.environ)
+        if threads is not None:
+            environment.setdefault("OMP_NUM_THREADS", str(threads))
+        job.log.parent.mkdir(parents=True, exist_ok=True)
+        with job.log.open("ab") as log:
+            with self._lock:
+                if self._stopped:
+                    raise KeyboardInterrupt
+                process = subprocess.Popen(
+                    command(words), env=environment, stdout=log, stderr=subprocess.STDOUT
+                )
+                self._processes.add(process)
+            code = process.wait()
+        with self._lock:
+            self._processes.discard(process)
+        if code in _INTERRUPTED:
+            raise KeyboardInterrupt
+        return Ended(job, time.monotonic() - started, last_words(job.log, code) if code else None)
+
+    def stop(self) -> None:
+        """Ask for a saved state; what has not ended after half a minute is killed."""
+        with self._lock:
+            self._stopped = True
+            processes = list(self._processes)
+        for process in processes:
+            process.terminate()
+        for process in processes:
+            try:
+                process.wait(30)
+            except subprocess.TimeoutExpired:
+                process.kill()
+
+
+def run_on_cluster(
+    jobs: Sequence[Job], address: str, cpus: float, gpus: float, finished: Finished
+) -> None:
+    """Run the jobs as Ray tasks, as many at once as the cluster has room for.
+
+    All nodes must see the same files at the same paths. A job whose node dies is started again.
+
+    Raises:
+        RayUnavailable: the cluster cannot be reached.
+    """
+    import ray
+    from ray.exceptions import RayError
+
+    from teacher_infer.ray_cluster import RayCluster
+
+    cluster = RayCluster(address, num_cpus=None, show_workers=False)
+    try:
+        task: Any = ray.remote(num_cpus=cpus, num_gpus=gpus, max_retries=3)(_on_node)
+        waiting = {task.remote(job, str(Path.cwd()), sys.path): job for job in jobs}
+        while waiting:
+            (done,), _ = ray.wait(list(waiting), num_returns=1)
+            job = waiting.pop(done)
+            try:
+                ended = ray.get(done)
+            except RayError as error:
+                ended = Ended(job, 0.0, str(error).strip()[-600:])
+            finished(ended)
+    finally:
+        cluster.leave()
+
+
+def _on_node(job: Job, folder: str, path: list[str]) -> Ended:
+    started = time.monotonic()
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(path)}
+    job.log.parent.mkdir(parents=True, exist_ok=True)
+    with job.log.open("ab") as log:
+        code = subprocess.run(
+            command(job.words), env=environment, cwd=folder, stdout=log, stderr=subprocess.STDOUT
+        ).returncode
+    return Ended(job, time.monotonic() - started, last_words(job.log, code) if code else None)
+
+
+def command(words: Sequence[str]) -> list[str]:
+    """The command line of `python -m WORDS`."""
+    return [sys.executable, "-W", "ignore", "-m", *words]
+
+
+def last_words(log: Path, code: int) -> str:
+    """The end of a log, and the code that its process ended with."""
+    text = log.read_bytes()[-2000:].decode(errors="replace").strip()
+    said = " ".join(text.splitlines()[-3:])[-600:]
+    return f"ended with {code}: {said} (all of it in {log})"
