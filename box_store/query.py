@@ -1,21 +1,25 @@
 """SQL over a store: DuckDB views and macros, and selections made by a query. Needs DuckDB.
 
-Views and tables: boxes, images, runs, teachers, categories and, with annotations, truth.
+Views and tables: boxes, images, runs, teachers, calibrations, categories and, with annotations,
+truth.
 Macros: iou, overlap_area and, with annotations, matched. `docs/store.md` lists their columns.
 A connection is not fork-safe: never hand it to a loader worker.
 """
 
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pyarrow as pa
 
+from box_store.calibration import need_calibration, read_calibration
 from box_store.coco_annotations import load_coco
 from box_store.errors import FormatError, StoreError, TeachDetrError, UsageError, nearest
 from box_store.locations import Location, location
-from box_store.selection_file import write_selection
+from box_store.records import TeacherRecord
+from box_store.selection import licence_admitted
+from box_store.selection_file import content_key, write_selection
 from box_store.selection_sql import REQUIRED, covered_images, grouped_by_teacher
 from box_store.sql_examples import (
     ExampleQuery,
@@ -42,21 +46,29 @@ __all__ = [
 
 
 def open_store(
-    path: Location, annotations: Location | None = None, *, threads: int | None = None
+    path: Location,
+    annotations: Location | None = None,
+    *,
+    threads: int | None = None,
+    licences: Sequence[str] = (),
+    deny_licences: Sequence[str] = (),
 ) -> "DuckDBPyConnection":
     """A DuckDB connection, in memory, with views over the committed units of a store.
 
     The views see the units committed at this moment. With `annotations`, a COCO file, there are
     also the table `truth`, shaped as `boxes` plus truth_id and iscrowd, and the macro `matched`.
-    The connection only reads the store. Raises StoreError, FormatError (naming a truncated, foreign
-    or newer file), DataError, and UsageError where DuckDB is missing.
+    licences, deny_licences: patterns as in `SelectionSpec`; of a teacher that they do not admit
+    nothing is visible. The connection only reads the store.
+
+    Raises StoreError, FormatError (naming a truncated, foreign or newer file), DataError, and
+    UsageError where DuckDB is missing.
     """
     duckdb = _duckdb()
     store = BoxStore.open(path)
     coco = None if annotations is None else load_coco(annotations)
     connection = duckdb.connect(config={} if threads is None else {"threads": threads})
     try:
-        make_views(connection, store, coco)
+        make_views(connection, store, _admitted(store, licences, deny_licences), coco)
     except duckdb.Error as error:
         connection.close()
         raise _explained(error, "") from error
@@ -100,6 +112,8 @@ def select_sql(
     annotations: Path | None = None,
     parameters: Mapping[str, Any] | None = None,
     images: str | None = None,
+    licences: Sequence[str] = (),
+    deny_licences: Sequence[str] = (),
 ) -> Path:
     """Write the selection that a query describes, for `Selection.open`; returns `out`.
 
@@ -107,16 +121,18 @@ def select_sql(
     without it all boxes are one set called `selected`). images: a second query that yields the
     image_id (and may yield the teacher) of every image the boxes speak for, including those without
     any; by default all images that the teacher saw successfully (a name that is no teacher of the
-    store: that any teacher saw).
+    store: that any teacher saw). licences, deny_licences: as in `open_store`.
 
     Raises UsageError (faulty SQL, missing columns), DataError (values that are no boxes) and
     StoreError.
     """
     store = BoxStore.open(path)
-    connection = open_store(path, annotations)
+    records = _admitted(store, licences, deny_licences)
+    connection = open_store(path, annotations, licences=licences, deny_licences=deny_licences)
     try:
         rows = run_sql(connection, query, parameters)
         _need(rows, REQUIRED, "the selecting query")
+        calibrations = _calibrations(store, records, query, rows)
         sizes = run_sql(connection, "SELECT image_id, width, height FROM images WHERE width > 0")
         if images is None:
             seen = run_sql(connection, "SELECT teacher, image_id FROM runs WHERE status = 'ok'")
@@ -127,18 +143,47 @@ def select_sql(
         connection.close()
     covered = covered_images(seen, rows, exact=images is not None)
     by_teacher = grouped_by_teacher(rows, covered, sizes, store.categories)
-    records = store.teachers
+    # a set of another name may hold boxes of any teacher
+    named = all(name in records for name in by_teacher)
     metadata = {
         "teachers": list(by_teacher),
         "sources": {
-            name: {"fingerprint": records[name].fingerprint, "licence": records[name].licence}
-            for name in by_teacher
-            if name in records
+            name: {"fingerprint": record.fingerprint, "licence": record.licence}
+            for name, record in records.items()
+            if not named or name in by_teacher
         },
+        "calibrations": calibrations,
         "asked": {"sql": query, "images": images, "parameters": dict(parameters or {})},
+        "key": content_key(by_teacher),
     }
     write_selection(location(out), metadata, by_teacher.items())
     return Path(out)
+
+
+def _admitted(
+    store: BoxStore, licences: Sequence[str], deny_licences: Sequence[str]
+) -> dict[str, TeacherRecord]:
+    return {
+        name: record
+        for name, record in store.teachers.items()
+        if licence_admitted(record.licence, licences, deny_licences)
+    }
+
+
+def _calibrations(
+    store: BoxStore, records: Mapping[str, TeacherRecord], query: str, rows: pa.Table
+) -> dict[str, Any]:
+    """Summaries of the calibrations that a query may have used.
+
+    Raises UsageError where it yields calibrated scores of a teacher that has none.
+    """
+    if "calibrated_score" not in without_comments(query).lower():
+        return {}
+    found = {name: read_calibration(store, name) for name in records}
+    if rows["score"].null_count:
+        for name in (name for name, calibration in found.items() if calibration is None):
+            need_calibration(store, name)
+    return {name: calibration.summary() for name, calibration in found.items() if calibration}
 
 
 def _duckdb() -> Any:

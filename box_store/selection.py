@@ -1,4 +1,4 @@
-"""Selecting what a trainer reads from a store: which teachers, floors, limits, licences, fusion.
+"""Selecting what a trainer reads from a store: which teachers, floors, limits, scores, fusion.
 
 The result is a file named by a hash of the store's content and of what was asked for, so a changed
 store never serves stale boxes and asking twice costs a hash. Needs pyarrow and numpy only.
@@ -7,7 +7,7 @@ store never serves stale boxes and asking twice costs a hash. Needs pyarrow and 
 import hashlib
 import itertools
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from fnmatch import fnmatchcase
 from pathlib import Path
@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 
 from box_store import schema
 from box_store.boxes import Boxes, nms_keep
+from box_store.calibration import Calibration, need_calibration, tempered
 from box_store.errors import FormatError, UnknownTeacher, UsageError, nearest
 from box_store.fuse import FusionConfig, fuse
 from box_store.locations import RemotePath, cache_folder, staged
@@ -29,7 +30,6 @@ from box_store.writer import part_path
 __all__ = ["FUSED", "Selection", "SelectionSpec", "TeacherFilter", "select"]
 
 FUSED = "fused"
-_EPSILON = 1e-6
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,13 +37,14 @@ class TeacherFilter:
     """What one teacher does differently from the rest of a selection; None takes the common value.
 
     temperature: scores become sigmoid(logit(score) / temperature), after the floor and the top-k;
-    above 1 it tempers an overconfident teacher.
+    above 1 it tempers an overconfident teacher. calibrated: see `SelectionSpec`.
     """
 
     score_floor: float | None = None
     top_k: int | None = None
     nms_iou: float | None = None
     temperature: float | None = None
+    calibrated: bool | None = None
 
 
 @dataclass(frozen=True)
@@ -51,15 +52,19 @@ class SelectionSpec:
     """What to select.
 
     teachers: names, None for all. Of each: boxes scoring at least `score_floor`, after class-wise
-    suppression at `nms_iou` (None: none) the `top_k` best. deny_licences: patterns such as `AGPL*`
-    (case does not matter) of teachers to leave out. combine: `parallel` keeps a box set a teacher,
-    `fused` merges them into one as `fusion` says.
+    suppression at `nms_iou` (None: none) the `top_k` best. calibrated: scores are those of the
+    teacher's calibration in the store, and the floor is a floor of these; the order of boxes stays
+    that of the raw scores. licences, deny_licences: patterns such as `AGPL*` (case does not matter)
+    of teachers to take, where there are any, and to leave out. combine: `parallel` keeps a box set
+    a teacher, `fused` merges them into one as `fusion` says.
     """
 
     teachers: tuple[str, ...] | None = None
     score_floor: float = 0.05
     top_k: int = 100
     nms_iou: float | None = None
+    calibrated: bool = False
+    licences: tuple[str, ...] = ()
     deny_licences: tuple[str, ...] = ()
     combine: Literal["parallel", "fused"] = "parallel"
     fusion: FusionConfig = field(default_factory=FusionConfig)
@@ -81,6 +86,11 @@ class SelectionSpec:
                 raise UsageError(f"nms_iou{where} lies in 0..1, got {rule.nms_iou}")
             if not rule.temperature > 0:
                 raise UsageError(f"temperature{where} is above 0, got {rule.temperature}")
+            if rule.calibrated and rule.temperature != 1:
+                raise UsageError(
+                    f"calibrated scores{where} take no temperature, got {rule.temperature}: leave "
+                    "out one of the two"
+                )
 
     def rule(self, teacher: str) -> "_Rule":
         """The common values with a teacher's own in their place."""
@@ -90,7 +100,12 @@ class SelectionSpec:
             self.top_k if own.top_k is None else own.top_k,
             self.nms_iou if own.nms_iou is None else own.nms_iou,
             1.0 if own.temperature is None else own.temperature,
+            self.calibrated if own.calibrated is None else own.calibrated,
         )
+
+    def admits(self, licence: str) -> bool:
+        """Whether a teacher of that licence may be selected."""
+        return licence_admitted(licence, self.licences, self.deny_licences)
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,18 +114,45 @@ class _Rule:
     top_k: int
     nms_iou: float | None
     temperature: float
+    calibrated: bool
+
+    def identity(self) -> dict[str, Any]:
+        """What a selection is named by, beside the calibration itself."""
+        values = asdict(self)
+        values.pop("calibrated")
+        return values
+
+
+def licence_admitted(licence: str, allowed: Sequence[str], denied: Sequence[str]) -> bool:
+    """Whether a licence is like one of `allowed`, where there are any, and like none of `denied`.
+
+    Patterns as in a shell; case does not matter.
+    """
+
+    def is_like(patterns: Sequence[str]) -> bool:
+        return any(fnmatchcase(licence.lower(), pattern.lower()) for pattern in patterns)
+
+    return (not allowed or is_like(allowed)) and not is_like(denied)
 
 
 def select(store: BoxStore, spec: SelectionSpec, cache: Path | None = None) -> Path:
     """Write the selection, unless it is there already, and return its file for `Selection.open`.
 
     cache: the folder for it; by default `cache` inside the store, for a store at a URL the user's
-    cache. Raises UnknownTeacher, UsageError (no teacher left, or one asked for by name whose
-    licence is denied), StoreError.
+    cache. Raises UnknownTeacher, UsageError (no teacher left, one asked for by name whose licence
+    is not admitted, or one without the calibration that was asked for), StoreError.
     """
     names = _chosen(store, spec)
+    calibrations = {
+        name: need_calibration(store, name) for name in names if spec.rule(name).calibrated
+    }
     content = {name: _content(store, name) for name in names}
-    asked = {"rules": {name: asdict(spec.rule(name)) for name in names}, "combine": spec.combine}
+    asked: dict[str, Any] = {
+        "rules": {name: spec.rule(name).identity() for name in names},
+        "combine": spec.combine,
+    }
+    if calibrations:
+        asked["calibrations"] = {name: found.key for name, found in calibrations.items()}
     if spec.combine == "fused":
         asked["fusion"] = asdict(spec.fusion) | {
             "weights": {name: spec.fusion.weight(name) for name in names}
@@ -126,10 +168,13 @@ def select(store: BoxStore, spec: SelectionSpec, cache: Path | None = None) -> P
             name: {"fingerprint": record.fingerprint, "licence": record.licence}
             for name, record in ((name, store.record(name)) for name in names)
         },
+        "calibrations": {name: found.summary() for name, found in calibrations.items()},
         "asked": asked,
         "key": key,
     }
-    each = ((name, _filtered(store, name, spec.rule(name))) for name in names)
+    each = (
+        (name, _filtered(store, name, spec.rule(name), calibrations.get(name))) for name in names
+    )
     if spec.combine == "fused":
         each = iter([(FUSED, _fused(dict(each), spec.fusion))])
     write_selection(path, metadata, each)
@@ -151,22 +196,24 @@ def _chosen(store: BoxStore, spec: SelectionSpec) -> tuple[str, ...]:
                 f"the box store {store.path} has no teacher {name!r}; "
                 f"{known}.{nearest(name, records)}"
             )
-    denied = {
-        name: record.licence
-        for name, record in records.items()
-        if any(fnmatchcase(record.licence.lower(), p.lower()) for p in spec.deny_licences)
+    refused = {
+        name: record.licence for name, record in records.items() if not spec.admits(record.licence)
     }
     for name in spec.teachers or ():
-        if name in denied:
+        if name in refused:
             raise UsageError(
-                f"teacher {name} has the licence {denied[name]}, which is denied: leave out either "
-                "the teacher or the pattern"
+                f"teacher {name} has the licence {refused[name]}, which is not admitted: leave out "
+                "the teacher, or change the patterns of licences"
             )
-    names = tuple(spec.teachers or (name for name in records if name not in denied))
+    names = tuple(spec.teachers or (name for name in records if name not in refused))
     if not names:
         raise UsageError(
             f"no teacher of {store.path} is left to select"
-            + (f": all have denied licences ({denied})" if denied else ": it has none yet")
+            + (
+                f": no licence is admitted ({', '.join(sorted(set(refused.values())))})"
+                if refused
+                else ": it has none yet"
+            )
         )
     return names
 
@@ -182,7 +229,9 @@ def _content(store: BoxStore, name: str) -> dict[str, Any]:
     return {"fingerprint": store.record(name).fingerprint, "units": units}
 
 
-def _filtered(store: BoxStore, name: str, rule: _Rule) -> TeacherBoxes:
+def _filtered(
+    store: BoxStore, name: str, rule: _Rule, calibration: Calibration | None
+) -> TeacherBoxes:
     images = read_images(store, name, ["image_id", "width", "height", "status"])
     seen = images.filter(np.asarray(images["status"].to_numpy(zero_copy_only=False) == "ok"))
     order = np.argsort(seen["image_id"].to_numpy(), kind="stable")
@@ -198,6 +247,8 @@ def _filtered(store: BoxStore, name: str, rule: _Rule) -> TeacherBoxes:
             "`teach-detr check`"
         )
     scores = table["score"].to_numpy()
+    if calibration is not None:
+        scores = calibration.map.apply(scores)
     kept = np.flatnonzero(scores >= np.float32(rule.score_floor))
     kept = kept[np.lexsort((table["rank"].to_numpy()[kept], rows[kept]))]
     rows, scores = rows[kept], scores[kept]
@@ -216,7 +267,7 @@ def _filtered(store: BoxStore, name: str, rule: _Rule) -> TeacherBoxes:
         seen["height"].to_numpy()[order],
         offsets,
         boxes,
-        _tempered(scores, rule.temperature),
+        scores if rule.temperature == 1 else tempered(scores, rule.temperature),
         ids,
     )
 
@@ -235,14 +286,6 @@ def _suppressed(
         if stop > start
     ]
     return np.concatenate(kept) if kept else np.zeros(0, np.int64)
-
-
-def _tempered(scores: NDArray[np.float32], temperature: float) -> NDArray[np.float32]:
-    if temperature == 1:
-        return scores
-    inside = np.clip(scores.astype(np.float64), _EPSILON, 1 - _EPSILON)
-    logits = np.log(inside / (1 - inside)) / temperature
-    return (1 / (1 + np.exp(-logits))).astype(np.float32)
 
 
 def _fused(by_teacher: dict[str, TeacherBoxes], config: FusionConfig) -> TeacherBoxes:

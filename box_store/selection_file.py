@@ -4,9 +4,10 @@ Every loader worker maps the same pages; a lookup is a binary search and a few s
 and numpy only.
 """
 
+import hashlib
 import json
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
 
@@ -129,6 +130,16 @@ class Selection:
         return {
             name: (len(boxes.image_ids), len(boxes.scores)) for name, boxes in self._boxes.items()
         }
+
+
+def content_key(boxes: Mapping[str, TeacherBoxes]) -> str:
+    """Hash of box sets, for selections that nothing else identifies."""
+    digest = hashlib.sha256()
+    for name, rows in boxes.items():
+        digest.update(f"{name} {len(rows.image_ids)} {len(rows.scores)}\n".encode())
+        for column in fields(rows):
+            digest.update(np.ascontiguousarray(getattr(rows, column.name)).data)
+    return digest.hexdigest()
 
 
 def write_selection(

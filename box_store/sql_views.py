@@ -1,16 +1,18 @@
 """The views and tables of a store's SQL surface, made in a fresh DuckDB connection."""
 
 import json
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pyarrow as pa
 
 from box_store import schema
+from box_store.calibration import read_calibration
 from box_store.coco_annotations import CocoData
 from box_store.locations import staged
 from box_store.reader import check_footer, read_footer
+from box_store.records import TeacherRecord
 from box_store.sql_examples import setup_sql
 from box_store.store import BoxStore
 from box_store.writer import part_path
@@ -30,7 +32,8 @@ _BOXES = """
 CREATE VIEW boxes AS
 SELECT
     p.teacher, p.image_id, p.category_id, c.name AS category, p.score, p.x1, p.y1, p.x2, p.y2,
-    p.x2 - p.x1 AS width, p.y2 - p.y1 AS height, (p.x2 - p.x1) * (p.y2 - p.y1) AS area, p.rank
+    p.x2 - p.x1 AS width, p.y2 - p.y1 AS height, (p.x2 - p.x1) * (p.y2 - p.y1) AS area, p.rank,
+    p.calibrated_score, p.licence
 FROM boxes_parts p LEFT JOIN categories c USING (category_id)
 """
 _RUNS = """
@@ -53,18 +56,28 @@ SELECT
     t.x1, t.y1, t.x2, t.y2, t.x2 - t.x1 AS width, t.y2 - t.y1 AS height,
     (t.x2 - t.x1) * (t.y2 - t.y1) AS area,
     (row_number() OVER (PARTITION BY t.image_id ORDER BY t.truth_id) - 1)::SMALLINT AS rank,
+    1::FLOAT AS calibrated_score, NULL::VARCHAR AS licence,
     t.truth_id, t.iscrowd
 FROM annotation_rows t LEFT JOIN categories c USING (category_id)
 """
 
 
-def make_views(connection: "DuckDBPyConnection", store: BoxStore, coco: CocoData | None) -> None:
-    """Enter everything that `box_store.query` documents. Raises FormatError for a damaged file."""
+def make_views(
+    connection: "DuckDBPyConnection",
+    store: BoxStore,
+    records: Mapping[str, TeacherRecord],
+    coco: CocoData | None,
+) -> None:
+    """Enter everything that `box_store.query` documents, of the teachers in `records`.
+
+    Raises FormatError for a damaged file.
+    """
     connection.execute("CREATE TABLE categories (category_id INTEGER, name VARCHAR)")
     _insert(connection, "categories", ((c.id, c.name) for c in store.categories.items))
-    _make_teachers(connection, store)
+    _make_teachers(connection, store, records)
+    calibrated = _make_calibrations(connection, store, records)
     for kind in ("boxes", "images"):
-        connection.execute(_parts_view(store, kind))
+        connection.execute(_parts_view(store, records, kind, calibrated))
     _make_dataset_images(connection, coco)
     for statement in (_BOXES, _RUNS, _IMAGES, setup_sql("macros.sql")):
         connection.execute(statement)
@@ -73,21 +86,72 @@ def make_views(connection: "DuckDBPyConnection", store: BoxStore, coco: CocoData
         connection.execute(setup_sql("truth_macros.sql"))
 
 
-def _parts_view(store: BoxStore, kind: str) -> str:
-    """All committed files of a kind, each teacher's with its name as a column."""
-    branches = [f"SELECT NULL::VARCHAR AS teacher, {_typed_nulls(kind)} WHERE false"]
-    for name, record in store.teachers.items():
+def _parts_view(
+    store: BoxStore,
+    records: Mapping[str, TeacherRecord],
+    kind: str,
+    calibrated: Mapping[str, str],
+) -> str:
+    """All committed files of a kind, with columns for what is the same for a whole teacher."""
+    nulls = f"SELECT NULL::VARCHAR AS teacher, {_typed_nulls(kind)}"
+    if kind == "boxes":
+        nulls += ", NULL::FLOAT AS calibrated_score, NULL::VARCHAR AS licence"
+    branches = [f"{nulls} WHERE false"]
+    for name, record in records.items():
         paths = [part_path(store.path, kind, name, unit) for unit in sorted(store.units_done(name))]
         for path in paths:
             check_footer(read_footer(path), path, kind, record)
-        if paths:
-            listed = ", ".join(_quoted(str(staged(path))) for path in paths)
-            # a store below a folder called a=b must not gain a column a
-            branches.append(
-                f"SELECT {_quoted(name)} AS teacher, * "
-                f"FROM read_parquet([{listed}], hive_partitioning = false)"
-            )
+        if not paths:
+            continue
+        columns = f"{_quoted(name)} AS teacher, *"
+        if kind == "boxes":
+            score = calibrated.get(name, "NULL::FLOAT")
+            columns += f", {score} AS calibrated_score, {_quoted(record.licence)} AS licence"
+        listed = ", ".join(_quoted(str(staged(path))) for path in paths)
+        # a store below a folder called a=b must not gain a column a
+        branches.append(
+            f"SELECT {columns} FROM read_parquet([{listed}], hive_partitioning = false)"
+        )
     return f"CREATE VIEW {kind}_parts AS " + " UNION ALL BY NAME ".join(branches)
+
+
+def _make_calibrations(
+    connection: "DuckDBPyConnection", store: BoxStore, records: Mapping[str, TeacherRecord]
+) -> dict[str, str]:
+    """The table of calibrations; returns, by teacher, the expression of its calibrated score.
+
+    A stored score is one of few steps, so a map is a list that is indexed by the step. It costs
+    nothing where the column is not asked for.
+    """
+    connection.execute(
+        "CREATE TABLE calibrations (teacher VARCHAR, method VARCHAR, annotations VARCHAR, "
+        "n_images BIGINT, n_boxes BIGINT, error DOUBLE, calibrated_error DOUBLE, brier DOUBLE, "
+        "calibrated_brier DOUBLE)"
+    )
+    expressions: dict[str, str] = {}
+    steps = np.arange(schema.SCORE_STEPS + 1)
+    for number, name in enumerate(records):
+        found = read_calibration(store, name)
+        if found is None:
+            continue
+        part = found.held or found.fitted
+        row = (
+            *(name, found.map.method, found.annotations, part.n_images, part.n_boxes),
+            *(part.raw.calibration_error, part.calibrated.calibration_error),
+            *(part.raw.brier, part.calibrated.brier),
+        )
+        _insert(connection, "calibrations", [row])
+        values = found.map.apply((steps / schema.SCORE_STEPS).astype(np.float32))
+        variable = f"calibration_{number}"
+        _from_arrow(
+            connection,
+            pa.table({"step": steps, "score": values}),
+            "steps_of_scores",
+            f"SET VARIABLE {variable} = (SELECT list(score ORDER BY step) FROM steps_of_scores)",
+        )
+        step = f"round(score * {schema.SCORE_STEPS})::INTEGER"
+        expressions[name] = f"getvariable('{variable}')[1 + {step}]"
+    return expressions
 
 
 def _typed_nulls(kind: str) -> str:
@@ -96,7 +160,9 @@ def _typed_nulls(kind: str) -> str:
     )
 
 
-def _make_teachers(connection: "DuckDBPyConnection", store: BoxStore) -> None:
+def _make_teachers(
+    connection: "DuckDBPyConnection", store: BoxStore, records: Mapping[str, TeacherRecord]
+) -> None:
     connection.execute(
         "CREATE TABLE teachers (name VARCHAR, adapter VARCHAR, model VARCHAR, licence VARCHAR, "
         "weights_sha256 VARCHAR, fingerprint VARCHAR, n_images BIGINT, n_units BIGINT, "
@@ -120,7 +186,7 @@ def _make_teachers(connection: "DuckDBPyConnection", store: BoxStore) -> None:
                 json.dumps(dict(record.options)),
                 json.dumps(dict(record.versions)),
             )
-            for record in store.teachers.values()
+            for record in records.values()
         ),
     )
 

@@ -3,6 +3,7 @@
 store/
   store.json                                 format version, box frame, categories, data set
   teachers/<name>.json                       a teacher's configuration, its fingerprint, its plan
+  calibration/<name>.json                    a teacher's score map (`box_store.calibration`)
   boxes/teacher=<name>/part-00012.parquet    the boxes of unit 12
   images/teacher=<name>/part-00012.parquet   the images of unit 12: the unit's commit record
   cache/                                     selections for the trainer; may be deleted any time
@@ -117,6 +118,18 @@ class BoxStore:
                 f"{theirs.get(key)!r} in the data set. Use another --store for this data set"
             )
         return store
+
+    def check_categories(self, categories: Categories, where: object) -> None:
+        """Raise DataError unless annotations `where` have the categories of this store."""
+        ours = {item.id: item.name for item in self.categories.items}
+        theirs = {item.id: item.name for item in categories.items}
+        wrong = [key for key in sorted(ours.keys() | theirs) if ours.get(key) != theirs.get(key)]
+        if wrong:
+            differing = [str(ours.get(key) or theirs.get(key)) for key in wrong[:5]]
+            raise DataError(
+                f"{where} has other categories than the store {self.path} (differing: "
+                f"{', '.join(differing)}): expected the data set that was labelled"
+            )
 
     @property
     def teachers(self) -> dict[str, TeacherRecord]:

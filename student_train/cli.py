@@ -51,6 +51,10 @@ def train(
     teachers: Annotated[
         str | None, typer.Option(help="Teachers by name, separated by commas; all; none.")
     ] = None,
+    calibrated: Annotated[
+        bool,
+        typer.Option("--calibrated", help="Teachers' scores as `teach-detr calibrate` made them."),
+    ] = False,
     init: Annotated[
         Path | None, typer.Option(help="Weights to start from: run, .safetensors, official file.")
     ] = None,
@@ -80,6 +84,7 @@ def train(
         "teachers.store": ("--store", store),
         "teachers.boxes": ("--boxes", boxes),
         "teachers.names": ("--teachers", teachers),
+        "teachers.calibrated": ("--calibrated", "all" if calibrated else None),
         "init": ("--init", init),
     }
     arguments = [

@@ -146,6 +146,12 @@ class TeacherConfig:
     """Boxes of online teachers below this score are left out."""
     online_top_k: int = 100
     """Best boxes kept per image and online teacher."""
+    calibrated: tuple[str, ...] = NO_TEACHERS
+    """Teachers, by name or "all", whose scores are those of their calibration in the store, which
+    `teach-detr calibrate` makes (`--calibrated`); score floors are then floors of these.
+    """
+    licences: tuple[str, ...] = ()
+    """Only teachers whose recorded licence is like one of these (`MIT,Apache*`); empty: any."""
     deny_licences: tuple[str, ...] = ()
     """Teachers whose recorded licence is like one of these (`AGPL*`) are left out."""
     missing: Literal["skip", "error"] = "skip"
@@ -294,9 +300,16 @@ def problems_of(config: TrainConfig) -> list[str]:
         not (teachers.store and teachers.boxes),
         "teachers.store and teachers.boxes exclude each other: give --store or --boxes",
     )
+    for key in ("names", "calibrated"):
+        named = getattr(teachers, key)
+        require(
+            len(named) == 1 or not {"all", "none"} & set(named),
+            f"teachers.{key}: 'all' and 'none' stand alone, got {','.join(named)}",
+        )
     require(
-        len(teachers.names) == 1 or not {"all", "none"} & set(teachers.names),
-        f"teachers.names: 'all' and 'none' stand alone, got {','.join(teachers.names)}",
+        not teachers.boxes or teachers.calibrated == NO_TEACHERS,
+        "teachers.calibrated works on a store: a selection file has its scores already (select "
+        "`calibrated_score AS score` for calibrated ones)",
     )
     require(
         teachers.names in (ALL_TEACHERS, NO_TEACHERS) or bool(teachers.store or teachers.boxes),

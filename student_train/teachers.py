@@ -7,7 +7,13 @@ import numpy as np
 from box_store.categories import Categories
 from box_store.coco_annotations import CocoData
 from box_store.errors import DataError
-from box_store.selection import Selection, SelectionSpec, TeacherFilter, select
+from box_store.selection import (
+    Selection,
+    SelectionSpec,
+    TeacherFilter,
+    licence_admitted,
+    select,
+)
 from box_store.store import BoxStore
 from student_train.config import ALL_TEACHERS, NO_TEACHERS, TeacherConfig
 from student_train.distributed import World
@@ -52,6 +58,7 @@ def open_teachers(
         names = selection.teachers if config.names == ALL_TEACHERS else config.names
         for name in names:
             selection.of(name)
+        _check_licences(selection, names, config)
     else:
         assert config.store is not None
         store = BoxStore.open(config.store)
@@ -82,11 +89,15 @@ def selection_spec(config: TeacherConfig) -> SelectionSpec:
     own = sorted(
         {*config.score_floors, *config.top_ks, *config.nms_ious, *config.temperatures},
     )
+    of_all = config.calibrated == ALL_TEACHERS
+    calibrated = () if of_all or config.calibrated == NO_TEACHERS else config.calibrated
     return SelectionSpec(
         teachers=None if config.names == ALL_TEACHERS else config.names,
         score_floor=config.score_floor,
         top_k=config.top_k,
         nms_iou=config.nms_iou,
+        calibrated=of_all,
+        licences=config.licences,
         deny_licences=config.deny_licences,
         combine=config.combine,
         fusion=config.fusion,
@@ -96,10 +107,36 @@ def selection_spec(config: TeacherConfig) -> SelectionSpec:
                 top_k=config.top_ks.get(name),
                 nms_iou=config.nms_ious.get(name),
                 temperature=config.temperatures.get(name),
+                calibrated=True if name in calibrated else None,
             )
-            for name in own
+            for name in sorted({*own, *calibrated})
         },
     )
+
+
+def _check_licences(selection: Selection, names: Sequence[str], config: TeacherConfig) -> None:
+    """Refuse a selection file that holds boxes of teachers whose licence is not admitted.
+
+    Raises:
+        DataError: the teachers are named, or the file does not say whose boxes it holds.
+    """
+    if not (config.licences or config.deny_licences):
+        return
+    sources = selection.metadata.get("sources", {})
+    # a set that is called after no teacher may hold boxes of all of them
+    involved = names if all(name in sources for name in names) else sources
+    refused = {
+        name: sources[name]["licence"]
+        for name in involved
+        if not licence_admitted(sources[name]["licence"], config.licences, config.deny_licences)
+    }
+    if refused or not involved:
+        found = ", ".join(f"{name} ({licence})" for name, licence in refused.items())
+        raise DataError(
+            f"{selection.path} holds boxes of {found or 'unknown teachers'}, whose licences "
+            "teachers.licences and teachers.deny_licences do not admit: make it again without them "
+            "(`teach-detr select --deny-licence`)"
+        )
 
 
 def _teacher_notes(
@@ -129,9 +166,15 @@ def _teacher_notes(
                 "or set teachers.missing=skip"
             )
         per_image = np.diff(rows.offsets)[np.isin(rows.image_ids, wanted)]
+        calibration = selection.metadata.get("calibrations", {}).get(name)
         yield (
             f"teacher {name}: {int(per_image.sum())} boxes in {int(covered.sum())} of "
             f"{len(wanted)} training images"
+            + (
+                f", scores calibrated on {calibration['annotations']} ({calibration['method']})"
+                if calibration
+                else ""
+            )
         )
         counts = np.diff(rows.offsets)
         taught |= np.isin(wanted, rows.image_ids[counts > 0])

@@ -8,11 +8,12 @@ from typing import Annotated, Any, Literal
 
 import typer
 from rich.console import Console
-from rich.table import Table
 
 from box_store.errors import TeachDetrError, UsageError
 from teach_detr.cli_inspect import export, report
 from teach_detr.cli_scenes import scenes
+from teach_detr.cli_teachers import calibrate
+from teach_detr.terminal import AsJson, open_console, print_json, table
 
 app = typer.Typer(
     name="teach-detr",
@@ -24,9 +25,9 @@ app = typer.Typer(
 
     teach-detr demo                      the whole thing on drawn scenes: no data, weights or GPU
     teach-detr run CONFIG.toml           teachers, store, student and comparison from one file
-    teach-detr scenes OUT                drawn scenes to experiment with, and teachers for them
     teach-detr sql STORE "SELECT ..."    query what teachers saw
     teach-detr teachers STORE ...        how good each teacher is
+    teach-detr calibrate STORE ...       scores that are chances of being right
     teach-detr report STORE ...          a page about them, to open in a browser
     teach-detr export STORE ...          boxes as COCO, YOLO, CSV or for FiftyOne
     teach-detr doctor                    what this machine has
@@ -36,9 +37,15 @@ app = typer.Typer(
 )
 
 Store = Annotated[Path, typer.Argument(help="The box store: a folder")]
-AsJson = Annotated[bool, typer.Option("--json", help="Print JSON and nothing else on stdout")]
 Annotations = Annotated[
     Path | None, typer.Option(help="COCO annotations to attach as the table `truth`")
+]
+Licences = Annotated[
+    list[str] | None,
+    typer.Option(help="Only teachers of this licence, such as 'Apache*'; repeat it for more"),
+]
+DeniedLicences = Annotated[
+    list[str] | None, typer.Option(help="Leave out teachers of this licence, such as 'AGPL*'")
 ]
 Parameters = Annotated[
     list[str] | None,
@@ -62,7 +69,9 @@ def demo(
     """
     from teach_detr.demo import run_demo
 
-    run_demo(out or Path("demo-fast" if fast else "demo"), fast=fast, fresh=fresh, console=_out())
+    run_demo(
+        out or Path("demo-fast" if fast else "demo"), fast=fast, fresh=fresh, console=open_console()
+    )
 
 
 @app.command()
@@ -85,10 +94,10 @@ def run(
     from student_train.overrides import parse_assignments
     from teach_detr.run import run_file
 
-    console = Console(stderr=True) if as_json else _out()
+    console = Console(stderr=True) if as_json else open_console()
     report = run_file(config, parse_assignments(overrides or []), dry_run=dry_run, console=console)
     if as_json:
-        _print_json(report)
+        print_json(report)
 
 
 app.command()(scenes)
@@ -109,7 +118,7 @@ def demo_weights(
     """Make the weights that the demo starts from, on scenes other than the demo's."""
     from teach_detr.demo_weights import make_weights
 
-    make_weights(work, out, part, log, _out())
+    make_weights(work, out, part, log, open_console())
 
 
 @app.command()
@@ -121,6 +130,8 @@ def sql(
         str | None, typer.Option(help="Run a documented query; `list` lists them")
     ] = None,
     annotations: Annotations = None,
+    licence: Licences = None,
+    deny_licence: DeniedLicences = None,
     param: Parameters = None,
     form: Annotated[
         Literal["table", "csv", "json", "parquet"], typer.Option("--format", help="Of the rows")
@@ -138,13 +149,15 @@ def sql(
         rows = [
             (q.name, q.title, "--annotations" * q.needs_truth) for q in example_queries().values()
         ]
-        _out().print(_table(("example", "what it shows", "needs"), rows))
+        open_console().print(table(("example", "what it shows", "needs"), rows))
         return
     text = _query_text(query, file, example)
-    connection = open_store(store, annotations)
+    connection = open_store(
+        store, annotations, licences=licence or (), deny_licences=deny_licence or ()
+    )
     try:
         if text is None:
-            prompt(connection, _out(), Path.home() / ".local/state/teach-detr/sql_history")
+            prompt(connection, open_console(), Path.home() / ".local/state/teach-detr/sql_history")
             return
         rows = run_sql(connection, text, _parameters(param))
     finally:
@@ -153,7 +166,7 @@ def sql(
         write_rows(rows, form, out)
         Console(stderr=True).print(f"{out}: {rows.num_rows} rows", highlight=False)
     elif form == "table":
-        _out().print(as_table(rows))
+        open_console().print(as_table(rows))
     else:
         sys.stdout.write(as_text(rows, form))
 
@@ -170,6 +183,8 @@ def select(
         typer.Option(help="Query for the image_id of every image that the boxes speak for"),
     ] = None,
     annotations: Annotations = None,
+    licence: Licences = None,
+    deny_licence: DeniedLicences = None,
     param: Parameters = None,
 ) -> None:
     """Write the boxes that a query yields as a file that `student-train train --boxes` trains on.
@@ -180,12 +195,19 @@ def select(
     from box_store.selection_file import Selection
 
     select_sql(
-        store, query, out, annotations=annotations, parameters=_parameters(param), images=images
+        store,
+        query,
+        out,
+        annotations=annotations,
+        parameters=_parameters(param),
+        images=images,
+        licences=licence or (),
+        deny_licences=deny_licence or (),
     )
     counts = Selection.open(out).counts()
     rows = [(name, str(n_images), str(n_boxes)) for name, (n_images, n_boxes) in counts.items()]
-    _out().print(_table(("teacher", "images", "boxes"), rows, numbers=(1, 2)))
-    _out().print(f"next      student-train train --boxes {out} ...", highlight=False)
+    open_console().print(table(("teacher", "images", "boxes"), rows, numbers=(1, 2)))
+    open_console().print(f"next      student-train train --boxes {out} ...", highlight=False)
 
 
 @app.command()
@@ -195,11 +217,11 @@ def check(store: Store, annotations: Annotations = None, as_json: AsJson = False
 
     report = check_store(store, annotations)
     if as_json:
-        _print_json(report.to_json())
+        print_json(report.to_json())
     else:
         for problem in report.problems:
             place = " ".join(part for part in (problem.file, problem.where) if part)
-            _out().print(
+            open_console().print(
                 f"{problem.severity}: {problem.kind}: {place}: {problem.message} {problem.remedy}",
                 markup=False,
                 highlight=False,
@@ -208,7 +230,7 @@ def check(store: Store, annotations: Annotations = None, as_json: AsJson = False
         counted = ", ".join(f"{n} {what}" for what, n in report.counts.items())
         n = len(report.problems)
         verdict = "no problem" if not n else "1 finding" if n == 1 else f"{n} findings"
-        _out().print(f"{store}: {verdict} ({counted})", markup=False, highlight=False)
+        open_console().print(f"{store}: {verdict} ({counted})", markup=False, highlight=False)
     if not report.ok:
         raise typer.Exit(1)
 
@@ -247,7 +269,7 @@ def teachers(
         fusion=FusionConfig(iou=fusion_iou),
     )
     if as_json:
-        _print_json([score.to_json() for score in scores])
+        print_json([score.to_json() for score in scores])
         return
     rows = [
         (
@@ -259,9 +281,10 @@ def teachers(
         for score in scores
     ]
     columns = ("teacher", "images", "boxes", *METRIC_NAMES)
-    _out().print(_table(columns, rows, numbers=range(1, len(columns)), title="in percent"))
+    open_console().print(table(columns, rows, numbers=range(1, len(columns)), title="in percent"))
 
 
+app.command()(calibrate)
 app.command()(report)
 app.command()(export)
 
@@ -276,9 +299,9 @@ def doctor(as_json: AsJson = False) -> None:
 
     diagnosis = diagnose()
     if as_json:
-        _print_json(diagnosis.to_json())
+        print_json(diagnosis.to_json())
     else:
-        print_diagnosis(diagnosis, _out())
+        print_diagnosis(diagnosis, open_console())
     if not diagnosis.healthy:
         raise typer.Exit(1)
 
@@ -311,30 +334,6 @@ def _parameters(texts: Sequence[str] | None) -> dict[str, Any]:
         except json.JSONDecodeError:
             values[name] = value
     return values
-
-
-def _table(
-    columns: Sequence[str],
-    rows: Sequence[Sequence[str]],
-    *,
-    numbers: Sequence[int] = (),
-    title: str | None = None,
-) -> Table:
-    table = Table(title=title, title_justify="left")
-    for i, name in enumerate(columns):
-        table.add_column(name, justify="right" if i in numbers else "left")
-    for row in rows:
-        table.add_row(*row)
-    return table
-
-
-def _out() -> Console:
-    # a table in a pipe or a log must not be cut to 80 columns
-    return Console() if sys.stdout.isatty() else Console(width=140)
-
-
-def _print_json(value: Any) -> None:
-    sys.stdout.write(json.dumps(value, indent=1, ensure_ascii=False) + "\n")
 
 
 def main(arguments: Sequence[str] | None = None) -> None:

@@ -49,7 +49,7 @@ def score_teachers(
     UnknownTeacher, UsageError: as `box_store.select` raises them.
     """
     coco = load_coco(annotations)
-    _check_categories(store, coco.categories.names, annotations)
+    store.check_categories(coco.categories, annotations)
     annotated = set(coco.image_ids)
     chosen = tuple(names) if names is not None else tuple(store.teachers)
     with tempfile.TemporaryDirectory(prefix="teach-detr-") as folder:
@@ -87,13 +87,3 @@ def _score(selection: Selection, annotated: set[int], annotations: Path) -> list
                 rows += to_results(image_id, boxes)
         scores.append(TeacherScore(name, coco_metrics(annotations, rows, covered)))
     return scores
-
-
-def _check_categories(store: BoxStore, names: Sequence[str], annotations: Path) -> None:
-    known = store.categories.names
-    if tuple(names) != known:
-        differing = sorted(set(names) ^ set(known))
-        raise DataError(
-            f"{annotations} has other categories than the store {store.path} (differing: "
-            f"{', '.join(differing[:5]) or 'their order'}): expected the data set that was labelled"
-        )

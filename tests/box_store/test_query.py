@@ -74,7 +74,7 @@ def test_boxes_have_names_and_measures(connect: Any) -> None:
     )
     assert table.column_names == [
         *("teacher", "image_id", "category_id", "category", "score", "x1", "y1", "x2", "y2"),
-        *("width", "height", "area", "rank"),
+        *("width", "height", "area", "rank", "calibrated_score", "licence"),
     ]
     row = table.to_pylist()[0]
     assert (row["category"], row["width"], row["height"], row["area"]) == (

@@ -1,0 +1,209 @@
+"""Fitting a teacher's score map to ground truth, and judging it on images held out.
+
+A box is right when it finds an object of its class at an IoU of at least 0.5 by COCO's greedy rule
+(`box_store.matching`). Isotonic regression (pool adjacent violators; Zadrozny and Elkan, KDD 2002)
+follows any monotone shape and wants some hundreds of boxes; a temperature (Guo et al., ICML 2017)
+has one number and does with few.
+"""
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from box_store.boxes import Boxes
+from box_store.calibration import Calibration, Method, Part, Quality, ScoreMap, logits
+from box_store.coco_annotations import CocoData
+from box_store.errors import DataError, UsageError
+from box_store.matching import HIT, IGNORED, match_boxes
+from box_store.reader import read_boxes, read_images, xyxy_of
+from box_store.reliability import brier_score, calibration_error, reliability
+from box_store.store import BoxStore
+
+MIN_BOXES = 50
+_SURE_SCORE = 0.3
+# of log temperature
+_BOUNDS = (-4.0, 4.0)
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Judged:
+    """Boxes of one teacher in annotated images, those in crowds left out.
+
+    image_ids: int64 [M], the images, with or without boxes. rows: int64 [N], each box's index into
+    them. scores: float32 [N]. hits: bool [N], whether the box is right.
+    """
+
+    image_ids: NDArray[np.int64]
+    rows: NDArray[np.int64]
+    scores: NDArray[np.float32]
+    hits: NDArray[np.bool_]
+
+    def of_images(self, chosen: NDArray[np.bool_]) -> "Judged":
+        """What belongs to some of the images; chosen: bool [M]."""
+        kept = chosen[self.rows]
+        renumbered = np.cumsum(chosen) - 1
+        return Judged(
+            self.image_ids[chosen],
+            renumbered[self.rows[kept]],
+            self.scores[kept],
+            self.hits[kept],
+        )
+
+
+def judge(
+    store: BoxStore,
+    teacher: str,
+    coco: CocoData,
+    *,
+    iou: float = 0.5,
+    max_images: int | None = None,
+    seed: int = 0,
+) -> Judged:
+    """Compare a teacher's boxes with ground truth, in annotated images that it saw.
+
+    max_images: at most so many of them, drawn with `seed`. Raises DataError where it saw none.
+    """
+    images = read_images(store, teacher, ["image_id", "width", "height", "status"])
+    seen = images.filter(np.asarray(images["status"].to_numpy(zero_copy_only=False) == "ok"))
+    image_ids = np.intersect1d(seen["image_id"].to_numpy(), coco.table.image_ids)
+    if not len(image_ids):
+        raise DataError(
+            f"teacher {teacher} of {store.path} saw no image of {coco.path}: calibrate with "
+            "annotations of a split that it was run over"
+        )
+    if max_images is not None and len(image_ids) > max_images:
+        rng = np.random.default_rng(seed)
+        image_ids = np.sort(rng.choice(image_ids, max_images, replace=False))
+    sizes = dict(
+        zip(
+            seen["image_id"].to_pylist(),
+            zip(seen["width"].to_pylist(), seen["height"].to_pylist(), strict=True),
+            strict=True,
+        )
+    )
+    table = read_boxes(store, teacher)
+    table = table.filter(np.isin(table["image_id"].to_numpy(), image_ids))
+    rows = np.searchsorted(image_ids, table["image_id"].to_numpy())
+    order = np.lexsort((table["rank"].to_numpy(), rows))
+    rows = rows[order]
+    boxes, scores = xyxy_of(table)[order], table["score"].to_numpy()[order]
+    category_ids = table["category_id"].to_numpy()[order]
+    bounds = np.searchsorted(rows, np.arange(len(image_ids) + 1)).tolist()
+    outcome = np.zeros(len(rows), np.int8)
+    for at, image_id in enumerate(image_ids.tolist()):
+        span = slice(bounds[at], bounds[at + 1])
+        found = Boxes.unchecked(boxes[span], scores[span], category_ids[span], *sizes[image_id])
+        outcome[span] = match_boxes(found, coco.annotations_of(image_id), iou)
+    counts = outcome != IGNORED
+    return Judged(image_ids, rows[counts], scores[counts], outcome[counts] == HIT)
+
+
+def calibrate(
+    store: BoxStore,
+    teacher: str,
+    coco: CocoData,
+    *,
+    method: Method = "isotonic",
+    held_out: float = 0.5,
+    seed: int = 0,
+    iou: float = 0.5,
+    max_images: int | None = None,
+) -> Calibration:
+    """Fit a teacher's score map on part of the images and judge it on the rest.
+
+    held_out: share of the images, 0..1 but not 1, drawn with `seed`, that the fit does not see.
+    Writes nothing: `box_store.calibration.write_calibration` does. Raises UsageError, and DataError
+    where there are no annotated images, other categories, or too few boxes to fit to.
+    """
+    if not 0 <= held_out < 1:
+        raise UsageError(f"held_out is a share of the images from 0 to below 1, got {held_out}")
+    store.check_categories(coco.categories, coco.path)
+    record = store.record(teacher)
+    judged = judge(store, teacher, coco, iou=iou, max_images=max_images, seed=seed)
+    n_images = len(judged.image_ids)
+    is_held = np.zeros(n_images, bool)
+    is_held[np.random.default_rng(seed).permutation(n_images)[: int(held_out * n_images)]] = True
+    fitted, held = judged.of_images(~is_held), judged.of_images(is_held)
+    score_map = fit_map(fitted, method, f"teacher {teacher}")
+    return Calibration(
+        teacher=teacher,
+        fingerprint=record.fingerprint,
+        map=score_map,
+        annotations=coco.path.name,
+        annotations_sha256=coco.sha256,
+        iou=iou,
+        seed=seed,
+        held_out=held_out,
+        fitted=_part(fitted, score_map),
+        held=_part(held, score_map) if is_held.any() else None,
+    )
+
+
+def fit_map(judged: Judged, method: Method, who: str) -> ScoreMap:
+    """The map of that method that fits the outcomes best. Raises DataError, naming `who`."""
+    n_hits = int(judged.hits.sum())
+    if len(judged.scores) < MIN_BOXES or n_hits in (0, len(judged.scores)):
+        raise DataError(
+            f"{who} cannot be calibrated: {n_hits} of {len(judged.scores)} boxes in "
+            f"{len(judged.image_ids)} images are right, and it takes {MIN_BOXES} boxes, some right "
+            "and some wrong. Use more annotated images, or hold out fewer"
+        )
+    # stored scores have few levels: everything below works on counts
+    levels, level_of = np.unique(judged.scores.astype(np.float64), return_inverse=True)
+    counts = np.bincount(level_of).astype(np.float64)
+    hits = np.bincount(level_of[judged.hits], minlength=len(levels)).astype(np.float64)
+    return (
+        _isotonic(levels, counts, hits)
+        if method == "isotonic"
+        else _temperature(levels, counts, hits)
+    )
+
+
+def _isotonic(
+    levels: NDArray[np.float64], counts: NDArray[np.float64], hits: NDArray[np.float64]
+) -> ScoreMap:
+    from scipy.optimize import isotonic_regression
+
+    fit = isotonic_regression(hits / counts, weights=counts)
+    knots: dict[float, float] = {}
+    for first, end in zip(fit.blocks[:-1].tolist(), fit.blocks[1:].tolist(), strict=True):
+        value = round(float(np.clip(fit.x[first], 0, 1)), 6)
+        knots[float(levels[first])] = knots[float(levels[end - 1])] = value
+    return ScoreMap("isotonic", tuple(knots.items()))
+
+
+def _temperature(
+    levels: NDArray[np.float64], counts: NDArray[np.float64], hits: NDArray[np.float64]
+) -> ScoreMap:
+    from scipy.optimize import minimize_scalar
+
+    raw = logits(levels)
+
+    def loss(log_temperature: float) -> float:
+        """Negative log likelihood of the outcomes."""
+        scaled = raw / np.exp(log_temperature)
+        return float(np.sum(counts * np.logaddexp(0, scaled) - hits * scaled))
+
+    best = minimize_scalar(loss, bounds=_BOUNDS, method="bounded")
+    return ScoreMap("temperature", temperature=round(float(np.exp(best.x)), 6))
+
+
+def _part(judged: Judged, score_map: ScoreMap) -> Part:
+    return Part(
+        n_images=len(judged.image_ids),
+        n_boxes=len(judged.scores),
+        n_hits=int(judged.hits.sum()),
+        raw=_quality(judged.scores, judged.hits),
+        calibrated=_quality(score_map.apply(judged.scores), judged.hits),
+    )
+
+
+def _quality(scores: NDArray[np.float32], hits: NDArray[np.bool_]) -> Quality:
+    bands = reliability(scores, hits)
+    return Quality(
+        calibration_error(bands),
+        calibration_error(bands, _SURE_SCORE),
+        brier_score(scores, hits),
+        bands,
+    )

@@ -1,0 +1,38 @@
+"""What the commands print with: a console, tables, JSON."""
+
+import json
+import sys
+from collections.abc import Iterable, Sequence
+from typing import Annotated, Any
+
+import typer
+from rich.console import Console
+from rich.table import Table
+
+AsJson = Annotated[bool, typer.Option("--json", help="Print JSON and nothing else on stdout")]
+
+
+def open_console() -> Console:
+    """stdout; in a pipe or a log a table must not be cut to 80 columns."""
+    return Console() if sys.stdout.isatty() else Console(width=140)
+
+
+def print_json(value: Any) -> None:
+    """JSON on stdout."""
+    sys.stdout.write(json.dumps(value, indent=1, ensure_ascii=False) + "\n")
+
+
+def table(
+    columns: Sequence[str],
+    rows: Iterable[Sequence[str]],
+    *,
+    numbers: Sequence[int] = (),
+    title: str | None = None,
+) -> Table:
+    """A table whose columns `numbers` are aligned right."""
+    made = Table(title=title, title_justify="left")
+    for i, name in enumerate(columns):
+        made.add_column(name, justify="right" if i in numbers else "left")
+    for row in rows:
+        made.add_row(*row)
+    return made
