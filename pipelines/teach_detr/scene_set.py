@@ -52,7 +52,7 @@ class TeacherSize:
 
 TEACHER_SIZES = {
     "tiny": TeacherSize(images=32, steps=2, yolo_seconds=2),
-    "cpu": TeacherSize(images=3200, steps=600, yolo_seconds=200),
+    "cpu": TeacherSize(images=3200, steps=600, yolo_seconds=600),
     "gpu": TeacherSize(images=12000, steps=4000, yolo_seconds=600),
 }
 
