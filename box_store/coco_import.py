@@ -20,6 +20,7 @@ from box_store.categories import Categories
 from box_store.coco_annotations import ImageInfo
 from box_store.coco_results import is_number, iter_results, shortened
 from box_store.errors import DataError, StoreError, UsageError
+from box_store.lease import hold
 from box_store.reader import known_images
 from box_store.records import ImageRow, TeacherRecord, image_ids_sha256, split_units
 from box_store.store import BoxStore
@@ -52,13 +53,15 @@ def import_results(
     unit_size: int = 1000,
     score_floor: float = 0.0,
     only_listed: bool = False,
+    takeover: bool = False,
 ) -> ImportReport:
     """Enter COCO results as the boxes of teacher `name`, exactly once, resumable like any teacher.
 
     results: files whose detections belong together. images: the data set's images, by default those
     that the store's other teachers were shown. An image without detections counts as seen and
     empty, unless `only_listed`, which covers only images that the results mention. Detections below
-    `score_floor` are left out.
+    `score_floor` are left out. A store at a URL is held while units are written; `takeover` takes it
+    from another driver.
 
     Raises DataError (malformed results, wrong ids, named), UsageError, StoreError.
     """
@@ -99,11 +102,13 @@ def import_results(
             buckets = _Buckets(Path(folder), unit_of)
             dropped = _sort_into(buckets, results, known, store.categories, score_floor)
             # only now, with all ids found right, does the store learn of the teacher
-            record = store.register(record)
-            done = store.units_done(name)
-            for unit, part in enumerate(units):
-                if unit not in done:
-                    store.write_unit(name, unit, _image_rows(part, buckets.read(unit)))
+            with hold(store.path, takeover=takeover) as lease:
+                record = store.register(record)
+                done = store.units_done(name)
+                for unit, part in enumerate(units):
+                    if unit not in done:
+                        lease.check()
+                        store.write_unit(name, unit, _image_rows(part, buckets.read(unit)))
     except OSError as error:
         raise StoreError(
             f"cannot import into {store.path}: {error.strerror or error}. Committed units are "

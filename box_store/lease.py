@@ -5,6 +5,9 @@ written. The holder writes it anew while it works. Whether it has lapsed is told
 clock: a probe object is written and the two times of writing are compared, so that no two machines
 need to agree on the time. A store on a local path needs none of this: there, commits are serialised
 by a file lock, and runs share the work.
+
+Whoever knows that the holder is dead or hangs can take the lease over at once. A holder that lives
+after all learns of it when it next renews its lease or wants to commit, and stops.
 """
 
 import json
@@ -28,6 +31,10 @@ _RENEWALS = 4
 _SETTLE_S = 0.5
 
 
+class TakenOver(StoreError):
+    """Another driver has the store now: this one must not write any more."""
+
+
 class Lease:
     """The right to write to a store. `check` before every commit; free of cost for a local path."""
 
@@ -37,30 +44,39 @@ class Lease:
         self._lapses_s = lapses_s
         self._owner = secrets.token_hex(8)
         self._stop = threading.Event()
+        self._lost: TakenOver | None = None
+
+    def keep(self) -> None:
+        """Raises TakenOver once a renewal, or `check`, has found that; asks nobody."""
+        if self._lost is not None:
+            raise self._lost
 
     def check(self) -> None:
-        """Raises StoreError if another driver has taken the store over, RemoteError as it does."""
+        """Raises TakenOver if another driver has the store, RemoteError if it does not answer."""
+        self.keep()
         if self._file is None:
             return
         found = _read(self._file)
         if found.get("owner") != self._owner:
-            raise StoreError(
+            self._lost = TakenOver(
                 f"{self._file.parent} was taken over by {_named(found)}: this run stops. What it "
                 "committed stays"
             )
+            raise self._lost
 
-    def take(self) -> None:
-        """Raises StoreError if another driver holds the store."""
+    def take(self, by_force: bool = False) -> None:
+        """Raises StoreError if another driver holds the store, unless it is taken by force."""
         if self._file is None:
             return
         found = _read(self._file)
-        if found and not _is_dead(found):
+        if found and not by_force and not _is_dead(found):
             age = self._age()
             if age < float(found.get("lapses_s", self._lapses_s)):
                 raise StoreError(
                     f"{self._file.parent} is being written by {_named(found)}, which gave a sign "
                     f"of life {age:.0f} s ago: wait for it to end. If it is dead, its lease lapses "
-                    f"{found.get('lapses_s')} s after that sign: try again then"
+                    f"{found.get('lapses_s')} s after that sign: try again then, or take the "
+                    "store from it at once with --takeover"
                 )
         self._write()
         time.sleep(_SETTLE_S)
@@ -78,7 +94,7 @@ class Lease:
 
     def _renew(self) -> None:
         while not self._stop.wait(self._lapses_s / _RENEWALS):
-            # a failure is the next commit's to report
+            # a failure is the next commit's to report; once displaced, `check` says so for good
             with suppress(TeachDetrError):
                 self.check()
                 if not self._stop.is_set():
@@ -108,17 +124,20 @@ class Lease:
 
 
 @contextmanager
-def hold(store: Path | RemotePath, *, lapses_s: float = LAPSES_S) -> Iterator[Lease]:
+def hold(
+    store: Path | RemotePath, *, lapses_s: float = LAPSES_S, takeover: bool = False
+) -> Iterator[Lease]:
     """The lease of a store for the length of a block; nothing is written for a local store.
 
     The lease of a process of this machine that is gone, and one that has lapsed, are taken over;
-    should their driver live after all, it stops before its next commit.
+    should their driver live after all, it stops before its next commit. With `takeover` so is the
+    lease of a driver that seems to be alive.
 
     Raises:
         StoreError: another driver holds the store, or (RemoteError) the store cannot be reached.
     """
     lease = Lease(location(store), lapses_s)
-    lease.take()
+    lease.take(takeover)
     try:
         yield lease
     finally:

@@ -38,6 +38,13 @@ UnitSize = Annotated[
     int | None,
     typer.Option(min=1, help="Images committed together, for new teachers (32 to 512 by default)"),
 ]
+Takeover = Annotated[
+    bool,
+    typer.Option(
+        "--takeover",
+        help="Take a store at a URL from another driver that is known to be dead or to hang",
+    ),
+]
 RedoBad = Annotated[
     bool, typer.Option("--redo-bad", help="Label units that hold failed images once more")
 ]

@@ -20,6 +20,7 @@ from teacher_infer.cli_options import (
     RedoBad,
     Splits,
     Store,
+    Takeover,
     Teachers,
     TeachersFile,
     UnitSize,
@@ -85,6 +86,7 @@ def run(
         str | None,
         typer.Option(help="Running Ray cluster (HOST:PORT or auto) whose nodes see the images"),
     ] = None,
+    takeover: Takeover = False,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="The same as `plan`")] = False,
     as_json: AsJson = False,
 ) -> None:
@@ -108,7 +110,8 @@ def run(
     box_store = BoxStore.open_or_create(store, dataset.categories, dataset.info)
     jobs = [prepare(box_store, dataset, spec, unit_size, redo_bad) for spec in specs]
     if not all(job.finished for job in jobs):
-        _label(box_store, dataset, jobs, choose_pool(specs, local, isolate, address))
+        pool, why = choose_pool(specs, local, isolate, address)
+        _label(box_store, dataset, jobs, pool, why, takeover)
     rows = [run_row(box_store, job) for job in jobs]
     if as_json:
         print_json({"store": str(store), "teachers": rows})
@@ -165,15 +168,16 @@ def _label(
     store: BoxStore,
     dataset: Dataset,
     jobs: Sequence[Job],
-    pool_and_why: tuple[WorkerPool, str],
+    pool: WorkerPool,
+    why: str,
+    takeover: bool,
 ) -> None:
-    pool, why = pool_and_why
     # `kill` stops a run as orderly as Ctrl-C does; only now, as Ray installs a handler of its own
     previous = signal.signal(signal.SIGTERM, _interrupt)
     try:
         with make_reporter(Console(stderr=True)) as reporter:
             reporter.note(f"workers: {pool.description}{why}")
-            Service(store, dataset, pool, reporter).run(jobs)
+            Service(store, dataset, pool, reporter).run(jobs, takeover=takeover)
     finally:
         signal.signal(signal.SIGTERM, previous)
 

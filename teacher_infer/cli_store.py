@@ -9,7 +9,7 @@ from box_store.coco_io import export_results, import_results, load_coco
 from box_store.errors import UsageError
 from box_store.records import DatasetInfo
 from box_store.store import BoxStore
-from teacher_infer.cli_options import Store
+from teacher_infer.cli_options import Store, Takeover
 from teacher_infer.report import print_status, teacher_status
 from teacher_infer.terminal import AsJson, print_json, say, stdout
 
@@ -50,6 +50,7 @@ def import_file(
             "--only-listed", help="Images without any detection count as not seen, not as empty"
         ),
     ] = False,
+    takeover: Takeover = False,
     as_json: AsJson = False,
 ) -> None:
     """Take another program's detections into the store as a teacher, from COCO results JSON.
@@ -75,6 +76,7 @@ def import_file(
         licence=licence,
         score_floor=score_floor,
         only_listed=only_listed,
+        takeover=takeover,
     )
     row = {
         "teacher": name,

@@ -10,18 +10,16 @@ from collections.abc import Callable, Sequence
 from contextlib import suppress
 
 from box_store.errors import StoreError, TeachDetrError
-from box_store.lease import Lease, hold
-from box_store.records import ImageRow
+from box_store.lease import TakenOver, hold
+from box_store.records import ImageRow, TeacherRecord
 from box_store.store import BoxStore
 from teacher_infer.actor import PREDICT_ERROR, Labelled, Loaded
-from teacher_infer.adapter import AdapterError
 from teacher_infer.attempt import Attempt
 from teacher_infer.class_map import ClassMap
 from teacher_infer.dataset import Dataset
+from teacher_infer.introduction import introduce
 from teacher_infer.job import Job, committed
-from teacher_infer.plan import make_record
 from teacher_infer.pool import Batch, Cause, Died, Event, Finished, Ready, Refused, WorkerPool
-from teacher_infer.prepare import describe
 from teacher_infer.progress import Reporter
 from teacher_infer.store_watch import StoreWatch
 
@@ -54,20 +52,20 @@ class Service:
         self._pool = pool
         self._reporter = reporter
         self._watch = StoreWatch(store, reporter.note, clock=clock)
-        self._lease: Lease | None = None
         self._owners: dict[int, Job] = {}
         self._clock = clock
         # when each worker that has a unit last gave a sign of life
         self._heard: dict[int, float] = {}
 
-    def run(self, jobs: Sequence[Job]) -> None:
+    def run(self, jobs: Sequence[Job], *, takeover: bool = False) -> None:
         """Label what the jobs have left; their counters and errors say what came of it.
 
-        A teacher that fails does not stop the others.
+        A teacher that fails does not stop the others. `takeover`: take a store at a URL from
+        another driver, which stops if it lives.
 
         Raises:
             StoreError: the store cannot be written (a full disk), went away and stayed away, or
-                lies at a URL and another driver is at work on it.
+                lies at a URL and another driver is at work on it, or (TakenOver) took it.
             Interrupted: Ctrl-C.
         """
         for job in jobs:
@@ -75,7 +73,7 @@ class Service:
             if job.finished:
                 self._reporter.state(job.name, "done already")
         try:
-            with hold(self._store.path) as self._lease:
+            with hold(self._store.path, takeover=takeover) as self._lease:
                 while not all(job.finished for job in jobs):
                     self._turn(jobs)
         except KeyboardInterrupt as error:
@@ -85,6 +83,7 @@ class Service:
 
     def _turn(self, jobs: Sequence[Job]) -> None:
         """Once around the loop: start what there is room for, then hear what the workers say."""
+        self._lease.keep()
         for job in jobs:
             while job.wants_worker and self._start(job):
                 pass
@@ -125,7 +124,7 @@ class Service:
                 self._replace(job, worker, reason, cause)
 
     def _take(self, job: Job, worker: int, attempt: Attempt, labelled: Labelled) -> None:
-        now = self._clock()
+        now = self._now()
         job.slowest_s = max(job.slowest_s or 0.0, now - self._heard[worker])
         self._heard[worker] = now
         self._reporter.advance(job.name, *job.take(attempt, labelled))
@@ -149,9 +148,13 @@ class Service:
         self._commit(job, attempt)
         self._assign(job, worker)
 
+    def _now(self) -> float:
+        """The clock, which stands still while the store is waited for: nobody is heard then."""
+        return self._clock() - self._watch.blocked_s
+
     def _end_hung(self) -> None:
         """Kill workers that have given no sign of life for too long."""
-        now = self._clock()
+        now = self._now()
         for worker, job in list(self._owners.items()):
             heard = self._heard.get(worker)
             if heard is not None and now - heard > job.timeout_s:
@@ -162,36 +165,23 @@ class Service:
     def _ready(self, job: Job, worker: int, loaded: Loaded) -> None:
         job.start_deaths = 0
         try:
-            _check_weights(job, loaded)
-            if job.loaded is None:
-                self._introduce(job, loaded)
-            elif _identity(loaded) != _identity(job.loaded):
-                raise AdapterError(
-                    f"teacher {job.name}: two workers loaded different models from "
-                    f"{job.spec.model!r}: the machines of the cluster hold different files"
-                    f"{_on(loaded)}"
-                )
+            note = introduce(job, loaded, self._dataset, self._register)
+        except TakenOver:
+            raise
         except TeachDetrError as error:
             self._fail(job, str(error), error.exit_code)
             return
+        if note:
+            self._reporter.note(note)
         self._reporter.state(job.name, "labelling")
         self._assign(job, worker)
 
-    def _introduce(self, job: Job, loaded: Loaded) -> None:
-        """The first worker of a teacher: now its classes are known, and it can be registered."""
-        job.class_map = describe(job.spec, self._dataset, loaded)
-        record = make_record(
-            job.spec,
-            self._dataset,
-            job.unit_size,
-            class_map=job.class_map,
-            weights=loaded.weights_sha256,
-            licence=loaded.licence,
-            versions=loaded.versions,
-        )
-        job.record = self._watch.patiently(lambda: self._store.register(record))
-        job.loaded = loaded
-        self._reporter.note(f"{job.name}: {job.class_map.summary()}")
+    def _register(self, record: TeacherRecord) -> TeacherRecord:
+        def checked() -> TeacherRecord:
+            self._lease.check()
+            return self._store.register(record)
+
+        return self._watch.patiently(checked)
 
     def _assign(self, job: Job, worker: int) -> None:
         """Hand the next unit to a free worker, or release it when there is none."""
@@ -212,12 +202,11 @@ class Service:
 
     def _hand(self, job: Job, worker: int, attempt: Attempt) -> None:
         class_map = job.class_map or ClassMap.build((), self._dataset.categories)
-        self._heard[worker] = self._clock()
+        self._heard[worker] = self._now()
         self._pool.submit(worker, attempt.portion, class_map, attempt.careful)
 
     def _write(self, job: Job, index: int, rows: list[ImageRow]) -> bool:
-        if self._lease is not None:
-            self._lease.check()
+        self._lease.check()
         return self._store.write_unit(job.name, index, rows, replace=index in job.redo)
 
     def _commit(self, job: Job, attempt: Attempt) -> None:
@@ -230,7 +219,7 @@ class Service:
         try:
             self._watch.patiently(lambda: self._write(job, index, rows))
         except StoreError as error:
-            if isinstance(error.__cause__, OSError):
+            if isinstance(error, TakenOver) or isinstance(error.__cause__, OSError):
                 raise
             self._fail(job, str(error), error.exit_code)
             return
@@ -281,25 +270,6 @@ class Service:
         self._owners.pop(worker, None)
         self._heard.pop(worker, None)
         return job.running.pop(worker, None)
-
-
-def _check_weights(job: Job, loaded: Loaded) -> None:
-    """AdapterError where a worker loaded other bytes than the driver sees under the same path."""
-    ours, theirs = job.weights_sha256, loaded.weights_sha256
-    if ours and theirs and ours != theirs:
-        raise AdapterError(
-            f"teacher {job.name}: a worker loaded other weights from {job.spec.model!r}"
-            f"{_on(loaded)}: expected sha256 {ours[:12]}, got {theirs[:12]}. The file there is "
-            "damaged or another version: copy it again, then run the same command"
-        )
-
-
-def _on(loaded: Loaded) -> str:
-    return f" (on {loaded.host})" if loaded.host else ""
-
-
-def _identity(loaded: Loaded) -> tuple[object, ...]:
-    return loaded.class_names, loaded.weights_sha256
 
 
 def _all_failed(job: Job, rows: list[ImageRow]) -> str:

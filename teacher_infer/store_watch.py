@@ -27,6 +27,8 @@ class StoreWatch:
     patience_s: float = 600.0
     clock: Callable[[], float] = field(default=time.monotonic)
     sleep: Callable[[float], None] = field(default=time.sleep)
+    blocked_s: float = 0.0
+    """seconds spent in `patiently`, in which its caller heard nobody"""
 
     def patiently(self, action: Callable[[], T]) -> T:
         """What `action` returns; it is done again once a store that is away has come back.
@@ -36,13 +38,17 @@ class StoreWatch:
         Raises:
             StoreError: the store did not come back in time.
         """
-        while True:
-            try:
-                return action()
-            except (TeachDetrError, OSError) as error:
-                if self._is_there():
-                    raise
-                self._wait(error)
+        started = self.clock()
+        try:
+            while True:
+                try:
+                    return action()
+                except (TeachDetrError, OSError) as error:
+                    if self._is_there():
+                        raise
+                    self._wait(error)
+        finally:
+            self.blocked_s += self.clock() - started
 
     def _is_there(self) -> bool:
         try:

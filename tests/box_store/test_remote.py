@@ -2,6 +2,7 @@
 
 import json
 import socket
+import time
 from pathlib import Path
 from typing import Any
 
@@ -11,9 +12,10 @@ from pyarrow import fs
 from box_store import files
 from box_store.check import check_store
 from box_store.coco_annotations import load_coco
+from box_store.coco_import import import_results
 from box_store.errors import DataError, StoreError
 from box_store.image_files import image_path
-from box_store.lease import hold
+from box_store.lease import TakenOver, hold
 from box_store.locations import RemoteError, RemotePath, location, staged
 from box_store.query import open_store, run_sql
 from box_store.reader import read_boxes
@@ -157,6 +159,55 @@ def test_a_lapsed_lease_and_one_of_a_dead_process_are_taken_over(root: RemotePat
         )
         with hold(root) as lease:
             lease.check()
+
+
+def test_a_lease_is_taken_over_at_will_and_the_displaced_learn_of_it(root: RemotePath) -> None:
+    with hold(root, lapses_s=0.4) as first:
+        with pytest.raises(StoreError, match="at once with --takeover"), hold(root):
+            pass
+        with hold(root, takeover=True) as second:
+            second.check()
+            # by its next renewal the first knows, without having asked
+            deadline = time.monotonic() + 10
+            while time.monotonic() < deadline:
+                try:
+                    first.keep()
+                except TakenOver:
+                    break
+                time.sleep(0.05)
+            with pytest.raises(TakenOver, match="this run stops"):
+                first.keep()
+            with pytest.raises(TakenOver):
+                first.check()
+            # and does not take it back
+            second.check()
+
+
+def test_an_import_holds_the_store_and_stops_when_it_is_taken(
+    maker: Any, root: RemotePath, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store = BoxStore.create(root, maker.categories, INFO)
+    rows = [
+        {"image_id": image.id, "category_id": 1, "bbox": [1, 1, 5, 5], "score": 0.5}
+        for image in maker.images(6)
+    ]
+    request = ("lab", [maker.json_file("r.json", rows)], maker.images(6))
+    with hold(root):
+        with pytest.raises(StoreError, match="is being written by process"):
+            import_results(store, *request, unit_size=2)
+        report = import_results(store, *request, unit_size=2, takeover=True)
+    assert report.units_written == 3
+    write_unit = BoxStore.write_unit
+
+    def taken_meanwhile(self: BoxStore, *arguments: Any, **options: Any) -> bool:
+        written = write_unit(self, *arguments, **options)
+        (root / "lease.json").put(b'{"owner": "another", "pid": 7, "host": "elsewhere"}')
+        return written
+
+    monkeypatch.setattr(BoxStore, "write_unit", taken_meanwhile)
+    with pytest.raises(TakenOver):
+        import_results(store, "two", *request[1:], unit_size=2, takeover=True)
+    assert store.units_done("two") == {0}
 
 
 def test_a_local_store_needs_no_lease(tmp_path: Path) -> None:

@@ -9,7 +9,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 import pytest
@@ -470,6 +470,37 @@ def test_a_store_that_is_unmounted_in_the_middle_is_waited_for(bench, monkeypatc
     assert len(waits) == 3
     assert "is gone: waiting up to 10:00 for its return" in said
     assert "is back after" in said
+
+
+def test_workers_are_not_blamed_for_the_time_that_the_store_was_away(bench, monkeypatch):
+    elsewhere = bench.store.path.with_name("elsewhere")
+
+    class OneAtATime(HungPool):
+        """While the unit of one worker is written, what the other says is not heard."""
+
+        said: ClassVar[deque[Event]] = deque()
+
+        def poll(self, timeout: float) -> list[Event]:
+            if not self.said:
+                self.said.extend(super().poll(timeout))
+            return [self.said.popleft()] if self.said else []
+
+    pool, job = OneAtATime(), bench.job(keys=",batch_timeout=10,workers=2")
+
+    def unmount(worker, tasks):
+        if tasks[0].image_id == 5:
+            bench.store.path.rename(elsewhere)
+
+    def mount_again(seconds):
+        pool.now += 100
+        elsewhere.rename(bench.store.path)
+
+    pool.on_batch = unmount
+    monkeypatch.setattr(service, "StoreWatch", partial(StoreWatch, sleep=mount_again))
+    said = bench.run(pool, job)
+    assert "is back after 1:40" in said
+    assert not job.lost
+    assert bench.statuses() == dict.fromkeys(range(1, 21), "ok")
 
 
 @pytest.mark.parametrize("jump", [-1e9, 1e9])

@@ -1,0 +1,68 @@
+"""What a worker says it has loaded: the first of a teacher enters it in the store, the others must
+have loaded the same.
+"""
+
+from collections.abc import Callable
+
+from box_store.records import TeacherRecord
+from teacher_infer.actor import Loaded
+from teacher_infer.adapter import AdapterError
+from teacher_infer.dataset import Dataset
+from teacher_infer.job import Job
+from teacher_infer.plan import make_record
+from teacher_infer.prepare import describe
+
+
+def introduce(
+    job: Job,
+    loaded: Loaded,
+    dataset: Dataset,
+    register: Callable[[TeacherRecord], TeacherRecord],
+) -> str:
+    """Take a worker's word for its teacher; a sentence on the class map where it is the first.
+
+    Raises:
+        AdapterError: it loaded other weights than the driver sees, or than the workers before it.
+        TeachDetrError: the teacher knows none of the data set's classes, or as `register` raises.
+    """
+    _check_weights(job, loaded)
+    if job.loaded is not None:
+        if _identity(loaded) != _identity(job.loaded):
+            raise AdapterError(
+                f"teacher {job.name}: two workers loaded different models from "
+                f"{job.spec.model!r}: the machines of the cluster hold different files{_on(loaded)}"
+            )
+        return ""
+    # now its classes are known, and it can be registered
+    job.class_map = describe(job.spec, dataset, loaded)
+    record = make_record(
+        job.spec,
+        dataset,
+        job.unit_size,
+        class_map=job.class_map,
+        weights=loaded.weights_sha256,
+        licence=loaded.licence,
+        versions=loaded.versions,
+    )
+    job.record = register(record)
+    job.loaded = loaded
+    return f"{job.name}: {job.class_map.summary()}"
+
+
+def _check_weights(job: Job, loaded: Loaded) -> None:
+    """AdapterError where a worker loaded other bytes than the driver sees under the same path."""
+    ours, theirs = job.weights_sha256, loaded.weights_sha256
+    if ours and theirs and ours != theirs:
+        raise AdapterError(
+            f"teacher {job.name}: a worker loaded other weights from {job.spec.model!r}"
+            f"{_on(loaded)}: expected sha256 {ours[:12]}, got {theirs[:12]}. The file there is "
+            "damaged or another version: copy it again, then run the same command"
+        )
+
+
+def _on(loaded: Loaded) -> str:
+    return f" (on {loaded.host})" if loaded.host else ""
+
+
+def _identity(loaded: Loaded) -> tuple[object, ...]:
+    return loaded.class_names, loaded.weights_sha256
