@@ -16,6 +16,7 @@ import numpy as np
 from box_store.boxes import Boxes, nms_keep
 from box_store.errors import TeachDetrError, UsageError, nearest
 from teacher_infer.adapters.registry import ADAPTERS, COMMON_OPTIONS, AdapterInfo
+from teacher_infer.views import ViewingTeacher, ViewSpec
 
 
 class AdapterError(TeachDetrError):
@@ -54,6 +55,7 @@ class AdapterSpec:
     that IoU. `threads` bounds the CPU threads of the process. `options` are the adapter's own keys
     (`adapter_help()` lists them). `prompts` are the classes that an open-vocabulary model is asked
     for, each with the words to ask (None: its name); models with classes of their own ignore them.
+    `views`: what the teacher is shown of each image.
     """
 
     adapter: str
@@ -66,6 +68,7 @@ class AdapterSpec:
     threads: int | None = None
     options: dict[str, str] = field(default_factory=dict)
     prompts: dict[str, str | None] = field(default_factory=dict)
+    views: ViewSpec = field(default_factory=ViewSpec)
 
     def option(self, key: str) -> str | None:
         """The value of one of the adapter's own keys, None where it wasn't given."""
@@ -158,7 +161,10 @@ def load_teacher(spec: AdapterSpec) -> Teacher:
 
         torch.set_num_threads(spec.threads)
     detector: Detector = import_module(info.module).load(spec)
-    return LoadedTeacher(detector, spec)
+    teacher = LoadedTeacher(detector, spec)
+    if not spec.views:
+        return teacher
+    return ViewingTeacher(teacher, spec.views, spec.score_floor, spec.top_k)
 
 
 def weights_files(spec: AdapterSpec) -> list[Path]:

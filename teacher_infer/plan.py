@@ -81,6 +81,7 @@ def make_record(
         "nms_iou": spec.nms_iou,
         "top_k": spec.top_k,
     }
+    options |= spec.views.options()
     options |= {key: _bare(value) for key, value in spec.options.items()}
     if spec.prompts:
         options["prompts"] = dict(spec.prompts)

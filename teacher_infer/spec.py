@@ -17,6 +17,7 @@ from typing import Any
 from box_store.errors import UsageError, nearest
 from box_store.records import check_teacher_name
 from teacher_infer.adapter import AdapterSpec, adapter_info
+from teacher_infer.views import ViewSpec
 
 # a comma separates keys only where `key=` follows, so paths and sizes may contain commas
 _COMMA = re.compile(r",(?=\s*(?:(?:map|prompts)\.[^=,]+|[A-Za-z_][A-Za-z0-9_]*)\s*=)")
@@ -35,6 +36,8 @@ class TeacherSpec:
     name: under which the store keeps its boxes.
     adapter, model: which framework, and which model of it: a file, a configuration, or a name.
     score_floor, nms_iou, top_k: which detections are kept; recorded.
+    flip, scales, merge, merge_iou: which views of an image it is shown, and how their boxes become
+        one set (see `teacher_infer.views`); recorded.
     options: what the adapter alone understands (`format`, `image_size`, ...); recorded.
     class_map: teacher class name -> data-set class name or category id, "" to leave the class out;
         for the names that do not match by themselves. Recorded.
@@ -56,6 +59,10 @@ class TeacherSpec:
     score_floor: float = AdapterSpec.score_floor
     nms_iou: float | None = AdapterSpec.nms_iou
     top_k: int = AdapterSpec.top_k
+    flip: bool = ViewSpec.flip
+    scales: tuple[float, ...] = ViewSpec.scales
+    merge: str = ViewSpec.merge
+    merge_iou: float = ViewSpec.merge_iou
     options: Mapping[str, str] = field(default_factory=dict)
     class_map: Mapping[str, str] = field(default_factory=dict)
     prompts: Mapping[str, str] = field(default_factory=dict)
@@ -74,6 +81,15 @@ class TeacherSpec:
         adapter_info(self.adapter)
         if not self.model:
             raise UsageError(f"teacher {self.name}: no model after {self.adapter}:")
+        try:
+            _ = self.views
+        except UsageError as error:
+            raise UsageError(f"teacher {self.name}: {error}") from error
+
+    @property
+    def views(self) -> ViewSpec:
+        """What it is shown of each image."""
+        return ViewSpec(self.flip, self.scales, self.merge, self.merge_iou)  # type: ignore[arg-type]
 
     def asking(self, class_names: Iterable[str]) -> "TeacherSpec":
         """The same teacher, told which classes the data set has.
@@ -110,6 +126,7 @@ class TeacherSpec:
             threads=threads,
             options=options | ({"licence": self.licence} if self.licence else {}),
             prompts={name: self.prompts.get(name) for name in self.vocabulary},
+            views=self.views,
         )
 
 
@@ -145,6 +162,14 @@ def _count(text: str) -> int:
     return value
 
 
+def _switch(text: str) -> bool:
+    return {"true": True, "false": False}[text.lower()]
+
+
+def _scales(text: str) -> tuple[float, ...]:
+    return tuple(sorted(float(part) for part in text.split(",")))
+
+
 def _amount(text: str) -> float:
     value = float(text)
     if not 0 <= value < 1e6:
@@ -165,6 +190,10 @@ KEYS: dict[str, Key] = {
     "score_floor": Key(_fraction, "drop detections below this score (0..1)"),
     "nms_iou": Key(_optional_fraction, "class-wise NMS at this IoU (0..1), or none"),
     "top_k": Key(_count, "keep at most this many detections an image"),
+    "flip": Key(_switch, "true: look at the mirrored image too"),
+    "scales": Key(_scales, "how large objects appear in the views of an image, as 0.75,1,1.25"),
+    "merge": Key(str, "how boxes of several views become one set: nms (default), soft_nms or wbf"),
+    "merge_iou": Key(_fraction, "overlap at which boxes of several views are one object (0.6)"),
     "licence": Key(str, "licence of the weights, where the adapter cannot know it"),
     "batch_size": Key(_count, "images a call (1 or more)"),
     "device": Key(str, "cpu, cuda, cuda:0, or auto"),
@@ -311,5 +340,5 @@ def _build(name: str, adapter: str, model: str, values: Mapping[str, str]) -> Te
 def _read(name: str, key: str, text: str) -> Any:
     try:
         return KEYS[key].read(text)
-    except ValueError as error:
+    except (ValueError, KeyError) as error:
         raise UsageError(f"teacher {name}: {key} is {KEYS[key].help}, got {text!r}") from error
