@@ -10,6 +10,7 @@ import typer
 from rich.console import Console
 
 from box_store.errors import TeachDetrError, UsageError
+from teach_detr.cli_experiment import experiment
 from teach_detr.cli_inspect import export, report
 from teach_detr.cli_scenes import scenes
 from teach_detr.cli_teachers import calibrate
@@ -25,6 +26,8 @@ app = typer.Typer(
 
     teach-detr demo                      the whole thing on drawn scenes: no data, weights or GPU
     teach-detr run CONFIG.toml           teachers, store, student and comparison from one file
+    teach-detr experiment ...            do teachers help, and how sure is that
+    teach-detr scenes OUT                drawn scenes to experiment with, and teachers for them
     teach-detr sql STORE "SELECT ..."    query what teachers saw
     teach-detr teachers STORE ...        how good each teacher is
     teach-detr calibrate STORE ...       scores that are chances of being right
@@ -285,6 +288,7 @@ def teachers(
 
 
 app.command()(calibrate)
+app.command()(experiment)
 app.command()(report)
 app.command()(export)
 

@@ -1,0 +1,244 @@
+"""Experiments from end to end: what is trained, what is passed over, and what comes out."""
+
+import json
+import shutil
+from collections.abc import Callable, Sequence
+from importlib import import_module
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow.parquet as pq
+import pytest
+from rich.console import Console
+
+from box_store import load_coco
+from student_train.coco_metrics import coco_metrics, read_annotations
+from teach_detr import cli
+from teach_detr.experiment import experiment as module
+from teach_detr.experiment import read_experiment, run_experiment
+from teach_detr.experiment.tables import markdown
+from teach_detr.experiment.workers import Ended, Job
+from teach_detr.scenes import VAL_FIRST_ID, make_split
+from teach_detr.stages import StageError, Stages
+
+FILE = """
+out = "{out}"
+seeds = [0, 1]
+resamples = 40
+pictures = 2
+[data]
+root = "{root}"
+[store]
+path = "{store}"
+[student]
+preset = "dino-micro"
+[student.settings]
+steps = 1
+batch_size = 2
+threads = 1
+augment = {{ short_sides = [64], eval_short_side = 64 }}
+[conditions.complete]
+[conditions.missing]
+missing = 0.5
+[wrong.astray]
+of = "oracle"
+[arms.none]
+teachers = "none"
+[arms.taught]
+teachers = "oracle"
+[arms.astray]
+teachers = "astray"
+"""
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Six scenes to train on and eight to evaluate on."""
+    root = tmp_path_factory.mktemp("data")
+    make_split(root, "train2017", 6, 0, ["day"])
+    make_split(root, "val2017", 8, 1, ["day"], first_id=VAL_FIRST_ID)
+    return root
+
+
+@pytest.fixture(scope="module")
+def store(data: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A store with one teacher, which knows the truth."""
+    from teacher_infer.cli import main
+
+    folder = tmp_path_factory.mktemp("boxes")
+    annotations = data / "annotations" / "instances_train2017.json"
+    rows = read_annotations(annotations)["annotations"]
+    results = [
+        {k: row[k] for k in ("image_id", "category_id", "bbox")} | {"score": 0.9} for row in rows
+    ]
+    (folder / "results.json").write_text(json.dumps(results))
+    words = ["import", "--store", str(folder / "store"), "--name", "oracle"]
+    words += ["--results", str(folder / "results.json"), "--annotations", str(annotations)]
+    with pytest.raises(SystemExit) as ended:
+        main(words)
+    assert not ended.value.code
+    return folder / "store"
+
+
+@pytest.fixture
+def file(tmp_path: Path, data: Path, store: Path) -> Path:
+    # an experiment may import teachers
+    own = shutil.copytree(store, tmp_path / "store")
+    path = tmp_path / "experiment.toml"
+    path.write_text(FILE.format(out=tmp_path / "out", root=data, store=own))
+    return path
+
+
+def run(file: Path, **overrides: str) -> dict[str, Any]:
+    plan = read_experiment(file, overrides)
+    outcome = run_experiment(plan, file.parent, dry_run=False, console=Console(quiet=True))
+    assert outcome is not None
+    return outcome
+
+
+@pytest.fixture
+def trained(monkeypatch: pytest.MonkeyPatch, data: Path) -> list[Job]:
+    """In place of training, runs leave detections behind that are better with the oracle."""
+    jobs: list[Job] = []
+    annotations = data / "annotations" / "instances_val2017.json"
+    truth = read_annotations(annotations)["annotations"]
+
+    def run_here(todo: Sequence[Job], devices: Any, finished: Callable[[Ended], None]) -> None:
+        for job in todo:
+            jobs.append(job)
+            if "missing/taught/seed-1" in job.name:
+                finished(Ended(job, 1.0, "ended with 1: the loss is no number"))
+                continue
+            noise = 1.0 if "taught" in job.name else 9.0
+            rng = np.random.default_rng(len(job.name))
+            rows = [
+                {
+                    "image_id": row["image_id"],
+                    "category_id": row["category_id"],
+                    "bbox": [float(v) for v in np.asarray(row["bbox"]) + rng.normal(0, noise, 4)],
+                    "score": float(rng.random()),
+                }
+                for row in truth
+            ]
+            rows = [row for row in rows if min(row["bbox"][2:]) > 1]
+            results = Path(job.words[job.words.index("--out") + 1]) / "results"
+            results.mkdir(parents=True, exist_ok=True)
+            (results / "val2017.json").write_text(json.dumps(rows))
+            metrics = coco_metrics(annotations, rows).to_json()
+            (results / "val2017.metrics.json").write_text(json.dumps(metrics))
+            finished(Ended(job, 2.0, None))
+
+    monkeypatch.setattr(module, "run_here", run_here)
+    monkeypatch.setattr(Stages, "python", in_this_process)
+    return jobs
+
+
+def in_this_process(self: Stages, name: str, *arguments: object, quiet: bool = False) -> None:
+    """The same command without a process of its own, which takes seconds to start."""
+    with pytest.raises(SystemExit) as ended:
+        import_module(name).main(list(map(str, arguments)))
+    assert not ended.value.code
+
+
+def test_what_comes_out(file: Path, trained: list[Job]) -> None:
+    outcome = run(file)
+    assert len(trained) == 2 * 3 * 2
+    taught = outcome["conditions"]["complete"]["taught"]
+    assert taught["verdict"] == "better"
+    assert 0 < taught["difference"]["low"] <= taught["difference"]["mean"]
+    assert outcome["conditions"]["complete"]["none"]["difference"] is None
+    # the run that failed is named, and its arm compared over the seed that is there
+    assert outcome["failed"] == {"missing/taught/seed-1": "ended with 1: the loss is no number"}
+    assert outcome["conditions"]["missing"]["taught"]["seeds"] == (0,)
+    assert outcome["conditions"]["missing"]["taught"]["deviation"]["AP"] is None
+
+    out = file.parent / "out"
+    assert json.loads((out / "results.json").read_text())["reference"] == "none"
+    rows = pq.read_table(out / "results.parquet").to_pylist()
+    assert len(rows) == 11
+    assert {row["arm"] for row in rows} == {"none", "taught", "astray"}
+    page = (out / "page.html").read_text()
+    for text in ("complete, in percent", "taught", "the loss is no number", "data:image/png"):
+        assert text in page
+    assert "http" not in page.replace("http-equiv", "").split("<script", maxsplit=1)[0].replace(
+        "http://www.w3.org", ""
+    )
+
+
+def test_what_is_done_is_passed_over_until_it_changes(file: Path, trained: list[Job]) -> None:
+    run(file)
+    trained.clear()
+    run(file)
+    assert [job.name for job in trained] == ["missing/taught/seed-1"]
+    assert "--resume" in trained[0].words
+    trained.clear()
+    # other labels: everything of that condition anew, and nothing else
+    changed = file.read_text().replace("missing = 0.5", "missing = 0.6")
+    file.write_text(changed)
+    run(file)
+    assert {job.name.split("/")[0] for job in trained} == {"missing"}
+    assert len(trained) == 6
+    assert all("--overwrite" in job.words for job in trained)
+    trained.clear()
+    run(file, **{"student.settings.steps": "2", "seeds": "0"})
+    assert len(trained) == 6
+
+
+def test_labels_of_a_condition_are_written_once(file: Path, trained: list[Job]) -> None:
+    run(file)
+    path = file.parent / "out" / "labels" / "missing.json"
+    whole = read_annotations(read_experiment(file).config.annotations("train2017"))
+    assert 0 < len(json.loads(path.read_text())["annotations"]) < len(whole["annotations"])
+    before = path.stat().st_mtime_ns
+    run(file)
+    assert path.stat().st_mtime_ns == before
+    given = {word for job in trained for word in job.words if "train_annotations" in word}
+    assert given == {f"data.train_annotations={path}"}
+
+
+def test_nothing_but_failures_is_an_error(file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def run_here(jobs: Sequence[Job], devices: Any, finished: Callable[[Ended], None]) -> None:
+        for job in jobs:
+            finished(Ended(job, 1.0, "no memory"))
+
+    monkeypatch.setattr(module, "run_here", run_here)
+    monkeypatch.setattr(Stages, "python", in_this_process)
+    with pytest.raises(StageError, match=r"no run of .* came to its end.*no memory"):
+        run(file)
+
+
+def test_results_as_markdown(file: Path, trained: list[Job], monkeypatch: pytest.MonkeyPatch):
+    seen = []
+    monkeypatch.setattr(module, "print_outcome", lambda outcome, console: seen.append(outcome))
+    run(file)
+    text = markdown(seen[0])
+    assert "**complete** (2 seeds, in percent)" in text
+    row = next(line for line in text.splitlines() if line.startswith("| taught"))
+    assert row.endswith("| better |")
+    assert "±" in row
+
+
+def test_the_command_without_a_file_needs_data_and_store(capsys: pytest.CaptureFixture[str]):
+    with pytest.raises(SystemExit) as ended:
+        cli.main(["experiment"])
+    assert ended.value.code == 2
+    assert "--data DIR with --store STORE" in capsys.readouterr().err
+
+
+@pytest.mark.slow
+def test_really_trained(data: Path, store: Path, tmp_path: Path, capfd: Any) -> None:
+    words = ["experiment", "--data", str(data), "--store", str(store), "--preset", "dino-micro"]
+    words += ["--images", "4", "--seeds", "1", "--out", str(tmp_path / "own"), "--json"]
+    words += ["student.settings.steps=1", "resamples=20", "pictures=2"]
+    words += ["student.settings.batch_size=2", "student.settings.threads=1"]
+    with pytest.raises(SystemExit) as ended:
+        cli.main(words)
+    assert not ended.value.code
+    outcome = json.loads(capfd.readouterr().out)
+    arms = outcome["conditions"]["as-given"]
+    assert list(arms) == ["none", "oracle"]
+    assert all(arm["mean"]["AP"] is not None for arm in arms.values())
+    assert outcome["device"].startswith("CPU")
+    assert len(load_coco(tmp_path / "own" / "labels" / "sample.json").images) == 4
+    assert (tmp_path / "own" / "page.html").stat().st_size > 10_000

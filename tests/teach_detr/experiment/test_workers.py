@@ -1,0 +1,108 @@
+"""Many runs over few devices: all are done, failures stay alone, and nothing outlives a stop."""
+
+import os
+import signal
+import subprocess
+import sys
+import textwrap
+import time
+from pathlib import Path
+
+import pytest
+
+from teach_detr.experiment.workers import Ended, Job, run_here, run_on_cluster
+
+# python -m this: says where it ran; fails, or waits, if told so
+MODULE = """
+import os, signal, sys, time
+from pathlib import Path
+told, out = sys.argv[1], Path(sys.argv[2])
+device = next((w for w in sys.argv if w.startswith("device=")), "device=auto")
+out.write_text(f"{device} {os.environ.get('OMP_NUM_THREADS')}")
+print("line", told)
+if told == "fail":
+    sys.exit("it cannot be")
+if told == "wait":
+    signal.signal(signal.SIGTERM, lambda *_: (out.write_text("saved"), sys.exit(130)))
+    out.with_suffix(".ready").touch()
+    time.sleep(60)
+"""
+
+
+@pytest.fixture
+def module(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
+    (tmp_path / "told_job.py").write_text(MODULE)
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path))
+    monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
+    return "told_job"
+
+
+def job(module: str, folder: Path, name: str, told: str = "end") -> Job:
+    return Job(name, (module, told, str(folder / f"{name}.out")), folder / "logs" / f"{name}.txt")
+
+
+def test_every_device_works_and_a_failure_stays_alone(module: str, tmp_path: Path) -> None:
+    jobs = [job(module, tmp_path, f"j{i}", "fail" if i == 2 else "end") for i in range(6)]
+    ended: list[Ended] = []
+    run_here(jobs, ["cpu", "cuda:1"], ended.append)
+    assert {e.job.name for e in ended} == {j.name for j in jobs}
+    failed = [e for e in ended if e.error]
+    assert [e.job.name for e in failed] == ["j2"]
+    assert "it cannot be" in str(failed[0].error)
+    assert "j2.txt" in str(failed[0].error)
+    said = {(tmp_path / f"{j.name}.out").read_text().split()[0] for j in jobs}
+    assert said == {"device=cpu", "device=cuda:1"}
+    threads = (tmp_path / "j0.out").read_text().split()[1]
+    assert threads == str(max(1, len(os.sched_getaffinity(0)) // 2)), "runs share the cores"
+
+
+def test_one_device_is_left_to_the_trainer(module: str, tmp_path: Path) -> None:
+    run_here([job(module, tmp_path, "only")], ["auto"], lambda ended: None)
+    assert (tmp_path / "only.out").read_text() == "device=auto None"
+    assert (tmp_path / "logs" / "only.txt").read_text() == "line end\n"
+
+
+def test_a_stop_lets_jobs_save_and_starts_no_more(module: str, tmp_path: Path) -> None:
+    script = textwrap.dedent(
+        f"""
+        from pathlib import Path
+        from teach_detr.experiment.workers import Job, run_here
+        folder = Path({str(tmp_path)!r})
+        words = lambda name: ({module!r}, "wait", str(folder / (name + ".out")))
+        jobs = [Job(name, words(name), folder / (name + ".txt")) for name in ("first", "second")]
+        try:
+            run_here(jobs, ["auto"], print)
+        except KeyboardInterrupt:
+            print("stopped")
+        """
+    )
+    process = subprocess.Popen(
+        [sys.executable, "-c", script], stdout=subprocess.PIPE, text=True, start_new_session=True
+    )
+    deadline = time.monotonic() + 60
+    while not (tmp_path / "first.ready").exists() and time.monotonic() < deadline:
+        time.sleep(0.05)
+    process.send_signal(signal.SIGINT)
+    said, _ = process.communicate(timeout=60)
+    assert said == "stopped\n"
+    assert (tmp_path / "first.out").read_text() == "saved"
+    assert not (tmp_path / "second.out").exists()
+
+
+@pytest.mark.slow
+def test_a_cluster_runs_them_too(module: str, tmp_path: Path) -> None:
+    pytest.importorskip("ray")
+    from teacher_infer.ray_cluster import RayCluster
+
+    cluster = RayCluster(None, num_cpus=2)
+    try:
+        ended: list[Ended] = []
+        jobs = [job(module, tmp_path, "a"), job(module, tmp_path, "b", "fail")]
+        run_on_cluster(jobs, "auto", 1, 0, ended.append)
+    finally:
+        cluster.leave()
+    errors = {e.job.name: e.error for e in ended}
+    assert errors["a"] is None
+    assert "it cannot be" in str(errors["b"])
+    assert (tmp_path / "a.out").exists()
