@@ -2,7 +2,8 @@
 
 `teachers.py`: what teachers cost, in turns with the same step without them, and against the loop
 of `losses.loop`. `shares.py`: where a step's time goes. `presets.py`: every preset with Triton and
-with the reference. `loader.py`: what the loader delivers beside what the step asks for.
+with the reference. `loader.py`: what the loader delivers beside what the step asks for;
+`memory.py`: whether its processes grow.
 """
 
 from student_train.bench.loader import LoaderResult, bench_loader

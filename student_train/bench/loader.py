@@ -1,6 +1,7 @@
 """What the loader delivers, beside what the step asks for."""
 
 import itertools
+import math
 import statistics
 import time
 from collections.abc import Iterator
@@ -12,22 +13,15 @@ from typing import Any
 
 import numpy as np
 import torch
-from PIL import Image
 from rich.table import Table
 
-from box_store.annotation_table import AnnotationTable, pack_names
-from box_store.categories import Categories, Category, ClassSpace
-from box_store.coco_annotations import CocoData
-from box_store.selection import Selection
-from box_store.selection_file import TeacherBoxes, write_selection
+from student_train.bench.memory import worker_memory
+from student_train.bench.photos import TEACHERS, make_dataset, make_photos
 from student_train.bench.step import BenchSpec, Step, provenance, synthetic_batch
 from student_train.config import TrainConfig
-from student_train.data import CocoDetection, TrainTransform, make_loader, prefetch, read_image
+from student_train.data import CocoDetection, make_loader, prefetch, read_image
 from student_train.data.coco import sample_generator
 from student_train.data.transforms import Scene
-
-_TEACHERS = 3
-_IMAGES = 32
 
 
 @dataclass(frozen=True)
@@ -54,6 +48,9 @@ class LoaderResult:
     step_images_per_second: float
     data_wait: float
     """share of the time that such a run waits for data, measured over whole steps"""
+    worker_mib: list[float]
+    """memory that a loader process owns after each epoch over as many images and annotations as
+    COCO has, see `worker_memory`"""
     provenance: dict[str, Any]
 
     def to_json(self) -> dict[str, Any]:
@@ -67,7 +64,7 @@ class LoaderResult:
         """A line a number."""
         table = Table(
             title=f"{self.preset}, {self.data}, batches of {self.batch}, {self.workers} workers",
-            caption=self.provenance["device"],
+            caption=f"{self.verdict()}. {self.provenance['device']}",
             title_justify="left",
         )
         table.add_column("loader")
@@ -75,25 +72,46 @@ class LoaderResult:
         rows = (
             ("the loader delivers, images/s", f"{self.loader_images_per_second:.1f}"),
             ("the step asks for, images/s", f"{self.step_images_per_second:.1f}"),
-            ("waiting for data", f"{100 * self.data_wait:.1f} %"),
+            ("share of a run spent waiting for data", f"{100 * self.data_wait:.1f} %"),
+            ("cores that loading for this step keeps busy", f"{self.cores:.1f}"),
             ("decoding, ms an image and core", f"{self.decode_ms:.2f}"),
             ("augmenting, ms an image and core", f"{self.transform_ms:.2f}"),
-            (f"boxes of {_TEACHERS} teachers, ms per 16 images", f"{self.boxes_ms_per_16:.3f}"),
+            (f"boxes of {TEACHERS} teachers, ms per 16 images", f"{self.boxes_ms_per_16:.3f}"),
             ("MiB shipped an image", f"{self.shipped_mib:.2f}"),
             ("MiB before augmentation", f"{self.decoded_mib:.2f}"),
             ("padding", f"{100 * self.padding:.1f} %"),
             ("different shapes of batches", str(self.shapes)),
+            ("MiB a loader process owns, by epoch", self._memory()),
         )
         for name, value in rows:
             table.add_row(name, value)
         return table
 
+    @property
+    def cores(self) -> float:
+        """How many cores decode and augment at the pace of the step."""
+        return self.step_images_per_second * (self.decode_ms + self.transform_ms) / 1e3
+
+    def verdict(self) -> str:
+        """Whether the loader keeps up, and what to do if not."""
+        if not self.workers:
+            return "no loader processes: steps wait while their images are loaded (data.workers)"
+        if self.loader_images_per_second >= self.step_images_per_second:
+            return "the loader keeps up with the step"
+        return (
+            f"the loader is slower than the step, which needs about {math.ceil(self.cores)} loader "
+            "processes on cores of their own (data.workers)"
+        )
+
+    def _memory(self) -> str:
+        return " ".join(f"{each:.1f}" for each in self.worker_mib) or "-"
+
 
 def bench_loader(config: TrainConfig, spec: BenchSpec, folder: Path | None = None) -> LoaderResult:
     """Measure loading from `folder` (its images, at most 32 of them), or from made up photos."""
     with TemporaryDirectory() as temporary:
-        root = _photos(Path(temporary)) if folder is None else folder
-        dataset = _dataset(config, root, Path(temporary))
+        root = make_photos(Path(temporary)) if folder is None else folder
+        dataset = make_dataset(config, root, Path(temporary))
         decode, transform = _single_core(dataset)
         loader = make_loader(
             dataset,
@@ -105,7 +123,7 @@ def bench_loader(config: TrainConfig, spec: BenchSpec, folder: Path | None = Non
         )
         step = Step(config)
         generator = torch.Generator().manual_seed(0)
-        model_batch = synthetic_batch(spec, _TEACHERS, config.model.n_classes, generator)
+        model_batch = synthetic_batch(spec, TEACHERS, config.model.n_classes, generator)
         step(model_batch)
         alone = statistics.median(
             step.seconds(lambda: step(model_batch)) for _ in range(max(2, spec.steps // 2))
@@ -134,6 +152,7 @@ def bench_loader(config: TrainConfig, spec: BenchSpec, folder: Path | None = Non
             delivered,
             spec.batch / alone,
             waited / total,
+            worker_memory(config, spec.batch, 20 * spec.steps),
             provenance(step.runtime),
         )
 
@@ -195,67 +214,3 @@ def _box_seconds(dataset: CocoDetection) -> float:
                 dataset.selection.boxes(name, image_id)
         found.append(time.perf_counter() - started)
     return statistics.median(found)
-
-
-def _photos(folder: Path) -> Path:
-    """32 JPEG files of COCO's most frequent sizes, with a photo's amount of detail."""
-    root = folder / "photos"
-    root.mkdir()
-    generator = np.random.default_rng(0)
-    for index in range(_IMAGES):
-        width, height = (640, 480) if index % 4 else (480, 640)
-        coarse = generator.integers(0, 255, (height // 16, width // 16, 3), dtype=np.uint8)
-        smooth = Image.fromarray(coarse).resize((width, height), Image.Resampling.BICUBIC)
-        grain = generator.normal(0, 12, (height, width, 3))
-        pixels = (np.asarray(smooth) + grain).clip(0, 255).astype(np.uint8)
-        Image.fromarray(pixels).save(root / f"{index:03d}.jpg", quality=90)
-    return root
-
-
-def _dataset(config: TrainConfig, root: Path, folder: Path) -> CocoDetection:
-    """Images of a folder with made up boxes: 7 of ground truth, 50 of each of 3 teachers."""
-    suffixes = (".jpg", ".jpeg", ".png")
-    paths = sorted(path for path in root.iterdir() if path.suffix.lower() in suffixes)[:_IMAGES]
-    sizes = []
-    for path in paths:
-        with Image.open(path) as image:
-            sizes.append(image.size)
-    widths, heights = np.array(sizes, np.int32).T
-    n, ids = len(paths), np.arange(1, len(paths) + 1, dtype=np.int64)
-    generator = np.random.default_rng(0)
-
-    def boxes(each: int) -> np.ndarray:
-        places = generator.random((n * each, 4)) * [0.5, 0.5, 0.4, 0.4] + [0, 0, 0.05, 0.05]
-        return (places * np.repeat(np.stack([widths, heights] * 2, 1), each, 0)).astype(np.float32)
-
-    classes = Categories((Category(1, "thing"),))
-    table = AnnotationTable(
-        ids,
-        widths,
-        heights,
-        *pack_names([path.name for path in paths]),
-        np.arange(n + 1, dtype=np.int64) * 7,
-        boxes(7),
-        np.ones(7 * n, np.int32),
-        np.zeros(7 * n, bool),
-        np.ones(7 * n, np.float32),
-    )
-    names = [f"teacher{index}" for index in range(_TEACHERS)]
-    path = folder / "boxes.arrow"
-    found = []
-    for name in names:
-        xywh = boxes(50)
-        corners = np.concatenate([xywh[:, :2], xywh[:, :2] + xywh[:, 2:]], 1)
-        scores = np.sort(generator.random((n, 50)).astype(np.float32))[:, ::-1].ravel()
-        offsets = np.arange(n + 1, dtype=np.int64) * 50
-        ones = np.ones(50 * n, np.int32)
-        found.append((name, TeacherBoxes(ids, widths, heights, offsets, corners, scores, ones)))
-    write_selection(path, {"teachers": names}, found)
-    coco = CocoData(root, "", classes, table, {}, {})
-    return CocoDetection(
-        root,
-        coco,
-        ClassSpace("raw", classes),
-        TrainTransform(config.augment),
-        selection=Selection.open(path),
-    )

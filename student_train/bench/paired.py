@@ -44,8 +44,12 @@ class Interval(NamedTuple):
 
     def percent(self) -> str:
         """`+1.2 % (+0.8 .. +1.5)`."""
-        median, low, high = (100 * each for each in self)
-        return f"{median:+.1f} % ({low:+.1f} .. {high:+.1f})"
+        return Interval(*(100 * each for each in self)).text("{:+.1f}", " %")
+
+    def text(self, form: str, unit: str = "") -> str:
+        """`5.1 (4.8 .. 5.5)`."""
+        median, low, high = map(form.format, self)
+        return f"{median}{unit} ({low} .. {high})"
 
 
 def in_turns(n: int, arms: Sequence[Arm], measure: Callable[[Arm], Any]) -> dict[Arm, list[Any]]:

@@ -1,7 +1,7 @@
 """What teachers cost: steps with and without them, in turns, and the losses against a loop."""
 
 import statistics
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -73,28 +73,32 @@ class TeacherResult:
     def table(self) -> Table:
         """Milliseconds and ratios."""
         spec = self.spec
+        clock = "ms" if self.memory_gib is not None else "processor ms"
         table = Table(
             title=f"{self.preset}, {spec.batch} x {spec.height} x {spec.width}, "
             f"{spec.n_boxes} boxes a teacher, {self.provenance['device']}",
-            caption=f"medians of {spec.steps} rounds, all taken in turns; in brackets where the "
-            "median lies with 90 %. Losses: milliseconds of processor time on a CPU",
+            caption=f"medians of {spec.steps} rounds, all in turns; in brackets: where the median "
+            "lies with 90 %",
             title_justify="left",
         )
-        columns = ("teachers", "step ms", "adds, wall", "adds, processor", "losses add")
-        for column in (*columns, "losses ms", "loop ms", "loop / losses", "waits"):
-            table.add_column(column, justify="right")
+        table.add_column("teachers")
         for row in self.rows:
-            base = row is self.rows[0]
-            table.add_row(
-                str(row.teachers),
-                f"{1e3 * row.step:.1f}",
-                *("-" if base else x.percent() for x in (row.overhead, row.overhead_cpu)),
-                "-" if base else row.added.percent(),
-                f"{1e3 * self.witness(row.losses):.1f}",
-                f"{1e3 * self.witness(row.loop):.1f}",
-                f"{row.speedup.median:.1f} ({row.speedup.low:.1f} .. {row.speedup.high:.1f})",
-                str(row.waits),
-            )
+            table.add_column(str(row.teachers), justify="right")
+        base = self.rows[0]
+        rows: tuple[tuple[str, Callable[[TeacherRow], str]], ...] = (
+            ("step, ms", lambda row: f"{1e3 * row.step:.1f}"),
+            ("adds, wall time", lambda row: row.overhead.percent()),
+            ("adds, processor time", lambda row: row.overhead_cpu.percent()),
+            (f"losses, {clock}", lambda row: f"{1e3 * self.witness(row.losses):.1f}"),
+            ("losses add to the step", lambda row: row.added.percent()),
+            (f"by the loop, {clock}", lambda row: f"{1e3 * self.witness(row.loop):.1f}"),
+            ("loop / losses", lambda row: row.speedup.text("{:.1f}")),
+            ("waits of the host", lambda row: str(row.waits)),
+        )
+        for name, cell in rows:
+            compared = " add" in name or name.startswith("adds")
+            cells = ("-" if compared and row is base else cell(row) for row in self.rows)
+            table.add_row(name, *cells)
         return table
 
     def witness(self, cost: Cost) -> float:

@@ -10,8 +10,10 @@ import pytest
 
 from box_store.errors import UsageError
 from student_train import cli
+from student_train.bench.memory import worker_memory
 from student_train.bench.paired import Cost, Interval, in_turns, ratio
 from student_train.bench.teachers import parse_teachers
+from student_train.presets import load_preset
 
 TINY = ("--size", "64x64", "--batch", "1", "--steps", "1", "device=cpu", "data.workers=0")
 
@@ -65,6 +67,15 @@ def test_the_loader_beside_the_step(bench: Any) -> None:
     assert 0 <= found["data_wait"] <= 1
     assert found["decode_ms"] > 0
     assert 0 < found["shipped_mib"] < found["decoded_mib"]
+
+
+def test_loader_processes_do_not_grow() -> None:
+    config = load_preset("dino-micro")
+    found = worker_memory(config, 2, 20, images=3000, annotations=24_000, workers=1)
+    assert len(found) == 6
+    # what the first epoch fills: caches, arenas, imports
+    assert 0 < found[-1] < found[1] + 4
+    assert not worker_memory(config, 2, 1, images=40, annotations=40, workers=0)
 
 
 def test_presets_one_by_one(bench: Any) -> None:
