@@ -5,7 +5,6 @@ store never serves stale boxes and asking twice costs a hash. Needs pyarrow and 
 """
 
 import hashlib
-import itertools
 import json
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
@@ -17,13 +16,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from box_store import schema
-from box_store.boxes import Boxes, nms_keep
-from box_store.calibration import Calibration, need_calibration, tempered
-from box_store.errors import FormatError, UnknownTeacher, UsageError, nearest
+from box_store.boxes import Boxes
+from box_store.calibration import need_calibration
+from box_store.errors import UnknownTeacher, UsageError, nearest
 from box_store.fuse import FusionConfig, fuse
 from box_store.locations import RemotePath, cache_folder, staged
-from box_store.reader import read_boxes, read_images, xyxy_of
 from box_store.selection_file import Selection, TeacherBoxes, write_selection
+from box_store.selection_rows import Rule, filtered
 from box_store.store import BoxStore
 from box_store.writer import part_path
 
@@ -92,10 +91,10 @@ class SelectionSpec:
                     "out one of the two"
                 )
 
-    def rule(self, teacher: str) -> "_Rule":
+    def rule(self, teacher: str) -> "Rule":
         """The common values with a teacher's own in their place."""
         own = self.per_teacher.get(teacher, TeacherFilter())
-        return _Rule(
+        return Rule(
             self.score_floor if own.score_floor is None else own.score_floor,
             self.top_k if own.top_k is None else own.top_k,
             self.nms_iou if own.nms_iou is None else own.nms_iou,
@@ -106,21 +105,6 @@ class SelectionSpec:
     def admits(self, licence: str) -> bool:
         """Whether a teacher of that licence may be selected."""
         return licence_admitted(licence, self.licences, self.deny_licences)
-
-
-@dataclass(frozen=True, slots=True)
-class _Rule:
-    score_floor: float
-    top_k: int
-    nms_iou: float | None
-    temperature: float
-    calibrated: bool
-
-    def identity(self) -> dict[str, Any]:
-        """What a selection is named by, beside the calibration itself."""
-        values = asdict(self)
-        values.pop("calibrated")
-        return values
 
 
 def licence_admitted(licence: str, allowed: Sequence[str], denied: Sequence[str]) -> bool:
@@ -173,7 +157,7 @@ def select(store: BoxStore, spec: SelectionSpec, cache: Path | None = None) -> P
         "key": key,
     }
     each = (
-        (name, _filtered(store, name, spec.rule(name), calibrations.get(name))) for name in names
+        (name, filtered(store, name, spec.rule(name), calibrations.get(name))) for name in names
     )
     if spec.combine == "fused":
         each = iter([(FUSED, _fused(dict(each), spec.fusion))])
@@ -227,65 +211,6 @@ def _content(store: BoxStore, name: str) -> dict[str, Any]:
         for unit in sorted(store.units_done(name))
     }
     return {"fingerprint": store.record(name).fingerprint, "units": units}
-
-
-def _filtered(
-    store: BoxStore, name: str, rule: _Rule, calibration: Calibration | None
-) -> TeacherBoxes:
-    images = read_images(store, name, ["image_id", "width", "height", "status"])
-    seen = images.filter(np.asarray(images["status"].to_numpy(zero_copy_only=False) == "ok"))
-    order = np.argsort(seen["image_id"].to_numpy(), kind="stable")
-    image_ids = seen["image_id"].to_numpy()[order]
-    table = read_boxes(store, name)
-    box_image = table["image_id"].to_numpy()
-    rows = np.searchsorted(image_ids, box_image)
-    if len(box_image) and (
-        len(image_ids) == 0 or (image_ids[np.minimum(rows, len(image_ids) - 1)] != box_image).any()
-    ):
-        raise FormatError(
-            f"teacher {name} of {store.path} has boxes of images that it never saw: run "
-            "`teach-detr check`"
-        )
-    scores = table["score"].to_numpy()
-    if calibration is not None:
-        scores = calibration.map.apply(scores)
-    kept = np.flatnonzero(scores >= np.float32(rule.score_floor))
-    kept = kept[np.lexsort((table["rank"].to_numpy()[kept], rows[kept]))]
-    rows, scores = rows[kept], scores[kept]
-    boxes, ids = xyxy_of(table)[kept], table["category_id"].to_numpy()[kept]
-    if rule.nms_iou is not None:
-        keep = _suppressed(rows, boxes, ids, len(image_ids), rule.nms_iou)
-        rows, scores, boxes, ids = rows[keep], scores[keep], boxes[keep], ids[keep]
-    starts = np.searchsorted(rows, np.arange(len(image_ids)))
-    keep = np.arange(len(rows)) - starts[rows] < rule.top_k
-    rows, scores, boxes, ids = rows[keep], scores[keep], boxes[keep], ids[keep]
-    offsets = np.zeros(len(image_ids) + 1, np.int64)
-    np.cumsum(np.bincount(rows, minlength=len(image_ids)), out=offsets[1:])
-    return TeacherBoxes(
-        image_ids,
-        seen["width"].to_numpy()[order],
-        seen["height"].to_numpy()[order],
-        offsets,
-        boxes,
-        scores if rule.temperature == 1 else tempered(scores, rule.temperature),
-        ids,
-    )
-
-
-def _suppressed(
-    rows: NDArray[np.int64],
-    boxes: NDArray[np.float32],
-    ids: NDArray[np.int32],
-    n_images: int,
-    iou: float,
-) -> NDArray[np.int64]:
-    bounds = np.searchsorted(rows, np.arange(n_images + 1))
-    kept = [
-        start + nms_keep(boxes[start:stop], ids[start:stop], iou)
-        for start, stop in itertools.pairwise(bounds.tolist())
-        if stop > start
-    ]
-    return np.concatenate(kept) if kept else np.zeros(0, np.int64)
 
 
 def _fused(by_teacher: dict[str, TeacherBoxes], config: FusionConfig) -> TeacherBoxes:

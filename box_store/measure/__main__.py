@@ -82,7 +82,7 @@ def measure(folder: Path, law: Law, n_teachers: int, threads: int | None) -> Ite
     n_objects = write_annotations(law, annotations)
     spent, connection = spend(lambda: open_store(store.path, annotations, threads=threads))
     yield Figure("example queries", "annotated objects", n_objects, "")
-    yield Figure("example queries", "open", spent.wall_s, "s", peak_mib=spent.peak_mib)
+    yield Figure("example queries", "open", spent.cpu_s, "CPU s", peak_mib=spent.peak_mib)
     yield from queries(connection)
     yield from lookups(selection, connection, folder)
     connection.close()

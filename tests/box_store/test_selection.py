@@ -46,6 +46,21 @@ def test_a_selection_holds_what_the_store_holds(maker: Any) -> None:
     assert selection.counts() == {"one": (6, 30), "two": (3, 10)}
 
 
+def test_units_need_not_follow_one_another_by_id(maker: Any) -> None:
+    store, record = maker.store(), maker.record()
+    images = maker.images(6)
+    for unit, (first, second) in enumerate(((4, 1), (5, 0), (2, 3))):
+        rows = [maker.row(images[i], maker.boxes(i, n=i)) for i in (first, second)]
+        store.register(record)
+        store.write_unit("one", unit, rows)
+    selection = opened(store)
+    assert selection.of("one").image_ids.tolist() == [image.id for image in images]
+    for number, image in enumerate(images):
+        found = selection.boxes("one", image.id)
+        assert found == boxes_of(store, "one", image.id)
+        assert len(found) == number
+
+
 def test_not_seen_and_nothing_found_are_different(maker: Any) -> None:
     selection = opened(two_teachers(maker))
     assert selection.boxes("two", 7) is None  # failed
