@@ -58,6 +58,7 @@ def test_units_need_not_follow_one_another_by_id(maker: Any) -> None:
     for number, image in enumerate(images):
         found = selection.boxes("one", image.id)
         assert found == boxes_of(store, "one", image.id)
+        assert found is not None
         assert len(found) == number
 
 
