@@ -16,7 +16,7 @@ import pyarrow as pa
 from box_store.calibration import need_calibration, read_calibration
 from box_store.coco_annotations import load_coco
 from box_store.errors import FormatError, StoreError, TeachDetrError, UsageError, nearest
-from box_store.locations import Location, location
+from box_store.locations import Location, cache_folder, location
 from box_store.records import TeacherRecord
 from box_store.selection import licence_admitted
 from box_store.selection_file import content_key, write_selection
@@ -58,14 +58,15 @@ def open_store(
     The views see the units committed at this moment. With `annotations`, a COCO file, there are
     also the table `truth`, shaped as `boxes` plus truth_id and iscrowd, and the macro `matched`.
     licences, deny_licences: patterns as in `SelectionSpec`; of a teacher that they do not admit
-    nothing is visible. The connection only reads the store.
+    nothing is visible. The connection only reads the store; a large annotation file is kept as a
+    table in the user's cache, where the next connection finds it.
 
     Raises StoreError, FormatError (naming a truncated, foreign or newer file), DataError, and
     UsageError where DuckDB is missing.
     """
     duckdb = _duckdb()
     store = BoxStore.open(path)
-    coco = None if annotations is None else load_coco(annotations)
+    coco = None if annotations is None else load_coco(annotations, cache=cache_folder())
     connection = duckdb.connect(config={} if threads is None else {"threads": threads})
     try:
         make_views(connection, store, _admitted(store, licences, deny_licences), coco)

@@ -213,23 +213,19 @@ def _make_dataset_images(connection: "DuckDBPyConnection", coco: CocoData | None
 
 
 def _make_truth(connection: "DuckDBPyConnection", coco: CocoData) -> None:
-    found = list(coco.annotations.items())
-    corners = np.concatenate(
-        [np.zeros((0, 4), np.float32), *(annotations.boxes_xyxy for _, annotations in found)]
-    )
-    ids = np.concatenate([np.zeros(0, np.int32), *(a.category_ids for _, a in found)])
+    table = coco.table
+    low, sides = table.boxes_xywh[:, :2], table.boxes_xywh[:, 2:]
+    corners = np.concatenate([low, low + sides], axis=1)
     rows = pa.table(
         {
             "truth_id": np.arange(len(corners), dtype=np.int64),
-            "image_id": np.repeat(
-                np.array([image_id for image_id, _ in found], np.int64), [len(a) for _, a in found]
-            ),
-            "category_id": ids,
+            "image_id": np.repeat(table.image_ids, np.diff(table.offsets)),
+            "category_id": table.category_ids,
             "x1": corners[:, 0],
             "y1": corners[:, 1],
             "x2": corners[:, 2],
             "y2": corners[:, 3],
-            "iscrowd": np.concatenate([np.zeros(0, bool), *(a.iscrowd for _, a in found)]),
+            "iscrowd": table.iscrowd,
         }
     )
     _from_arrow(connection, rows, "annotation_rows", _TRUTH)

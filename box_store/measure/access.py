@@ -41,9 +41,11 @@ def selecting(store: BoxStore, n_boxes: int) -> tuple[Selection, list[Figure]]:
     opened, selection = spend(lambda: Selection.open(path))
     n_kept = sum(count for _, count in selection.counts().values())
     size = path.stat().st_size
+    fused, _ = spend(lambda: select(store, SelectionSpec(combine="fused")))
     return selection, [
         Figure(group, "build", spent.cpu_s, "CPU s", peak_mib=spent.peak_mib),
         Figure(group, "build", rate, "M/CPU s"),
+        Figure(group, "build, fused", fused.cpu_s, "CPU s", peak_mib=fused.peak_mib),
         Figure(group, "size on disk and in memory", size / 2**20, "MiB"),
         Figure(group, "boxes kept", n_kept / n_boxes, "of all"),
         Figure(group, "open", opened.wall_s * 1e3, "ms", peak_mib=opened.peak_mib),

@@ -15,7 +15,10 @@ from box_store.query import example_queries
 @pytest.fixture(scope="module")
 def document(tmp_path_factory: pytest.TempPathFactory) -> dict:
     out = tmp_path_factory.mktemp("measure") / "figures.json"
-    assert main(["--images", "4", "--boxes", "20", "--teachers", "2", "--out", str(out)]) == 0
+    with pytest.MonkeyPatch.context() as patch:
+        # main sets it
+        patch.setenv("TEACH_DETR_CACHE", str(out.parent))
+        assert main(["--images", "4", "--boxes", "20", "--teachers", "2", "--out", str(out)]) == 0
     return json.loads(out.read_text())
 
 
