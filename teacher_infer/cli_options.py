@@ -1,12 +1,14 @@
 """What several commands of `teacher-infer` take: the data set, the store, the teachers."""
 
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
 from teacher_infer.adapter import weights_files
+from teacher_infer.deadline import in_time
 from teacher_infer.spec import TeacherSpec, check_names, load_teachers, parse_teacher
 
 Data = Annotated[
@@ -60,5 +62,6 @@ def read_specs(texts: Sequence[str] | None, file: Path | None) -> list[TeacherSp
     specs += load_teachers(file) if file is not None else []
     for spec in check_names(specs):
         # unknown keys and missing files
-        weights_files(spec.adapter_spec("cpu", 1))
+        asked = spec.adapter_spec("cpu", 1)
+        in_time(spec, "looking for its files", partial(weights_files, asked))
     return specs

@@ -22,6 +22,7 @@ from teacher_infer.pool import (
     Finished,
     Ready,
     Refused,
+    Started,
     cores,
     thread_environment,
     thread_limit,
@@ -51,6 +52,7 @@ class LocalPool:
         self._teacher = ""
         self._inline: dict[int, _Inline] = {}
         self._children: dict[int, _Child] = {}
+        self._started: list[Event] = []
 
     def start(self, spec: TeacherSpec) -> int | None:
         """See `WorkerPool.start`; there is room for the workers of one teacher."""
@@ -64,13 +66,15 @@ class LocalPool:
         number = next(self._numbers)
         if isolated:
             self._children[number] = _Child(adapter_spec)
+            self._started.append(Started(number))
         else:
             self._inline[number] = _Inline(adapter_spec)
         self._teacher = spec.name
         return number
 
     def _isolated(self, spec: TeacherSpec) -> bool:
-        asks_for_it = spec.workers > 1 or spec.batch_timeout is not None
+        has_limit = spec.batch_timeout is not None or spec.load_timeout is not None
+        asks_for_it = spec.workers > 1 or has_limit
         return self._isolate or asks_for_it or spec.adapter in _ALWAYS_ISOLATED
 
     def submit(
@@ -84,6 +88,9 @@ class LocalPool:
     def poll(self, timeout: float) -> list[Event]:
         """See `WorkerPool.poll`; the worker of this process does its next step, however long that
         takes."""
+        if started := self._started:
+            self._started = []
+            return started
         for number, host in self._inline.items():
             return [self._event(number, host)] if host.busy else []
         if not self._children:
@@ -210,5 +217,7 @@ class _Child:
             self._process.wait(_GRACE_S)
         except subprocess.TimeoutExpired:
             self._process.kill()
-            self._process.wait()
+            # one that waits for a dead disk does not even die
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                self._process.wait(_GRACE_S)
         self._stderr.close()

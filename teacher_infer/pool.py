@@ -13,6 +13,13 @@ from teacher_infer.spec import TeacherSpec
 
 
 @dataclass(frozen=True)
+class Started:
+    """The worker has what it needs of the machine, and is loading its teacher: it can be killed."""
+
+    worker: int
+
+
+@dataclass(frozen=True)
 class Ready:
     """The worker's teacher is loaded."""
 
@@ -62,7 +69,7 @@ class Died:
     cause: Cause = Cause.CRASH
 
 
-Event = Ready | Refused | Batch | Finished | Died
+Event = Started | Ready | Refused | Batch | Finished | Died
 
 
 class WorkerPool(Protocol):

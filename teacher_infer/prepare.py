@@ -1,5 +1,6 @@
 """What is known of a teacher before its run: from the store, or by loading it once."""
 
+import time
 from collections import deque
 
 from box_store.reader import read_images
@@ -9,6 +10,7 @@ from teacher_infer.adapter import AdapterError, weights_files
 from teacher_infer.attempt import Attempt
 from teacher_infer.class_map import ClassMap
 from teacher_infer.dataset import Dataset
+from teacher_infer.deadline import in_time, too_slow
 from teacher_infer.job import Job
 from teacher_infer.plan import default_unit_size, make_record, make_units, weights_sha256
 from teacher_infer.pool import Died, Ready, Refused, WorkerPool
@@ -30,17 +32,18 @@ def prepare(
 
     Raises:
         UsageError: a key or value that the adapter does not know, or a prompt for no class.
-        AdapterError: a file that the model needs is missing.
+        AdapterError: a file that the model needs is missing, or its disk does not answer.
         FingerprintMismatch: the name holds boxes of another configuration.
     """
     spec = spec.asking(dataset.categories.names)
-    files = weights_files(spec.adapter_spec("cpu", 1))
+    asked = spec.adapter_spec("cpu", 1)
+    files = in_time(spec, "looking for its files", lambda: weights_files(asked))
     record = store.teachers.get(spec.name) if store is not None else None
     if record is not None and unit_size is None:
         unit_size = record.unit_size
     unit_size = unit_size or default_unit_size(len(dataset.tasks))
     units = make_units(dataset.tasks, unit_size)
-    weights = weights_sha256(files)
+    weights = in_time(spec, "reading its weights", lambda: weights_sha256(files))
     todo = deque(map(Attempt, units))
     job = Job(spec, unit_size, len(dataset.tasks), todo, weights_sha256=weights)
     if store is None or record is None:
@@ -95,11 +98,12 @@ def probe(pool: WorkerPool, spec: TeacherSpec) -> Loaded:
     """Load a teacher in a worker of an idle pool, just to hear what it says of itself.
 
     Raises:
-        AdapterError: it cannot be loaded.
+        AdapterError: it cannot be loaded, or not in time.
     """
+    began = time.monotonic()
     try:
         pool.start(spec)
-        while True:
+        while time.monotonic() - began <= spec.load_limit_s:
             for event in pool.poll(_POLL_S):
                 if isinstance(event, Ready):
                     return event.loaded
@@ -107,5 +111,6 @@ def probe(pool: WorkerPool, spec: TeacherSpec) -> Loaded:
                     raise AdapterError(f"teacher {spec.name}: {event.message}")
                 if isinstance(event, Died):
                     raise AdapterError(f"teacher {spec.name} cannot be loaded: {event.reason}")
+        raise too_slow(spec, "loading")
     finally:
         pool.close()

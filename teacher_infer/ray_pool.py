@@ -25,6 +25,7 @@ from teacher_infer.pool import (
     Finished,
     Ready,
     Refused,
+    Started,
     thread_environment,
     thread_limit,
 )
@@ -40,8 +41,15 @@ _NODE_DIED = "its node has died"
 @dataclass
 class _Actor:
     handle: Any
+    starting: Any  # reference that resolves when the actor has left Ray's queue, until it has
     loading: Any  # reference to the answer of load(), until it has come
     labels: Any = None  # generator of references to the batches of the unit in hand
+
+    @property
+    def awaited(self) -> Any:
+        """What it answers next; None where it has nothing to do."""
+        asked = (self.starting, self.loading, self.labels)
+        return next((one for one in asked if one is not None), None)
 
 
 class RayPool:
@@ -89,7 +97,8 @@ class RayPool:
             runtime_env={"env_vars": thread_environment(threads)},
         ).remote(spec.adapter_spec(device, threads))
         number = next(self._numbers)
-        self._actors[number] = _Actor(handle, loading=handle.load.remote())
+        started = handle.__ray_ready__.remote()
+        self._actors[number] = _Actor(handle, started, loading=handle.load.remote())
         return number
 
     def _device(self, spec: TeacherSpec) -> tuple[str, float]:
@@ -124,8 +133,7 @@ class RayPool:
         waiting = {
             reference: number
             for number, actor in self._actors.items()
-            if (reference := actor.loading if actor.loading is not None else actor.labels)
-            is not None
+            if (reference := actor.awaited) is not None
         }
         if not waiting:
             return []
@@ -138,6 +146,10 @@ class RayPool:
     def _event(self, number: int) -> Event:
         actor = self._actors[number]
         try:
+            if actor.starting is not None:
+                ray.get(actor.starting)
+                actor.starting = None
+                return Started(number)
             if actor.loading is not None:
                 loaded: Any = ray.get(actor.loading)
                 actor.loading = None

@@ -17,9 +17,20 @@ from teacher_infer.actor import PREDICT_ERROR, Labelled, Loaded
 from teacher_infer.attempt import Attempt
 from teacher_infer.class_map import ClassMap
 from teacher_infer.dataset import Dataset
+from teacher_infer.deadline import too_slow
 from teacher_infer.introduction import introduce
 from teacher_infer.job import Job, committed
-from teacher_infer.pool import Batch, Cause, Died, Event, Finished, Ready, Refused, WorkerPool
+from teacher_infer.pool import (
+    Batch,
+    Cause,
+    Died,
+    Event,
+    Finished,
+    Ready,
+    Refused,
+    Started,
+    WorkerPool,
+)
 from teacher_infer.progress import Reporter
 from teacher_infer.store_watch import StoreWatch
 
@@ -54,7 +65,7 @@ class Service:
         self._watch = StoreWatch(store, reporter.note, clock=clock)
         self._owners: dict[int, Job] = {}
         self._clock = clock
-        # when each worker that has a unit last gave a sign of life
+        # when each worker that loads or has a unit last gave a sign of life
         self._heard: dict[int, float] = {}
 
     def run(self, jobs: Sequence[Job], *, takeover: bool = False) -> None:
@@ -109,6 +120,8 @@ class Service:
 
     def _handle(self, event: Event, job: Job) -> None:
         match event:
+            case Started(worker):
+                self._heard[worker] = self._now()
             case Ready(worker, loaded):
                 self._ready(job, worker, loaded)
             case Batch(worker, labelled):
@@ -156,11 +169,18 @@ class Service:
         """Kill workers that have given no sign of life for too long."""
         now = self._now()
         for worker, job in list(self._owners.items()):
-            heard = self._heard.get(worker)
-            if heard is not None and now - heard > job.timeout_s:
-                self._pool.stop(worker)
-                reason = f"no answer for {now - heard:.0f} s"
-                self._replace(job, worker, reason, Cause.HUNG)
+            silent_s = now - self._heard.get(worker, now)
+            is_loading = job.running[worker] is None
+            if silent_s <= (job.spec.load_limit_s if is_loading else job.timeout_s):
+                continue
+            self._pool.stop(worker)
+            if is_loading and job.loaded is None:
+                # nothing says that another worker would fare better, and each takes as long
+                job.lost[Cause.HUNG] += 1
+                self._fail(job, str(too_slow(job.spec, "loading")), 1)
+            else:
+                doing = " while loading" if is_loading else ""
+                self._replace(job, worker, f"no answer for {silent_s:.0f} s{doing}", Cause.HUNG)
 
     def _ready(self, job: Job, worker: int, loaded: Loaded) -> None:
         job.start_deaths = 0

@@ -27,6 +27,8 @@ _FILE_KEYS = ("weights", "classes")
 # adapters whose models are folders
 _FOLDER_ADAPTERS = ("student", "transformers")
 _DROP = ("none", "null")
+# long enough for tens of gigabytes over a network
+_LOAD_TIMEOUT_S = 600.0
 
 
 @dataclass(frozen=True)
@@ -51,6 +53,7 @@ class TeacherSpec:
         (None: an even share of the machine); threads: what each computes with (None: its num_cpus).
     batch_timeout: seconds without an answer after which a worker is killed; None derives them from
         the batches so far, infinity waits for ever.
+    load_timeout: seconds that loading may take before the teacher fails; None is 600.
     """
 
     name: str
@@ -75,6 +78,7 @@ class TeacherSpec:
     num_gpus: float | None = None
     threads: int | None = None
     batch_timeout: float | None = None
+    load_timeout: float | None = None
 
     def __post_init__(self) -> None:
         check_teacher_name(self.name)
@@ -90,6 +94,11 @@ class TeacherSpec:
     def views(self) -> ViewSpec:
         """What it is shown of each image."""
         return ViewSpec(self.flip, self.scales, self.merge, self.merge_iou)  # type: ignore[arg-type]
+
+    @property
+    def load_limit_s(self) -> float:
+        """Seconds that loading may take; infinity waits for ever."""
+        return _LOAD_TIMEOUT_S if self.load_timeout is None else self.load_timeout
 
     def asking(self, class_names: Iterable[str]) -> "TeacherSpec":
         """The same teacher, told which classes the data set has.
@@ -204,6 +213,7 @@ KEYS: dict[str, Key] = {
     "batch_timeout": Key(
         _seconds, "seconds a batch may take before its worker is killed, or none (default: derived)"
     ),
+    "load_timeout": Key(_seconds, "seconds that loading the model may take, or none (600)"),
 }
 
 

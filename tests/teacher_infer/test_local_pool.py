@@ -18,6 +18,7 @@ from teacher_infer.pool import (
     Finished,
     Ready,
     Refused,
+    Started,
     thread_environment,
     thread_limit,
 )
@@ -35,10 +36,12 @@ def spec(teacher: str) -> TeacherSpec:
 
 
 def next_event(pool: LocalPool) -> Event:
+    """The next event, other than that a child is there."""
     deadline = time.monotonic() + 60
     while time.monotonic() < deadline:
-        if events := pool.poll(0.1):
-            return events[0]
+        for event in pool.poll(0.1):
+            if not isinstance(event, Started):
+                return event
     raise TimeoutError
 
 
@@ -146,6 +149,16 @@ def test_agpl_code_always_gets_a_process_of_its_own(monkeypatch, tmp_path):
     monkeypatch.setattr(local_pool, "_Child", made.append)
     LocalPool().start(parse_teacher("yolo=ultralytics:yolo11n.yaml"))
     assert [spec.adapter for spec in made] == ["ultralytics"]
+
+
+def test_a_limit_on_loading_asks_for_a_process_that_can_be_killed(monkeypatch, spec):
+    made = []
+    monkeypatch.setattr(local_pool, "_Child", made.append)
+    pool = LocalPool()
+    assert pool.poll(0) == []
+    worker = pool.start(replace(spec, load_timeout=5.0))
+    assert len(made) == 1
+    assert pool.poll(0) == [Started(worker or 0)]
 
 
 def test_what_a_framework_prints_does_not_reach_stdout(spec, monkeypatch, capsys):

@@ -27,7 +27,7 @@ from teacher_infer.class_map import ClassMap
 from teacher_infer.dataset import Dataset, load_dataset
 from teacher_infer.images import ImageError, ImageTask
 from teacher_infer.job import Job
-from teacher_infer.pool import Batch, Cause, Died, Event, Finished, Ready, Refused
+from teacher_infer.pool import Batch, Cause, Died, Event, Finished, Ready, Refused, Started
 from teacher_infer.prepare import prepare, probe
 from teacher_infer.progress import PlainReporter
 from teacher_infer.report import print_run, run_row
@@ -355,6 +355,57 @@ def test_an_image_on_which_the_model_hangs_is_found_and_recorded(bench):
     assert "a worker died (no answer for 11 s); another redoes unit 1" in said
     assert (job.lost, job.exit_code) == ({Cause.HUNG: 3}, 0)
     assert job.batch_size == job.spec.batch_size
+
+
+@dataclass
+class StuckPool(HungPool):
+    """Some workers never finish loading; `queued` of them never even begin."""
+
+    stuck: Callable[[int], bool] = lambda worker: True
+    queued: bool = False
+
+    def _load(self, worker: int) -> Event:
+        if not self.stuck(worker):
+            return super()._load(worker)
+        return Finished(-1) if self.queued else Started(worker)
+
+
+def test_a_model_that_is_never_loaded_fails_its_teacher_and_no_other(bench):
+    pool = StuckPool(stuck=lambda worker: pool.started[worker] == "dead")
+    dead, alive = bench.job("dead", ",load_timeout=10"), bench.job("alive")
+    bench.run(pool, dead, alive, clock=lambda: pool.now)
+    assert "teacher dead: loading took longer than 10 s: see whether the disk" in dead.error
+    assert (dead.exit_code, dead.lost, pool.started.count("dead")) == (1, {Cause.HUNG: 1}, 1)
+    assert len(bench.statuses("alive")) == 20
+
+
+def test_where_others_have_loaded_a_worker_stuck_in_loading_is_replaced(bench):
+    pool = StuckPool(stuck=lambda worker: worker == 1, deadly={3})
+    job = bench.job(keys=",load_timeout=10")
+    said = bench.run(pool, job)
+    assert len(bench.statuses()) == 20
+    assert job.lost[Cause.HUNG] == 1
+    assert job.error == ""
+    assert "no answer" not in said  # no unit was lost
+
+
+def test_waiting_for_a_machine_is_not_loading(bench):
+    pool = StuckPool(queued=True)
+    job = bench.job(keys=",load_timeout=10")
+
+    def until() -> float:
+        if pool.now > 100:
+            raise KeyboardInterrupt
+        return pool.now
+
+    with pytest.raises(Interrupted):
+        bench.run(pool, job, clock=until)
+    assert job.error == ""
+
+
+def test_loading_may_take_ten_minutes_unless_told_otherwise(bench):
+    assert bench.job().spec.load_limit_s == 600
+    assert bench.job(keys=",load_timeout=none").spec.load_limit_s == float("inf")
 
 
 def test_the_time_limit_follows_the_batches_seen(bench):
