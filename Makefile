@@ -1,7 +1,7 @@
 # make demo   the whole thing on a fresh machine: no data set, no weights, no GPU    (FAST=1: a tenth of the size)
 # make test   the tests, in JOBS=2 processes                                         (ARGS="-k name" narrows them)
 # make check  lint, format, types, the import contract
-# make bench  kernel and training-step benchmarks on this machine
+# make bench  benchmarks of kernels, a training step, the store and the teacher service on this machine
 # make gpu    verification, tests and benchmarks on a GPU with the machine's own torch, no network needed; results in docs/gpu
 
 PYTHON ?= python3
@@ -39,6 +39,7 @@ bench: $(INSTALLED)
 	$(BIN)/python -m detr_kernels.bench
 	$(BIN)/student-train bench
 	$(BIN)/python -m box_store.measure
+	$(BIN)/teacher-infer bench
 
 # a GPU node brings its own torch and may have no network, so nothing is installed here and the sources run in place;
 # a part that fails does not stop the others: every screen is kept as GPU_OUT/PART.txt, and the end names what failed
