@@ -60,8 +60,8 @@ def import_results(
     results: files whose detections belong together. images: the data set's images, by default those
     that the store's other teachers were shown. An image without detections counts as seen and
     empty, unless `only_listed`, which covers only images that the results mention. Detections below
-    `score_floor` are left out. A store at a URL is held while units are written; `takeover` takes it
-    from another driver.
+    `score_floor` are left out. A store at a URL is held while units are written; `takeover` takes
+    it from another driver.
 
     Raises DataError (malformed results, wrong ids, named), UsageError, StoreError.
     """

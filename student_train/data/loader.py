@@ -3,11 +3,14 @@
 import logging
 from collections.abc import Iterator, Sequence
 from functools import partial
+from multiprocessing import get_all_start_methods, get_context
+from multiprocessing.context import BaseContext
 
 import torch
 from torch.utils.data import DataLoader, Dataset
 
 from box_store.errors import TeachDetrError
+from box_store.locations import RemotePath
 from student_train.data.batch import Batch, collate
 from student_train.data.coco import CocoDetection, Key, Loaded
 from student_train.data.images import ImageProblem
@@ -41,6 +44,16 @@ def _collate_loaded(
     return collate(samples, problems, pad_to)
 
 
+def _start_method(dataset: CocoDetection) -> BaseContext | None:
+    """How loader processes start; None for the platform's way."""
+    if not isinstance(dataset.root, RemotePath) or "forkserver" not in get_all_start_methods():
+        return None
+    # the client of a server has threads and locks, and a fork of them waits for ever
+    context = get_context("forkserver")
+    context.set_forkserver_preload([__name__])
+    return context
+
+
 class Loader:
     """Batches of a data set. Its processes live from epoch to epoch.
 
@@ -58,6 +71,7 @@ class Loader:
             collate_fn=partial(_collate_loaded, pad_to=pad_to),
             pin_memory=torch.cuda.is_available(),
             persistent_workers=workers > 0,
+            multiprocessing_context=_start_method(dataset) if workers else None,
         )
 
     def __len__(self) -> int:
