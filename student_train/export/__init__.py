@@ -107,7 +107,7 @@ def _examples(program: Program, example: Example) -> list[Example]:
     """The traced batch, and other ones as far as the program is free."""
     batch, _, height, width = example.images.shape
     others = {"none": [], "batch": [(batch + 1, height, width), (1, height, width)]}
-    others["size"] = [(batch + 1, height + 32, width), (1, height, width + 40)]
+    others["size"] = [(batch + 1, height + 37, width), (1, height, width + 41)]
     return [
         example,
         *(Example.make(*shape, seed=1 + at) for at, shape in enumerate(others[program.dynamic])),

@@ -54,8 +54,11 @@ def write_onnx(program: Program, example: Example, path: Path, about: Mapping[st
         assert made is not None
         model = made.model_proto
     except Exception as error:
+        # the exporter wraps what went wrong in pages of advice
+        while error.__cause__ is not None:
+            error = error.__cause__
         words = str(error).strip().splitlines() or [repr(error)]
-        raise ExportError(f"the student has no ONNX form: {words[-1]}") from None
+        raise ExportError(f"the student has no ONNX form: {words[0]}") from None
     _name_dimensions(model)
     for key, value in about.items():
         model.metadata_props.add(key=key, value=value)

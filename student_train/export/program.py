@@ -13,11 +13,17 @@ from torch import Tensor, nn
 from student_train.errors import ExportError
 from student_train.export.attention import with_plain_attention
 from student_train.models.postprocess import best
+from student_train.models.swin import WindowBlock
 
 Dynamic = Literal["size", "batch", "none"]
 """what may differ from the traced example: batch and image size, the batch alone, nothing"""
 
 DYNAMIC: tuple[Dynamic, ...] = ("size", "batch", "none")
+
+WINDOWED = (
+    "Swin cuts its maps into windows, and the tracer does not come to an end with sizes that it "
+    "does not know; put smaller images into the upper left corner and mark the rest in the mask"
+)
 
 INPUTS = ("images", "mask")
 OUTPUTS = ("scores", "labels", "boxes")
@@ -79,6 +85,8 @@ def trace(model: nn.Module, top_k: int, example: Example, dynamic: Dynamic) -> P
     """
     detector = Detector(with_plain_attention(model), top_k).eval()
     note = ""
+    if dynamic == "size" and any(isinstance(part, WindowBlock) for part in model.modules()):
+        dynamic, note = "batch", WINDOWED
     for kind in DYNAMIC[DYNAMIC.index(dynamic) :]:
         try:
             with quiet(), torch.no_grad():

@@ -139,6 +139,9 @@ class WindowAttention(nn.Module):
         """Heads [B, H, N, D] to [B, N, C]."""
         bias = None if bias is None else bias.to(q.dtype)
         out = F.scaled_dot_product_attention(q, k, v, attn_mask=bias)
+        if torch.compiler.is_exporting():
+            # the operator lays its result out otherwise than the operations that ONNX makes of it
+            out = out.clone(memory_format=torch.contiguous_format)
         return self.proj(out.transpose(1, 2).flatten(2))
 
 

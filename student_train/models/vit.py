@@ -53,7 +53,8 @@ class ViTShape:
 
 def resize_table(table: Tensor, old: tuple[int, int], new: tuple[int, int]) -> Tensor:
     """A position table [N, h x w, C] of a grid `old` (rows, columns) for a grid `new`, bicubic."""
-    if old == new:
+    # while a student is exported `new` is a symbol; a table of the same grid comes out as it was
+    if not torch.compiler.is_exporting() and old == new:
         return table
     maps = table.mT.unflatten(-1, old)
     # bicubic weights of bf16 would move the places
@@ -77,8 +78,8 @@ class PatchEmbedding(nn.Module):
         self.proj = nn.Conv2d(3, dim, patch, patch)
 
     def forward(self, images: Tensor) -> Tensor:
-        """[B, 3, H, W] to [B, H // patch x W // patch, C], row by row."""
-        return self.proj(images).flatten(2).mT
+        """[B, 3, H, W] to a map [B, C, H // patch, W // patch]."""
+        return self.proj(images)
 
 
 class TokenViT(nn.Module):
@@ -123,13 +124,14 @@ class TokenViT(nn.Module):
     def forward(self, images: Tensor) -> Tensor:
         """[B, 3, H, W] to the detection tokens [B, n_tokens, C], normed."""
         height, width = images.shape[-2:]
-        images = F.pad(images, (0, max(0, self.patch - width), 0, max(0, self.patch - height)))
-        grid = (images.shape[2] // self.patch, images.shape[3] // self.patch)
-        n_images = images.shape[0]
+        if height < self.patch or width < self.patch:
+            images = F.pad(images, (0, max(0, self.patch - width), 0, max(0, self.patch - height)))
+        patches = self.patch_embed(images)
+        n_images, grid = patches.shape[0], (patches.shape[2], patches.shape[3])
         x = torch.cat(
             (
                 self.cls_token.expand(n_images, -1, -1),
-                self.patch_embed(images),
+                patches.flatten(2).mT,
                 self.det_token.expand(n_images, -1, -1),
             ),
             1,

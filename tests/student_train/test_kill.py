@@ -1,12 +1,14 @@
 """A run that is killed again and again ends exactly like the one that was not.
 
 The processes are real and die by SIGKILL at random moments: while they start, step, evaluate or
-save. They are forked from one that has imported PyTorch already.
+save. They are forked from one that has imported PyTorch already. TEACH_DETR_LONG=1 kills one run
+twenty times.
 """
 
 import multiprocessing
 import os
 import random
+import time
 from pathlib import Path
 from typing import Any
 
@@ -17,12 +19,13 @@ from student_train.checkpoint import load_weights
 from student_train.metrics import read_metrics
 from student_train.states import StateFolder
 
-N_KILLS = 4
+LONG = bool(os.environ.get("TEACH_DETR_LONG"))
+N_KILLS, N_STEPS = (20, 96) if LONG else (4, 24)
 SETTINGS = {
     "model.n_queries": "8",
     "model.top_k": "8",
     "epochs": "100",
-    "steps": "24",
+    "steps": str(N_STEPS),
     "save_every": "5",
     # neither a multiple nor a divisor of the above: intervals are cut by kills
     "log_every": "3",
@@ -69,18 +72,21 @@ def n_records(out: Path) -> int:
     return path.read_bytes().count(b"\n") if path.exists() else 0
 
 
-def run_with_kills(data: Path, store: Path, out: Path, n_kills: int) -> list[int]:
-    """Kill up to `n_kills` times, each a moment after something was recorded; the steps saved by
-    then. Whatever the machine's speed, the first kills come long before the end.
+def run_with_kills(data: Path, store: Path, out: Path, n_kills: int, longest: float) -> list[int]:
+    """Kill up to `n_kills` times; the steps saved by then.
+
+    By turns a moment after something was recorded, so that the run goes on whatever the machine's
+    speed, and anywhere in the first `longest` seconds of a process.
     """
     generator = random.Random(0)
     seen = []
     while len(seen) < n_kills:
         process = start(work, data, store, out)
         wanted = n_records(out) + 1
-        while process.exitcode is None and n_records(out) < wanted:
-            process.join(0.01)
-        process.join(generator.uniform(0, 0.05))
+        if len(seen) % 2 == 0:
+            while process.exitcode is None and n_records(out) < wanted:
+                process.join(0.01)
+        process.join(generator.uniform(0, longest if len(seen) % 2 else 0.05))
         if process.exitcode is not None:
             assert process.exitcode == 0, "a run ended by itself, and badly"
             break
@@ -108,7 +114,7 @@ def assert_same_run(one: Path, other: Path) -> None:
     ]
     assert records[0] == records[1]
     steps = [record["step"] for record in records[0] if record["kind"] == "train"]
-    assert steps == list(range(3, int(SETTINGS["steps"]) + 1, 3))
+    assert steps == list(range(3, N_STEPS + 1, 3))
 
 
 def flat(value: Any) -> Any:
@@ -124,9 +130,12 @@ def flat(value: Any) -> Any:
 
 @pytest.mark.slow
 def test_killed_again_and_again_it_ends_bit_identical(toy: Path, store: Path, tmp_path: Path):
+    started = time.monotonic()
     whole = start(work, toy, store, tmp_path / "whole")
     whole.join()
     assert whole.exitcode == 0
-    seen = run_with_kills(toy, store, tmp_path / "killed", N_KILLS)
-    assert len(seen) >= 2
+    longest = (time.monotonic() - started) / 8
+    seen = run_with_kills(toy, store, tmp_path / "killed", N_KILLS, longest)
+    print(f"killed when these steps had been saved: {seen}")
+    assert len(seen) >= (N_KILLS if LONG else 2)
     assert_same_run(tmp_path / "whole", tmp_path / "killed")
