@@ -23,6 +23,9 @@ BACKENDS = ("pycocotools", "faster-coco-eval")
 # where pycocotools keeps each of METRIC_NAMES in COCOeval.stats
 _STATS = (0, 1, 2, 3, 4, 5, 8)
 
+# and recall of small, medium and large objects, with 100 boxes an image
+_RECALL_STATS = {"ARs": 9, "ARm": 10, "ARl": 11}
+
 # of its ten IoU thresholds
 _IOU_50, _IOU_75 = 0, 5
 
@@ -79,6 +82,8 @@ class Metrics:
     n_images: int
     n_detections: int
     curves: Curves = field(default_factory=lambda: Curves((), {}, ()))
+    recall_by_size: dict[str, float | None] = field(default_factory=dict)
+    """ARs, ARm and ARl: AR100 of the objects of that size"""
 
     @property
     def AP(self) -> float | None:
@@ -140,6 +145,7 @@ def coco_metrics(
         n_images=len(chosen),
         n_detections=sum(int(row["image_id"]) in chosen for row in results),
         curves=_curves(evaluation, table["categories"]),
+        recall_by_size={name: _defined(evaluation.stats[at]) for name, at in _RECALL_STATS.items()},
     )
 
 

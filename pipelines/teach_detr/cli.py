@@ -13,7 +13,7 @@ from box_store.errors import TeachDetrError, UsageError
 from teach_detr.cli_experiment import experiment
 from teach_detr.cli_inspect import export, report
 from teach_detr.cli_scenes import scenes
-from teach_detr.cli_teachers import calibrate
+from teach_detr.cli_teachers import calibrate, teachers
 from teach_detr.terminal import AsJson, open_console, print_json, table
 
 app = typer.Typer(
@@ -238,55 +238,7 @@ def check(store: Store, annotations: Annotations = None, as_json: AsJson = False
         raise typer.Exit(1)
 
 
-@app.command()
-def teachers(
-    store: Store,
-    annotations: Annotated[Path, typer.Option(help="COCO annotations to compare with")],
-    teacher: Annotated[
-        list[str] | None, typer.Option(help="Only this one; repeat it for more")
-    ] = None,
-    score_floor: Annotated[
-        float, typer.Option(min=0, max=1, help="Leave out boxes below this score")
-    ] = 0.0,
-    top_k: Annotated[int, typer.Option(min=1, help="Best boxes kept an image and teacher")] = 100,
-    fusion_iou: Annotated[
-        float, typer.Option(min=0, max=1, help="IoU at which the fusion merges boxes of a class")
-    ] = 0.2,
-    as_json: AsJson = False,
-) -> None:
-    """AP of every teacher, and of their fusion, over the annotated images that each has seen.
-
-    Example: teach-detr teachers boxes --annotations coco/annotations/instances_val2017.json
-    """
-    from box_store import BoxStore, FusionConfig
-    from student_train.evaluate import METRIC_NAMES
-    from student_train.tables import percent
-    from teach_detr.teachers import score_teachers
-
-    scores = score_teachers(
-        BoxStore.open(store),
-        annotations,
-        names=teacher,
-        score_floor=score_floor,
-        top_k=top_k,
-        fusion=FusionConfig(iou=fusion_iou),
-    )
-    if as_json:
-        print_json([score.to_json() for score in scores])
-        return
-    rows = [
-        (
-            score.teacher,
-            str(score.metrics.n_images),
-            str(score.metrics.n_detections),
-            *(percent(score.metrics.values[name]) for name in METRIC_NAMES),
-        )
-        for score in scores
-    ]
-    columns = ("teacher", "images", "boxes", *METRIC_NAMES)
-    open_console().print(table(columns, rows, numbers=range(1, len(columns)), title="in percent"))
-
-
+app.command()(teachers)
 app.command()(calibrate)
 app.command()(experiment)
 app.command()(report)

@@ -1,21 +1,67 @@
-"""Commands about the worth of teachers: `calibrate`."""
+"""Commands about the worth of teachers: `teachers`, `calibrate`."""
 
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
-from rich.console import Console
-from rich.table import Table
 
-from teach_detr.terminal import AsJson, open_console, print_json, table
+from teach_detr.terminal import AsJson, open_console, print_json
 
 if TYPE_CHECKING:
-    from box_store.calibration import Calibration, Part
+    pass
 
 Store = Annotated[Path, typer.Argument(help="The box store: a folder")]
 Teacher = Annotated[
     list[str] | None, typer.Option(help="Only this one; repeat it for more (default: all)")
 ]
+
+
+def teachers(
+    store: Store,
+    annotations: Annotated[Path, typer.Option(help="COCO annotations to compare with")],
+    teacher: Teacher = None,
+    score_floor: Annotated[
+        float, typer.Option(min=0, max=1, help="Leave out boxes below this score")
+    ] = 0.0,
+    top_k: Annotated[int, typer.Option(min=1, help="Best boxes kept an image and teacher")] = 100,
+    calibrated: Annotated[
+        bool, typer.Option("--calibrated", help="Fuse calibrated scores; see `calibrate`")
+    ] = False,
+    fusion: Annotated[
+        Literal["nms", "soft_nms", "wbf"], typer.Option(help="How boxes are merged")
+    ] = "nms",
+    fusion_iou: Annotated[
+        float, typer.Option(min=0, max=1, help="IoU at which boxes of a class are merged")
+    ] = 0.2,
+    classes: Annotated[bool, typer.Option("--classes", help="Also AP of every class")] = False,
+    max_images: Annotated[
+        int, typer.Option(min=1, help="AP of at most so many images, drawn with the seed")
+    ] = 5000,
+    seed: Annotated[int, typer.Option(help="Of the images that are drawn")] = 0,
+    as_json: AsJson = False,
+) -> None:
+    """How good each teacher is, how sure of itself, how they agree, and what their fusion adds.
+
+    Example: teach-detr teachers boxes --annotations coco/annotations/instances_val2017.json
+    """
+    from box_store import BoxStore, FusionConfig, SelectionSpec
+    from teach_detr.assessment import assess
+    from teach_detr.teacher_tables import assessment_tables
+
+    spec = SelectionSpec(
+        teachers=None if teacher is None else tuple(teacher),
+        score_floor=score_floor,
+        top_k=top_k,
+        calibrated=calibrated,
+        fusion=FusionConfig(fusion, fusion_iou),
+    )
+    found = assess(BoxStore.open(store), annotations, spec, max_images=max_images, seed=seed)
+    if as_json:
+        print_json(found.to_json())
+        return
+    console = open_console()
+    for shown in assessment_tables(found, classes):
+        console.print(shown)
 
 
 def calibrate(
@@ -47,6 +93,7 @@ def calibrate(
     from box_store import BoxStore, load_coco
     from box_store.calibration import write_calibration
     from box_store.calibration_fit import calibrate as fit
+    from teach_detr.teacher_tables import calibration_tables
 
     opened = BoxStore.open(store)
     coco = load_coco(annotations)
@@ -70,65 +117,8 @@ def calibrate(
     if as_json:
         print_json([calibration.to_json() for calibration in found])
         return
-    _show(found, open_console())
+    console = open_console()
+    for shown in calibration_tables(found):
+        console.print(shown)
     if not dry_run:
         print(f"next      student-train train --store {store} --calibrated ...")
-
-
-def _show(found: "list[Calibration]", console: Console) -> None:
-    """A line a teacher, and its reliability before and after."""
-    columns = ("teacher", "images", "boxes", "right", "ECE", "after", "Brier", "after")
-    rows = []
-    for calibration in found:
-        part = calibration.held or calibration.fitted
-        rows.append(
-            (
-                calibration.teacher,
-                str(part.n_images),
-                str(part.n_boxes),
-                _percent(part.n_hits / part.n_boxes if part.n_boxes else None),
-                _percent(part.raw.calibration_error),
-                _percent(part.calibrated.calibration_error),
-                _percent(part.raw.brier),
-                _percent(part.calibrated.brier),
-            )
-        )
-    where = "on images held out" if all(c.held for c in found) else "on the images fitted to"
-    console.print(table(columns, rows, numbers=range(1, 8), title=f"{where}, in percent"))
-    for calibration in found:
-        console.print(_reliability(calibration, calibration.held or calibration.fitted))
-    console.print(
-        f"A box is right if it finds an annotated object of its class at IoU {found[0].iou:g}. "
-        "Where objects lack annotations, right boxes count as wrong and calibrated scores come out "
-        "too low.",
-        markup=False,
-        highlight=False,
-        soft_wrap=True,
-    )
-
-
-def _reliability(calibration: "Calibration", part: "Part") -> Table:
-    after = {band["from_score"]: band for band in part.calibrated.bands}
-    before = {band["from_score"]: band for band in part.raw.bands}
-    rows = []
-    for start in sorted(before.keys() | after):
-        cells: list[str] = [f"{start:.1f}"]
-        for bands in (before, after):
-            band = bands.get(start)
-            cells += (
-                [str(band["boxes"]), _percent(band["mean_score"]), _percent(band["precision"])]
-                if band
-                else ["0", "-", "-"]
-            )
-        rows.append(cells)
-    columns = ("from", "boxes", "score", "right", "boxes after", "score after", "right after")
-    said = calibration.map.method
-    if said == "temperature":
-        said += f" {calibration.map.temperature:.3f}"
-    return table(
-        columns, rows, numbers=range(7), title=f"{calibration.teacher}: {said}, in percent"
-    )
-
-
-def _percent(value: float | None) -> str:
-    return "-" if value is None else f"{100 * value:.1f}"

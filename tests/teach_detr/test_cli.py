@@ -142,7 +142,9 @@ def test_teachers_as_table_and_json(run, small_store) -> None:
     assert "100.0" in out
     assert "fused" in out
     _, out, _ = run(*arguments, "--json")
-    rows = {row["teacher"]: row for row in json.loads(out)}
+    found = json.loads(out)
+    rows = {row["teacher"]: row for row in found["teachers"]}
+    assert found["fusion"]["best"] == "oracle"
     assert set(rows) == {"oracle", "half", "fused"}
     assert 0 <= rows["half"]["AP"] <= 1
 

@@ -23,7 +23,7 @@ from box_store.query import example_query, open_store, run_sql
 from student_train.tables import percent
 from teach_detr.cli import main
 from teach_detr.report import ReportOptions, write_report
-from teach_detr.report.findings import calibration_error, gather
+from teach_detr.report.findings import gather
 from teach_detr.report.markup import Markup, element, json_text
 from teach_detr.report.page import render
 from teach_detr.report.samples import choose
@@ -329,18 +329,6 @@ def test_elements_escape_all_but_markup() -> None:
 
 
 # ---- parts
-
-
-def rows(*bands: tuple[float, int, float, float]) -> list[dict[str, float]]:
-    names = ("from_score", "boxes", "mean_score", "precision")
-    return [dict(zip(names, band, strict=True)) for band in bands]
-
-
-def test_calibration_error_weighs_bands_by_their_boxes() -> None:
-    bands = rows((0.0, 30, 0.05, 0.05), (0.5, 10, 0.55, 0.35))
-    assert calibration_error(bands) == pytest.approx(0.05)
-    assert calibration_error(bands, 0.5) == pytest.approx(0.2)
-    assert calibration_error(bands, 0.9) is None
 
 
 def test_samples_hold_the_worst_the_doubtful_and_others(small_store) -> None:

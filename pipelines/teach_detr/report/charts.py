@@ -53,11 +53,22 @@ def histogram(rows: Sequence[Row], tone: str, label: str, n_bands: int = 20) -> 
     return _plot(label, [*bars, *_left_ticks(ticks), *_bottom_ticks()])
 
 
-def reliability(rows: Sequence[Row], tone: str, label: str) -> Markup:
+def reliability(
+    rows: Sequence[Row], tone: str, label: str, calibrated: Sequence[Row] = ()
+) -> Markup:
     """Precision over score: on the diagonal, a score is the chance of being right.
 
-    The area of a point grows with the share of boxes in its band.
+    The area of a point grows with the share of boxes in its band. `calibrated`: the same of
+    calibrated scores, dashed and hollow.
     """
+    diagonal = element("line", x1=_x(0), y1=_y(0), x2=_x(1), y2=_y(1), class_="diagonal")
+    ticks = _left_ticks([(value, f"{value:g}") for value in (0, 0.5, 1)])
+    curves = [*_curve(rows, tone), *_curve(calibrated, f"{tone} calibrated")]
+    return _plot(label, [diagonal, *curves, *ticks, *_bottom_ticks()])
+
+
+def _curve(rows: Sequence[Row], tone: str) -> list[Markup]:
+    """A line through the bands' points, then the points."""
     n_boxes = max(1, sum(row["boxes"] for row in rows))
     points = [(_x(row["mean_score"]), _y(row["precision"])) for row in rows]
     marks = [
@@ -67,7 +78,8 @@ def reliability(rows: Sequence[Row], tone: str, label: str) -> Markup:
             cy=f"{y:.1f}",
             r=f"{2.5 + 7 * math.sqrt(row['boxes'] / n_boxes):.1f}",
             fill="currentColor",
-            class_=tone,
+            stroke="currentColor",
+            class_=f"{tone} point",
         )
         for (x, y), row in zip(points, rows, strict=True)
     ]
@@ -77,9 +89,7 @@ def reliability(rows: Sequence[Row], tone: str, label: str) -> Markup:
         class_=f"{tone} curve",
         stroke="currentColor",
     )
-    diagonal = element("line", x1=_x(0), y1=_y(0), x2=_x(1), y2=_y(1), class_="diagonal")
-    ticks = _left_ticks([(value, f"{value:g}") for value in (0, 0.5, 1)])
-    return _plot(label, [diagonal, line, *marks, *ticks, *_bottom_ticks()])
+    return [line, *marks] if rows else []
 
 
 def _plot(label: str, children: Sequence[Markup]) -> Markup:

@@ -1,28 +1,18 @@
 """What a report tells: rows of the documented queries, and metrics of every teacher."""
 
-import json
-import random
-import tempfile
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from box_store import BoxStore, FusionConfig
 from box_store.errors import DataError, UsageError
 from box_store.query import example_query, open_store, run_sql
-from student_train.coco_metrics import read_annotations
+from teach_detr.assessment import SAME_IOU, SURE_SCORE
 from teach_detr.teachers import TeacherScore, score_teachers
-
-if TYPE_CHECKING:
-    from duckdb import DuckDBPyConnection
 
 Row = dict[str, Any]
 Say = Callable[[str], None]
-
-# boxes below it are kept by teachers for AP, and would be noise in what people look at
-SURE_SCORE = 0.3
-SAME_IOU = 0.5
 
 
 @dataclass(frozen=True)
@@ -60,6 +50,9 @@ class Findings:
     annotations: str | None = None
     scores: list[TeacherScore] | None = None
     calibration: list[Row] | None = None
+    # of calibrated scores, of the teachers that have a calibration; `calibrations` says which
+    calibrated: list[Row] | None = None
+    calibrations: list[Row] = field(default_factory=list)
     errors: list[Row] | None = None
     missing_labels: list[Row] | None = None
     worst_images: list[Row] | None = None
@@ -80,7 +73,6 @@ def gather(store: Path, annotations: Path | None, options: ReportOptions, say: S
     opened = BoxStore.open(store)
     connection = open_store(store, annotations)
     sure = {"score": SURE_SCORE, "iou": SAME_IOU}
-    seen: list[int] = []
     try:
 
         def ask(name: str, **parameters: Any) -> list[Row]:
@@ -98,6 +90,7 @@ def gather(store: Path, annotations: Path | None, options: ReportOptions, say: S
             "n_boxes": counts["boxes"],
             "n_annotated": counts["annotated"],
             "teachers": run_sql(connection, "FROM teachers ORDER BY name").to_pylist(),
+            "calibrations": run_sql(connection, "FROM calibrations").to_pylist(),
             "coverage": ask("coverage"),
             "score_histogram": ask("score_histogram"),
             "agreement": ask("agreement", **sure),
@@ -108,59 +101,23 @@ def gather(store: Path, annotations: Path | None, options: ReportOptions, say: S
             found |= {
                 "annotations": annotations.name,
                 "calibration": ask("calibration", iou=SAME_IOU),
+                "calibrated": ask("calibration", iou=SAME_IOU, calibrated=True),
                 "errors": ask("errors", **sure),
                 "missing_labels": ask("missing_labels", iou=SAME_IOU, top=options.n_rows),
                 "worst_images": ask("worst_images", **sure, top=options.n_rows),
             }
-            seen = _annotated_and_seen(connection)
     finally:
         connection.close()
     if annotations is not None:
         say("computing AP")
         try:
-            found["scores"] = _scores(opened, annotations, seen, options)
+            found["scores"] = score_teachers(
+                opened,
+                annotations,
+                fusion=FusionConfig(),
+                max_images=options.metric_images,
+                seed=options.seed,
+            )
         except (DataError, UsageError) as error:
             found["unscored"] = str(error)
     return Findings(**found)
-
-
-def _annotated_and_seen(connection: "DuckDBPyConnection") -> list[int]:
-    rows = run_sql(
-        connection,
-        "SELECT DISTINCT image_id FROM runs JOIN dataset_images USING (image_id) "
-        "WHERE status = 'ok' ORDER BY image_id",
-    )
-    return rows["image_id"].to_pylist()
-
-
-def _scores(
-    store: BoxStore, annotations: Path, seen: list[int], options: ReportOptions
-) -> list[TeacherScore]:
-    if len(seen) <= options.metric_images:
-        return score_teachers(store, annotations, fusion=FusionConfig())
-    # all of COCO's training images would be ten million rows of Python
-    chosen = set(random.Random(options.seed).sample(seen, options.metric_images))
-    table = read_annotations(annotations)
-    part = {
-        "images": [row for row in table["images"] if row["id"] in chosen],
-        "annotations": [row for row in table["annotations"] if row["image_id"] in chosen],
-        "categories": table["categories"],
-    }
-    with tempfile.TemporaryDirectory(prefix="teach-detr-") as folder:
-        path = Path(folder) / annotations.name
-        path.write_text(json.dumps(part), encoding="utf-8")
-        return score_teachers(store, path, fusion=FusionConfig())
-
-
-def calibration_error(rows: list[Row], from_score: float = 0.0) -> float | None:
-    """Expected calibration error of one teacher's rows of the query `calibration`, 0..1.
-
-    The mean of |precision - mean score| over the bands from `from_score` on, weighted by their
-    boxes (Naeini et al. 2015, for detections at one IoU); None where there are none.
-    """
-    bands = [row for row in rows if row["from_score"] >= from_score - 1e-9]
-    n_boxes = sum(row["boxes"] for row in bands)
-    if not n_boxes:
-        return None
-    gaps = sum(row["boxes"] * abs(row["precision"] - row["mean_score"]) for row in bands)
-    return gaps / n_boxes

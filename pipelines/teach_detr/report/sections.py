@@ -4,10 +4,12 @@ import json
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
+from box_store.reliability import calibration_error
 from student_train.coco_metrics import METRIC_NAMES
 from student_train.tables import percent
+from teach_detr.assessment import SURE_SCORE
 from teach_detr.report import charts
-from teach_detr.report.findings import Findings, Row, calibration_error
+from teach_detr.report.findings import Findings, Row
 from teach_detr.report.layout import NO_TRUTH, by_teacher, note, section, swatch, table
 from teach_detr.report.markup import Child, Markup, element
 from teach_detr.teachers import FUSED
@@ -170,11 +172,22 @@ def calibration(found: Findings) -> Markup:
     title = "Calibration"
     if found.calibration is None:
         return section("calibration", title, note(NO_TRUTH))
-    errors = []
-    for name, rows in by_teacher(found.calibration).items():
-        values = (calibration_error(rows), calibration_error(rows, 0.3))
-        errors.append((swatch(found, name), *(percent(value) for value in values)))
-    columns = ("teacher", "all boxes", "boxes scoring 0.3 or more")
+    calibrated = by_teacher(found.calibrated or [])
+    errors = [
+        (
+            swatch(found, name),
+            *(
+                percent(calibration_error(bands, start))
+                for start in (0.0, SURE_SCORE)
+                for bands in (rows, calibrated.get(name, []))
+            ),
+        )
+        for name, rows in by_teacher(found.calibration).items()
+    ]
+    columns = (
+        *("teacher", "all boxes", "all boxes, calibrated"),
+        *("from 0.3", "from 0.3, calibrated"),
+    )
     return section(
         "calibration",
         title,
@@ -182,7 +195,7 @@ def calibration(found: Findings) -> Markup:
             found,
             found.calibration,
             lambda rows, tone, name: charts.reliability(
-                rows, tone, f"Precision of {name} by score, in ten bands"
+                rows, tone, f"Precision of {name} by score, in ten bands", calibrated.get(name, [])
             ),
             ("from score", "boxes", "mean score", "precision"),
             lambda row: (
@@ -195,9 +208,34 @@ def calibration(found: Findings) -> Markup:
         note(
             f"How often a box is right (its object overlaps by IoU {found.settings['iou']:g}) "
             "over how sure the teacher was. Below the diagonal the teacher is too sure of itself."
+            + " The dashed line is that of its calibrated scores."
+            * bool(calibrated)
         ),
         table("Expected calibration error, in percent", columns, errors),
+        _calibrations(found),
     )
+
+
+def _calibrations(found: Findings) -> Markup:
+    """What the stored calibrations promise on images that their fit did not see."""
+    if not found.calibrations:
+        return note("No calibration is stored; `teach-detr calibrate` makes them.")
+    rows = [
+        (
+            swatch(found, row["teacher"]),
+            row["method"],
+            row["annotations"],
+            row["n_boxes"],
+            *(percent(row[key]) for key in ("error", "calibrated_error")),
+            *(percent(row[key]) for key in ("brier", "calibrated_brier")),
+        )
+        for row in found.calibrations
+    ]
+    columns = (
+        *("teacher", "method", "annotations", "boxes", "error", "error, calibrated"),
+        *("Brier score", "Brier score, calibrated"),
+    )
+    return table("Stored calibrations, on images held out from the fit, in percent", columns, rows)
 
 
 def _figures(

@@ -1,0 +1,185 @@
+"""What the teachers of a store are worth: alone, compared with each other, and together."""
+
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from box_store import BoxStore, SelectionSpec
+from box_store.calibration import Calibration, read_calibration
+from box_store.query import example_query, open_store, run_sql
+from box_store.reliability import calibration_error
+from teach_detr.teachers import Scorer, TeacherScore, open_scorer
+
+Row = dict[str, Any]
+
+# boxes below it are kept by teachers for AP, and would be noise in what is compared
+SURE_SCORE = 0.3
+SAME_IOU = 0.5
+
+
+@dataclass(frozen=True)
+class Surety:
+    """How far a teacher's scores can be believed, on the given annotations.
+
+    error: expected calibration error, 0..1, of all boxes; sure_error: of those from 0.3 on.
+    calibrated_error, sure_calibrated_error: of the calibrated scores, None without a calibration,
+    which then is `calibration`.
+    """
+
+    error: float | None
+    sure_error: float | None
+    calibrated_error: float | None = None
+    sure_calibrated_error: float | None = None
+    calibration: Calibration | None = None
+
+    def to_json(self) -> dict[str, Any]:
+        """The errors, and the calibration's figures on the images that its fit did not see."""
+        values: dict[str, Any] = {
+            "calibration_error": self.error,
+            "sure_calibration_error": self.sure_error,
+            "calibrated_error": self.calibrated_error,
+            "sure_calibrated_error": self.sure_calibrated_error,
+        }
+        found = self.calibration
+        if found is not None:
+            held = found.held and asdict(found.held)
+            values["calibration"] = found.summary() | {"held_out": held}
+        return values
+
+
+@dataclass(frozen=True)
+class FusionGain:
+    """What fusing the teachers adds, in AP 0..1, over the images that all of them saw.
+
+    best: name of the best single teacher. gain: AP of the fusion minus its. added: by teacher, AP
+    of the fusion of all minus AP of that of the others (of two teachers: minus the other's AP).
+    """
+
+    n_images: int
+    best: str
+    best_ap: float
+    fused_ap: float
+    added: dict[str, float]
+
+    @property
+    def gain(self) -> float:
+        """AP of the fusion minus that of the best single teacher."""
+        return self.fused_ap - self.best_ap
+
+    def to_json(self) -> dict[str, Any]:
+        """All of it."""
+        return asdict(self) | {"gain": self.gain}
+
+
+@dataclass(frozen=True)
+class Assessment:
+    """The answer of `teach-detr teachers`.
+
+    scores: of every teacher and last, where there are several, of their fusion. surety: by
+    teacher. agreement: rows of the example query of that name. fusion: None for a single teacher
+    and where no image was seen by all.
+    """
+
+    scores: list[TeacherScore]
+    surety: dict[str, Surety]
+    agreement: list[Row]
+    fusion: FusionGain | None
+
+    def to_json(self) -> dict[str, Any]:
+        """All of it, AP of every class included."""
+        return {
+            "teachers": [
+                score.to_json()
+                | (self.surety[score.teacher].to_json() if score.teacher in self.surety else {})
+                | {"per_class": [dict(vars(row)) for row in score.metrics.per_class]}
+                for score in self.scores
+            ],
+            "agreement": self.agreement,
+            "fusion": self.fusion and self.fusion.to_json(),
+        }
+
+
+def assess(
+    store: BoxStore,
+    annotations: Path,
+    spec: SelectionSpec,
+    *,
+    max_images: int | None = None,
+    seed: int = 0,
+) -> Assessment:
+    """Everything that `Assessment` holds. AP is computed on at most `max_images` images.
+
+    spec: the teachers (None: all), how their boxes are selected and fused. Needs DuckDB. Raises
+    what `open_scorer`, `box_store.select` and `open_store` raise.
+    """
+    names = spec.teachers or tuple(store.teachers)
+    with open_scorer(store, annotations, spec, max_images=max_images, seed=seed) as scorer:
+        scores = scorer.each(names)
+        scored = [score.teacher for score in scores]
+        gain = None
+        if len(scored) > 1:
+            fused = scorer.fused(scored)
+            gain = _fusion_gain(scorer, scores, fused)
+            scores = [*scores, fused]
+    surety, agreement = _compared(store, annotations, scored)
+    return Assessment(scores, surety, agreement, gain)
+
+
+def _fusion_gain(
+    scorer: Scorer, scores: Sequence[TeacherScore], fused: TeacherScore
+) -> FusionGain | None:
+    names = [score.teacher for score in scores]
+    common = scorer.common_images(names)
+    if not common:
+        return None
+    if any(score.metrics.n_images != len(common) for score in scores):
+        scores = scorer.each(names, common)
+    if fused.metrics.n_images != len(common):
+        fused = scorer.fused(names, common)
+    alone = {score.teacher: score.metrics.AP or 0.0 for score in scores}
+    best = max(alone, key=lambda name: alone[name])
+    together = fused.metrics.AP or 0.0
+
+    def without(name: str) -> float:
+        others = [other for other in names if other != name]
+        if len(others) == 1:
+            return alone[others[0]]
+        return scorer.fused(others, common).metrics.AP or 0.0
+
+    return FusionGain(
+        n_images=len(common),
+        best=best,
+        best_ap=alone[best],
+        fused_ap=together,
+        added={name: together - without(name) for name in names},
+    )
+
+
+def _compared(
+    store: BoxStore, annotations: Path, names: Sequence[str]
+) -> tuple[dict[str, Surety], list[Row]]:
+    connection = open_store(store.path, annotations)
+    try:
+
+        def ask(name: str, **parameters: Any) -> list[Row]:
+            return run_sql(connection, example_query(name).sql, parameters).to_pylist()
+
+        raw = ask("calibration", iou=SAME_IOU)
+        calibrated = ask("calibration", iou=SAME_IOU, calibrated=True)
+        agreement = ask("agreement", score=SURE_SCORE, iou=SAME_IOU)
+    finally:
+        connection.close()
+    surety = {}
+    for name in names:
+        before, after = (
+            [row for row in rows if row["teacher"] == name] for rows in (raw, calibrated)
+        )
+        surety[name] = Surety(
+            calibration_error(before),
+            calibration_error(before, SURE_SCORE),
+            calibration_error(after),
+            calibration_error(after, SURE_SCORE),
+            read_calibration(store, name),
+        )
+    return surety, [row for row in agreement if {row["teacher"], row["other"]} <= {*names}]
