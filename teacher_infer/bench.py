@@ -6,6 +6,7 @@ rows sent to the driver, and units written to a store. All load the teacher firs
 counted, and they take turns, so that a busy machine slows all.
 """
 
+import os
 import statistics
 import tempfile
 import time
@@ -15,44 +16,57 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from rich.console import Console
 
 from box_store.errors import TeachDetrError
+from box_store.processes import cpu_seconds, descendants
 from box_store.store import BoxStore
 from teacher_infer.adapter import load_teacher
 from teacher_infer.dataset import Dataset
 from teacher_infer.images import ImageError, ImageTask, load_image
 from teacher_infer.pool import WorkerPool, cores, thread_limit
 from teacher_infer.prepare import prepare
-from teacher_infer.progress import Reporter
+from teacher_infer.progress import PlainReporter, Reporter
 from teacher_infer.service import Service
 from teacher_infer.spec import TeacherSpec
 
 
 @dataclass(frozen=True)
-class PoolRates:
-    """Images a second through one pool, a value for each round. name: how the pool is chosen."""
+class Run:
+    """The data set labelled once: images a second by the clock, and CPU seconds an image of all
+    processes together, which say the same on a busy machine as on an idle one."""
+
+    images_per_s: float
+    cpu_s_per_image: float
+
+
+@dataclass(frozen=True)
+class PoolRuns:
+    """The service through one pool, a run each round. name: how the pool is chosen."""
 
     name: str
     description: str
-    images_per_s: list[float]
-
-    def ratios(self, bare: Sequence[float]) -> list[float]:
-        """Of each round's rates."""
-        return [ours / loop for ours, loop in zip(self.images_per_s, bare, strict=True)]
+    runs: list[Run]
 
 
 @dataclass(frozen=True)
 class BenchResult:
-    """Rates of the bare loop and of the service through each pool."""
+    """The bare loop, and the service through each pool."""
 
     n_images: int
     threads: int
-    bare: list[float]
-    pools: list[PoolRates]
+    bare: list[Run]
+    pools: list[PoolRuns]
 
-    def ratio(self, pool: PoolRates) -> float:
-        """Median over the rounds of a pool's rate over the loop's."""
-        return statistics.median(pool.ratios(self.bare))
+    def ratios(self, pool: PoolRuns) -> list[float]:
+        """A pool's rate over the loop's, round by round."""
+        pairs = zip(pool.runs, self.bare, strict=True)
+        return [ours.images_per_s / loop.images_per_s for ours, loop in pairs]
+
+    def cpu_ratios(self, pool: PoolRuns) -> list[float]:
+        """The loop's CPU time over the pool's, round by round: the rates' ratio on one core."""
+        pairs = zip(pool.runs, self.bare, strict=True)
+        return [loop.cpu_s_per_image / ours.cpu_s_per_image for ours, loop in pairs]
 
     def as_dict(self) -> dict[str, Any]:
         """For `--json`."""
@@ -60,12 +74,13 @@ class BenchResult:
             "images": self.n_images,
             "threads": self.threads,
             "cores": cores(),
-            "bare_images_per_s": self.bare,
+            "bare": [vars(run) for run in self.bare],
             "pools": {
                 pool.name: {
                     "description": pool.description,
-                    "images_per_s": pool.images_per_s,
-                    "ratio": self.ratio(pool),
+                    "runs": [vars(run) for run in pool.runs],
+                    "ratio": statistics.median(self.ratios(pool)),
+                    "cpu_ratio": statistics.median(self.cpu_ratios(pool)),
                 }
                 for pool in self.pools
             },
@@ -75,22 +90,46 @@ class BenchResult:
         """For people."""
         lines = [
             f"{self.n_images} images, models on {self.threads} threads, {cores()} cores",
-            f"bare loop  {_rates(self.bare)} images/s",
+            f"bare loop  {_rates(self.bare)}",
         ]
         for pool in self.pools:
-            ratios = ", ".join(f"{ratio:.3f}" for ratio in pool.ratios(self.bare))
             lines += [
-                f"{pool.name:<9}  {_rates(pool.images_per_s)} images/s   ({pool.description})",
-                f"           median ratio {self.ratio(pool):.3f} of the bare loop ({ratios})",
+                f"{pool.name:<9}  {_rates(pool.runs)}   ({pool.description})",
+                f"           {_medians(self.ratios(pool))} of the bare loop's rate",
+                f"           {_medians(self.cpu_ratios(pool))} of its work a CPU second",
             ]
         return "\n".join(lines)
+
+
+class _Meter(PlainReporter):
+    """CPU time of this process and of all that it has started, from the first unit handed out to
+    the last image that came back."""
+
+    def __init__(self, console: Console, n_images: int) -> None:
+        super().__init__(console)
+        self._n_left = n_images
+        self._began: float | None = None
+        self.cpu_s = 0.0
+
+    def state(self, name: str, text: str) -> None:
+        """See `Reporter.state`."""
+        super().state(name, text)
+        if text == "labelling" and self._began is None:
+            self._began = _cpu_of_all()
+
+    def advance(self, name: str, n_images: int, n_bad: int) -> None:
+        """See `Reporter.advance`."""
+        super().advance(name, n_images, n_bad)
+        self._n_left -= n_images
+        if self._n_left <= 0 and self._began is not None:
+            self.cpu_s = _cpu_of_all() - self._began
 
 
 def bench(
     dataset: Dataset,
     spec: TeacherSpec,
     pools: Mapping[str, Callable[[], WorkerPool]],
-    reporter: Reporter,
+    console: Console,
     rounds: int,
 ) -> BenchResult:
     """Label the data set `rounds` times by the loop and through each pool; nothing is kept.
@@ -102,20 +141,22 @@ def bench(
     threads = spec.threads or thread_limit(cores())
     # everybody with as many threads, whatever a pool would give by itself
     spec = replace(spec, threads=threads)
-    bare: list[float] = []
-    found = {name: PoolRates(name, "", []) for name in pools}
+    bare: list[Run] = []
+    found = {name: PoolRuns(name, "", []) for name in pools}
+    n_images = len(dataset.tasks)
     for number in range(rounds):
         # whoever comes first finds the files out of the system's cache: take turns at that too
         turns = ["", *pools]
         shift = number % len(turns)
         for name in turns[shift:] + turns[:shift]:
-            if name:
-                pool = pools[name]()
-                found[name] = replace(found[name], description=pool.description)
-                found[name].images_per_s.append(service_rate(dataset, spec, pool, reporter))
-            else:
-                bare.append(_bare_rate(dataset.tasks, spec, threads))
-    return BenchResult(len(dataset.tasks), threads, bare, list(found.values()))
+            if not name:
+                bare.append(_bare_run(dataset.tasks, spec, threads))
+                continue
+            pool, meter = pools[name](), _Meter(console, n_images)
+            rate = service_rate(dataset, spec, pool, meter)
+            found[name].runs.append(Run(rate, meter.cpu_s / n_images))
+            found[name] = replace(found[name], description=pool.description)
+    return BenchResult(n_images, threads, bare, list(found.values()))
 
 
 def service_rate(
@@ -135,9 +176,9 @@ def service_rate(
     return job.images_per_s
 
 
-def _bare_rate(tasks: Sequence[ImageTask], spec: TeacherSpec, threads: int) -> float:
+def _bare_run(tasks: Sequence[ImageTask], spec: TeacherSpec, threads: int) -> Run:
     teacher = load_teacher(spec.adapter_spec(spec.device, threads))
-    started = time.perf_counter()
+    started, cpu_started = time.perf_counter(), time.process_time()
     for start in range(0, len(tasks), spec.batch_size):
         images: list[np.ndarray] = []
         for task in tasks[start : start + spec.batch_size]:
@@ -147,8 +188,19 @@ def _bare_rate(tasks: Sequence[ImageTask], spec: TeacherSpec, threads: int) -> f
                 continue
         if images:
             teacher.predict(images)
-    return len(tasks) / (time.perf_counter() - started)
+    wall_s, cpu_s = time.perf_counter() - started, time.process_time() - cpu_started
+    return Run(len(tasks) / wall_s, cpu_s / len(tasks))
 
 
-def _rates(values: Sequence[float]) -> str:
-    return ", ".join(f"{value:.2f}" for value in values)
+def _cpu_of_all() -> float:
+    return time.process_time() + sum(map(cpu_seconds, descendants(os.getpid())))
+
+
+def _rates(runs: Sequence[Run]) -> str:
+    rates = ", ".join(f"{run.images_per_s:.2f}" for run in runs)
+    cpu = ", ".join(f"{run.cpu_s_per_image * 1e3:.1f}" for run in runs)
+    return f"{rates} images/s; {cpu} CPU ms an image"
+
+
+def _medians(ratios: Sequence[float]) -> str:
+    return f"median {statistics.median(ratios):.3f} ({', '.join(f'{r:.3f}' for r in ratios)})"

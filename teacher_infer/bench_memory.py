@@ -9,7 +9,7 @@ from typing import Any
 
 from rich.console import Console
 
-from box_store.process_memory import command_line, descendants, resident_bytes
+from box_store.processes import command_line, descendants, resident_bytes
 from teacher_infer.bench import service_rate
 from teacher_infer.dataset import Dataset
 from teacher_infer.pool import WorkerPool

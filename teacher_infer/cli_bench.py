@@ -3,7 +3,8 @@
 import importlib.util
 import json
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Annotated
 
@@ -14,7 +15,6 @@ from box_store.errors import UsageError
 from teacher_infer.bench import BenchResult, bench
 from teacher_infer.bench_inputs import SLOW_TEACHER, draw_images, repeated, write_tiny_detector
 from teacher_infer.bench_memory import MemoryResult, memory_of_run
-from teacher_infer.choose_pool import choose_pool
 from teacher_infer.cli_options import (
     Annotations,
     Data,
@@ -25,8 +25,8 @@ from teacher_infer.cli_options import (
     read_specs,
 )
 from teacher_infer.dataset import Dataset, load_dataset
+from teacher_infer.local_pool import LocalPool
 from teacher_infer.pool import WorkerPool
-from teacher_infer.progress import PlainReporter
 from teacher_infer.spec import TeacherSpec
 from teacher_infer.terminal import AsJson, print_json, say
 
@@ -92,24 +92,26 @@ def bench_service(
 def _measure(
     dataset: Dataset, spec: TeacherSpec, rounds: int, memory: bool, local: bool
 ) -> BenchResult | MemoryResult:
-    pools = _pools(spec, local)
     console = Console(stderr=True)
-    if memory:
-        # the last: Ray's, where there is Ray
-        return memory_of_run(dataset, spec, list(pools.values())[-1](), console)
-    with PlainReporter(console) as reporter:
-        return bench(dataset, spec, pools, reporter, rounds)
+    with _pools(spec, local) as pools:
+        if memory:
+            # the last: Ray's, where there is Ray
+            return memory_of_run(dataset, spec, list(pools.values())[-1](), console)
+        return bench(dataset, spec, pools, console, rounds)
 
 
-def _pools(spec: TeacherSpec, local: bool) -> dict[str, Callable[[], WorkerPool]]:
-    pools = {"local": lambda: choose_pool([spec], True, False, None)[0]}
-    if not local and importlib.util.find_spec("ray") is not None:
-        pools["Ray"] = lambda: _ray(spec)
-    return pools
-
-
-def _ray(spec: TeacherSpec) -> WorkerPool:
-    # not by choose_pool: a Ray that does not start must not be taken for one that is fast
+@contextmanager
+def _pools(spec: TeacherSpec, local: bool) -> Iterator[dict[str, Callable[[], WorkerPool]]]:
+    """What a run may choose from. Ray is started once: it is idle while others have their turn."""
+    pools: dict[str, Callable[[], WorkerPool]] = {"local": LocalPool}
+    if local or importlib.util.find_spec("ray") is None:
+        yield pools
+        return
+    from teacher_infer.ray_cluster import RayCluster
     from teacher_infer.ray_pool import RayPool
 
-    return RayPool([spec])
+    cluster = RayCluster(None)
+    try:
+        yield pools | {"Ray": lambda: RayPool([spec])}
+    finally:
+        cluster.leave()

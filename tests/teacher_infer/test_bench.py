@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 from rich.console import Console
 
-from teacher_infer.bench import BenchResult, PoolRates
+from teacher_infer.bench import BenchResult, PoolRuns, Run
 from teacher_infer.bench_inputs import draw_images, repeated
 from teacher_infer.bench_memory import Look, MemoryResult, memory_of_run
 from teacher_infer.cli import main
@@ -21,13 +21,15 @@ def run(capsys: pytest.CaptureFixture[str], *arguments: object) -> tuple[object,
     return left.value.code or 0, said.out, said.err
 
 
-def test_the_ratio_is_the_median_of_pairs_of_one_round() -> None:
-    result = BenchResult(
-        64, 1, [10.0, 20.0, 5.0], [PoolRates("Ray", "two machines", [9.0, 22.0, 5.0])]
-    )
-    assert result.ratio(result.pools[0]) == pytest.approx(1.0)
-    assert "median ratio 1.000 of the bare loop (0.900, 1.100, 1.000)" in result.text()
-    assert result.as_dict()["pools"]["Ray"]["ratio"] == pytest.approx(1.0)
+def test_ratios_are_those_of_pairs_of_one_round() -> None:
+    bare = [Run(10.0, 0.1), Run(20.0, 0.05), Run(5.0, 0.2)]
+    pool = PoolRuns("Ray", "two machines", [Run(9.0, 0.1), Run(22.0, 0.1), Run(5.0, 0.1)])
+    result = BenchResult(64, 1, bare, [pool])
+    assert result.ratios(pool) == pytest.approx([0.9, 1.1, 1.0])
+    assert result.cpu_ratios(pool) == pytest.approx([1.0, 0.5, 2.0])
+    assert "median 1.000 (0.900, 1.100, 1.000) of the bare loop's rate" in result.text()
+    found = result.as_dict()["pools"]["Ray"]
+    assert (found["ratio"], found["cpu_ratio"]) == pytest.approx((1.0, 1.0))
 
 
 def test_bench_compares_the_service_with_a_bare_loop(capsys, make_folder, teacher, tmp_path):
@@ -39,8 +41,12 @@ def test_bench_compares_the_service_with_a_bare_loop(capsys, make_folder, teache
     found = json.loads(said)
     assert (found["images"], found["threads"]) == (40, 1)
     local = found["pools"]["local"]
-    pairs = zip(local["images_per_s"], found["bare_images_per_s"], strict=True)
-    assert local["ratio"] == pytest.approx(statistics.median(a / b for a, b in pairs))
+    pairs = list(zip(local["runs"], found["bare"], strict=True))
+    assert len(pairs) == 2
+    assert local["ratio"] == pytest.approx(
+        statistics.median(ours["images_per_s"] / bare["images_per_s"] for ours, bare in pairs)
+    )
+    assert all(run["cpu_s_per_image"] > 0 for pair in pairs for run in pair)
     assert json.loads(out.read_text()) == found
     code, _, err = run(capsys, *base, "--teacher", f"tiny={teacher},workers=2")
     assert (code, "one teacher with one worker" in err) == (2, True)

@@ -1,5 +1,6 @@
-"""How much memory a process holds, as Linux tells it; None elsewhere."""
+"""How much memory and time other processes take, as Linux tells it; nothing elsewhere."""
 
+import os
 import re
 from contextlib import suppress
 from pathlib import Path
@@ -41,6 +42,16 @@ def command_line(pid: int) -> str:
         return Path(f"/proc/{pid}/cmdline").read_bytes().replace(b"\0", b" ").decode().strip()
     except (OSError, UnicodeDecodeError):
         return ""
+
+
+def cpu_seconds(pid: int) -> float:
+    """CPU time that a process has used in all its threads; 0 if it is gone."""
+    try:
+        # the name, which may hold anything, stands in brackets
+        fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+    except OSError:
+        return 0.0
+    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
 
 
 def _status(pid: int | str, key: str) -> int | None:
