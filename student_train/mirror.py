@@ -13,7 +13,7 @@ import hashlib
 import json
 import os
 import shutil
-from collections.abc import Iterator, Sequence, Set
+from collections.abc import Callable, Iterator, Sequence, Set
 
 from box_store import files
 from box_store.locations import Location, RemoteNotFound, RemotePath, cache_folder
@@ -27,10 +27,14 @@ _ATTEMPTS = 3
 
 
 class Mirror:
-    """The working copy of one run at a URL, and the ways between the two."""
+    """The working copy of one run at a URL, and the ways between the two.
 
-    def __init__(self, remote: RemotePath) -> None:
+    check: raises where the run is another machine's by now; asked before anything there changes.
+    """
+
+    def __init__(self, remote: RemotePath, check: Callable[[], None] = lambda: None) -> None:
         self.remote = remote
+        self._check = check
         digest = hashlib.sha256(str(remote).encode()).hexdigest()[:12]
         self.local = cache_folder() / "runs" / f"{remote.name}-{digest}"
         self._mark = self.local / ".mirror.json"
@@ -82,8 +86,10 @@ class Mirror:
 
         Raises:
             RemoteError: the URL does not answer. What stands there stays usable, and what was
-                copied is not copied again. OSError: the working copy cannot be read.
+                copied is not copied again. OSError: the working copy cannot be read. And what
+                `check` raises.
         """
+        self._check()
         states = SavedStates(self.local / _CHECKPOINTS)
         entries = states.entries()
         if not entries:
@@ -182,6 +188,8 @@ class Mirror:
         content = list_of(entries) if entries else b""
         if content == self._listed:
             return
+        # sending states may have taken a while
+        self._check()
         # killed in between, either of the two is what this copy continues
         self._remember(content)
         if content:

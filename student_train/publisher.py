@@ -4,12 +4,15 @@ import threading
 import time
 from collections.abc import Callable
 
+from box_store.lease import TakenOver
+
 _FIRST_DELAY_S, _LONGEST_DELAY_S = 1.0, 60.0
 
 
 class Publisher:
     """Calls `push` in a thread of its own, once for all `ask`s since it began, until it succeeds.
 
+    Only TakenOver, which `push` may raise, ends it, and is raised by `ask` and `finish`.
     patience_s: how long `finish` goes on trying.
     """
 
@@ -27,6 +30,7 @@ class Publisher:
         self._done = 0
         self._deadline: float | None = None
         self._failure = ""
+        self._displaced: TakenOver | None = None
         self._notes: list[str] = []
         self._thread = threading.Thread(target=self._work, name="publisher", daemon=True)
         self._thread.start()
@@ -34,6 +38,8 @@ class Publisher:
     def ask(self) -> list[str]:
         """Have what is new pushed; returns at once, with what is to be said of former pushes."""
         with self._change:
+            if self._displaced is not None:
+                raise self._displaced
             self._asked += 1
             self._change.notify()
             notes, self._notes = self._notes, []
@@ -45,6 +51,8 @@ class Publisher:
             self._deadline = time.monotonic() + self._patience_s
             self._change.notify()
         self._thread.join()
+        if self._displaced is not None:
+            raise self._displaced
         return self._failure
 
     def _work(self) -> None:
@@ -52,6 +60,9 @@ class Publisher:
         while (asked := self._next()) is not None:
             try:
                 self._push()
+            except TakenOver as error:
+                self._displaced = error
+                return
             except Exception as error:
                 # whatever it is, training must not end for it: `finish` reports it
                 if not self._failed(" ".join(str(error).split()), delay):

@@ -5,6 +5,7 @@ from contextlib import contextmanager
 
 from rich.console import Console
 
+from box_store.lease import hold
 from box_store.locations import Location, RemotePath
 from student_train.distributed import World
 from student_train.errors import RunError
@@ -21,33 +22,36 @@ def working_folder(
 
     The working copy of a URL holds what is there unless the run begins anew (`fresh`), and is
     copied back, by the first process, whenever the run publishes and at the end. A dry run's is as
-    it is.
+    it is. Whoever trains there already, maybe on a machine given up for lost, is displaced.
 
     Raises:
         RemoteError: the URL does not answer at the start.
         RunError: the block ended well, but the URL could not be brought up to date.
+        TakenOver: another machine goes on with the run; also from `RunFolder.publish`.
     """
     if not isinstance(place, RemotePath):
         yield RunFolder(place)
         return
-    mirror = Mirror(place)
     if dry_run or not world.is_first:
         world.barrier()
+        mirror = Mirror(place)
         if not dry_run:
             mirror.follow(fresh)
         yield RunFolder(mirror.local, place)
         return
-    mirror.open(fresh)
-    world.barrier()
-    publisher = Publisher(mirror.push)
-    try:
-        yield RunFolder(mirror.local, place, publisher.ask)
-    except BaseException:
+    with hold(place, takeover=True) as lease:
+        mirror = Mirror(place, lease.check)
+        mirror.open(fresh)
+        world.barrier()
+        publisher = Publisher(mirror.push)
+        try:
+            yield RunFolder(mirror.local, place, publisher.ask)
+        except BaseException:
+            if behind := _behind(mirror, publisher.finish()):
+                console.print(f"warning   {behind}", markup=False, highlight=False, soft_wrap=True)
+            raise
         if behind := _behind(mirror, publisher.finish()):
-            console.print(f"warning   {behind}", markup=False, highlight=False, soft_wrap=True)
-        raise
-    if behind := _behind(mirror, publisher.finish()):
-        raise RunError(behind)
+            raise RunError(behind)
 
 
 def _behind(mirror: Mirror, failure: str) -> str:

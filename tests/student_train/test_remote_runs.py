@@ -14,6 +14,7 @@ from rich.console import Console
 from torch import Tensor
 from typer.testing import CliRunner
 
+from box_store.lease import TakenOver
 from box_store.locations import RemoteError, RemotePath, location, staged
 from student_train.cli import app
 from student_train.config import resolve
@@ -26,7 +27,7 @@ from student_train.overrides import Layer
 from student_train.predictor import load_student
 from student_train.presets import load_preset
 from student_train.publisher import Publisher
-from student_train.states import SavedStates
+from student_train.states import SavedStates, StateFolder
 
 SETTINGS = {
     "model.n_queries": "8",
@@ -166,8 +167,13 @@ def test_a_network_that_fails_for_a_while_costs_nothing(
 def test_a_network_that_stays_away_leaves_the_whole_run_here_and_says_so(
     toy: Path, whole: Path, url: RemotePath, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    upload = RemotePath.upload
+
     def fails(self: RemotePath, file: Any) -> None:
-        raise RemoteError(5, f"cannot write {self}: no route to host")
+        # from when the run has begun
+        if self.name != "lease.json":
+            raise RemoteError(5, f"cannot write {self}: no route to host")
+        upload(self, file)
 
     with monkeypatch.context() as patch:
         patch.setattr(RemotePath, "upload", fails)
@@ -177,6 +183,24 @@ def test_a_network_that_stays_away_leaves_the_whole_run_here_and_says_so(
     assert not (url / "config.json").exists()
     assert "all its steps are done" in go(toy, url)
     assert content(url) == content(whole)
+
+
+def test_a_trainer_whose_run_goes_on_elsewhere_stops_and_writes_nothing(
+    toy: Path, url: RemotePath, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    save, seen = StateFolder.save, []
+
+    def another_comes(self: StateFolder, step: int, state: Any) -> Path:
+        if step == 4:
+            (url / "lease.json").put(b'{"owner": "another", "pid": 7, "host": "elsewhere"}')
+            seen.append({path.name for path in (url / "checkpoints").iterdir()})
+        return save(self, step, state)
+
+    monkeypatch.setattr(StateFolder, "save", another_comes)
+    with pytest.raises(TakenOver, match="was taken over by process 7 on elsewhere"):
+        go(toy, url, steps="1000", save_every="4")
+    assert {path.name for path in (url / "checkpoints").iterdir()} == seen[0]
+    assert b"another" in (url / "lease.json").read_bytes()
 
 
 def test_a_run_at_a_url_is_used_by_its_url(
