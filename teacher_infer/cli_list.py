@@ -1,54 +1,141 @@
 """The command `list`: which detectors can be teachers, and how they are named."""
 
-from collections.abc import Mapping, Sequence
+import json
+from collections.abc import Sequence
+from importlib.metadata import PackageNotFoundError, version
 from typing import Annotated, Any
 
 import typer
-from rich.console import Console
 
-from teacher_infer.adapter import adapter_help, adapter_info
-from teacher_infer.spec import KEYS
+from teacher_infer.adapter import AdapterInfo, adapter_help, adapter_info
+from teacher_infer.spec import KEYS, TeacherSpec, parse_teacher
 from teacher_infer.terminal import AsJson, print_json, say, stdout
 
 
 def list_adapters(
     adapter: Annotated[str | None, typer.Argument(help="Only this one")] = None,
+    verbose: Annotated[
+        bool,
+        typer.Option(
+            "--verbose", "-v", help="Also installed versions, how models are named, files, TOML"
+        ),
+    ] = False,
     as_json: AsJson = False,
 ) -> None:
-    """The adapters: what each can run, what it needs, its licence, an example, and all keys."""
-    rows = list_rows(adapter_info(adapter).name if adapter else None)
+    """The adapters: what each can run, what it needs, its licence, an example, and all keys.
+
+    Example: teacher-infer list transformers --verbose
+    """
+    infos = [adapter_info(adapter)] if adapter else list(adapter_help())
     if as_json:
-        print_json(rows)
+        print_json([describe(info) for info in infos])
     else:
-        print_list(stdout(), rows)
+        console = stdout()
+        for line in lines(infos, verbose):
+            say(line, console)
 
 
-def list_rows(adapter: str | None) -> list[dict[str, Any]]:
-    """The adapters, or one of them, as `teacher-infer list` knows them."""
-    return [
-        {
-            "adapter": info.name,
-            "summary": info.summary,
-            "install": f"pip install 'teach-detr[{info.extra}]'" if info.extra else "nothing more",
-            "licence": info.licence,
-            "example": info.example,
-            "options": dict(info.options),
-        }
-        for info in adapter_help()
-        if adapter is None or info.name == adapter
-    ]
+def describe(info: AdapterInfo) -> dict[str, Any]:
+    """An adapter for `--json`; `installed` maps libraries to versions, None for one that lacks."""
+    return {
+        "adapter": info.name,
+        "summary": info.summary,
+        "installed": installed(info),
+        "install": _install(info),
+        "licence": info.licence,
+        "models": list(info.models),
+        "files": info.files,
+        "example": info.example,
+        "toml": toml(info.example),
+        "options": {
+            key: {"help": option.help, "default": option.default}
+            for key, option in info.options.items()
+        },
+        "open_vocabulary": info.open_vocabulary,
+    }
 
 
-def print_list(console: Console, rows: Sequence[Mapping[str, Any]]) -> None:
+def installed(info: AdapterInfo) -> dict[str, str | None]:
+    """The libraries behind an adapter -> the version that is installed, None without it."""
+    found: dict[str, str | None] = {}
+    for alternatives in info.libraries:
+        names = alternatives.split("|")
+        versions = {name: _version(name) for name in names}
+        name = next((name for name in names if versions[name]), names[0])
+        found[name] = versions[name]
+    return found
+
+
+def lines(infos: Sequence[AdapterInfo], verbose: bool) -> list[str]:
     """Adapters with an example each, and the keys that all of them share."""
-    for row in rows:
-        say(f"{row['adapter']}: {row['summary']}", console)
-        say(f"    install   {row['install']}", console)
-        say(f"    licence   {row['licence']}", console)
-        say(f"    example   --teacher {row['example']}", console)
-        for key, text in row["options"].items():
-            say(f"    {key + '=':<12}{text}", console)
-    say("keys of every teacher:", console)
-    for key, entry in KEYS.items():
-        say(f"    {key + '=':<12}{entry.help}", console)
-    say("    map.CLASS=  the data set's name or id for this teacher class, or none", console)
+    text: list[str] = []
+    for info in infos:
+        text += _adapter(info, verbose)
+    text.append("keys of every teacher:")
+    text += [_key(key, entry.help, _default(key)) for key, entry in KEYS.items()]
+    text.append(_key("map.CLASS", "the data set's name or id for this teacher class, or none"))
+    if any(info.open_vocabulary for info in infos):
+        words = "words that an open-vocabulary model is asked for in place of this class name"
+        text.append(_key("prompts.CLASS", words))
+    return text
+
+
+def _adapter(info: AdapterInfo, verbose: bool) -> list[str]:
+    text = [f"{info.name}: {info.summary}"]
+    if verbose:
+        text.append(f"    installed {_installed_text(info)}")
+    text.append(f"    install   {_install(info)}")
+    text.append(f"    licence   {info.licence}")
+    if verbose:
+        text += [f"    model     {one}" for one in info.models]
+        text.append(f"    files     {info.files}")
+    text.append(f"    example   --teacher {info.example}")
+    if verbose:
+        text += [f"              {line}" for line in toml(info.example).splitlines()]
+    text += [_key(key, option.help, option.default) for key, option in info.options.items()]
+    return text
+
+
+def toml(example: str) -> str:
+    """A teacher as `--teacher` takes it -> the same as a table of `--teachers`."""
+    spec = parse_teacher(example)
+    values: dict[str, str] = {"adapter": spec.adapter, "model": spec.model, **spec.options}
+    rows = [
+        f"{key} = {value if value.isdecimal() else json.dumps(value)}"
+        for key, value in values.items()
+    ]
+    return "\n".join([f"[teachers.{spec.name}]", *rows])
+
+
+def _install(info: AdapterInfo) -> str:
+    return f"pip install 'teach-detr[{info.extra}]'" if info.extra else "nothing more"
+
+
+def _installed_text(info: AdapterInfo) -> str:
+    found = installed(info)
+    missing = [name for name, number in found.items() if number is None]
+    if missing:
+        return f"no: {', '.join(missing)} missing"
+    return ", ".join(f"{name} {number}" for name, number in found.items())
+
+
+def _version(distribution: str) -> str | None:
+    try:
+        return version(distribution)
+    except PackageNotFoundError:
+        return None
+
+
+def _default(key: str) -> str:
+    value = getattr(TeacherSpec, key, None)
+    if value is None:
+        return ""
+    if isinstance(value, tuple):
+        return ",".join(f"{one:g}" for one in value)
+    return str(value).lower()
+
+
+def _key(key: str, text: str, default: str = "") -> str:
+    """A key with its help; a default in brackets, `required` too."""
+    told = f" ({default})" if default == "required" else f" (default: {default})" if default else ""
+    return f"    {key + '=':<15}{text}{told}"

@@ -201,8 +201,8 @@ KEYS: dict[str, Key] = {
     "top_k": Key(_count, "keep at most this many detections an image"),
     "flip": Key(_switch, "true: look at the mirrored image too"),
     "scales": Key(_scales, "how large objects appear in the views of an image, as 0.75,1,1.25"),
-    "merge": Key(str, "how boxes of several views become one set: nms (default), soft_nms or wbf"),
-    "merge_iou": Key(_fraction, "overlap at which boxes of several views are one object (0.6)"),
+    "merge": Key(str, "how boxes of several views become one set: nms, soft_nms or wbf"),
+    "merge_iou": Key(_fraction, "overlap at which boxes of several views are one object"),
     "licence": Key(str, "licence of the weights, where the adapter cannot know it"),
     "batch_size": Key(_count, "images a call (1 or more)"),
     "device": Key(str, "cpu, cuda, cuda:0, or auto"),
@@ -213,7 +213,9 @@ KEYS: dict[str, Key] = {
     "batch_timeout": Key(
         _seconds, "seconds a batch may take before its worker is killed, or none (default: derived)"
     ),
-    "load_timeout": Key(_seconds, "seconds that loading the model may take, or none (600)"),
+    "load_timeout": Key(
+        _seconds, "seconds that loading the model may take, or none (default: 600)"
+    ),
 }
 
 

@@ -8,6 +8,8 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
+from dataclasses import replace
+from importlib.metadata import version
 from pathlib import Path
 
 import pytest
@@ -15,8 +17,10 @@ from PIL import Image
 
 from box_store.reader import read_boxes, read_images
 from box_store.store import BoxStore
-from teacher_infer import service
+from teacher_infer import cli_list, service
+from teacher_infer.adapter import adapter_info
 from teacher_infer.cli import main
+from teacher_infer.spec import load_teachers, parse_teacher
 
 Cli = Callable[..., tuple[int, str, str]]
 
@@ -207,6 +211,42 @@ def test_list_teaches(cli):
     for text in ("AGPL-3.0", "--teacher yolox=onnx:", "score_floor=", "map.CLASS=", "pip install"):
         assert text in out
     assert "mmdet" not in cli("list", "onnx")[1]
+
+
+def test_list_says_what_is_installed_and_how_models_are_named(cli):
+    code, out, _ = cli("list", "onnx", "--verbose")
+    assert code == 0
+    for text in (
+        f"installed onnxruntime {version('onnxruntime')}",
+        "model     a path of an .onnx file",
+        '[teachers.yolox]\n              adapter = "onnx"',
+        "(default: COCO's 80)",
+        "(required)",
+    ):
+        assert text in out
+    assert "(default: 0.05)" in out
+    (row,) = json.loads(cli("list", "onnx", "--json")[1])
+    assert row["installed"] == {"onnxruntime": version("onnxruntime")}
+    assert row["options"]["std"] == {
+        "help": "format=boxes: divided by, after the mean",
+        "default": "255",
+    }
+
+
+def test_the_examples_of_the_list_can_be_used(cli, tmp_path):
+    for row in json.loads(cli("list", "--json")[1]):
+        (tmp_path / "teachers.toml").write_text(row["toml"])
+        assert load_teachers(tmp_path / "teachers.toml") == [parse_teacher(row["example"])]
+        assert row["models"]
+        assert row["files"]
+        assert row["installed"]
+
+
+def test_list_says_what_is_missing(monkeypatch):
+    info = replace(adapter_info("onnx"), libraries=("no-such-thing|nor-this", "numpy"))
+    assert cli_list.installed(info) == {"no-such-thing": None, "numpy": version("numpy")}
+    (line,) = [line for line in cli_list.lines([info], True) if "installed" in line]
+    assert "no: no-such-thing missing" in line
 
 
 def test_results_go_out_and_come_in(cli, make_folder, request_of, store, tmp_path):
