@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 
 from teacher_infer.adapter import AdapterSpec
 
@@ -34,6 +35,20 @@ def pictures() -> Pictures:
         "pixel": scene(1, 1),
         "grey": np.repeat(grey, 3, axis=2),
     }
+
+
+@pytest.fixture(scope="session")
+def images(pictures: Pictures, request: pytest.FixtureRequest) -> list[np.ndarray]:
+    """Two drawn pictures and, where there are photos, one upright and one across."""
+    try:
+        shared: Path = request.getfixturevalue("shared")
+    except pytest.skip.Exception:
+        return [pictures["first"], pictures["odd"]]
+    chosen: dict[bool, np.ndarray] = {}
+    for path in sorted((shared / "data" / "coco-mini" / "val2017").glob("*.jpg")):
+        with Image.open(path) as file:
+            chosen.setdefault(file.height > file.width, np.array(file.convert("RGB")))
+    return [pictures["first"], pictures["odd"], *chosen.values()]
 
 
 @pytest.fixture(scope="session")

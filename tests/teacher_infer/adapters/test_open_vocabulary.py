@@ -46,7 +46,7 @@ def test_phrases_fill_texts_up_to_the_limit_and_their_places_are_known() -> None
 
 @pytest.mark.slow
 def test_grounding_dino_predicts_what_the_library_does(
-    grounding_folder: Path, pictures: Pictures
+    grounding_folder: Path, images: list[np.ndarray]
 ) -> None:
     """Its boxes are the library's; its classes are the library's map of tokens to phrases."""
     from transformers import AutoModelForZeroShotObjectDetection, AutoProcessor
@@ -57,8 +57,7 @@ def test_grounding_dino_predicts_what_the_library_does(
     with quiet(), torch.inference_mode():
         processor: Any = AutoProcessor.from_pretrained(grounding_folder)
         model: Any = AutoModelForZeroShotObjectDetection.from_pretrained(grounding_folder).eval()
-        for name in ("first", "odd", "grey"):
-            image = pictures[name]
+        for image in images:
             inputs = processor(images=image, text=[list(names)], return_tensors="pt")
             outputs = model(**inputs)
             theirs = processor.post_process_grounded_object_detection(
@@ -100,7 +99,9 @@ def test_classes_beyond_the_token_limit_are_asked_for_in_another_pass(
 
 @pytest.mark.slow
 @pytest.mark.parametrize("kind", OWL)
-def test_owl_predicts_what_the_library_does(kind: str, owl_folder: Any, pictures: Pictures) -> None:
+def test_owl_predicts_what_the_library_does(
+    kind: str, owl_folder: Any, images: list[np.ndarray], pictures: Pictures
+) -> None:
     from transformers import AutoModelForZeroShotObjectDetection, AutoProcessor
 
     folder = owl_folder(kind)
@@ -109,8 +110,7 @@ def test_owl_predicts_what_the_library_does(kind: str, owl_folder: Any, pictures
     with quiet(), torch.inference_mode():
         processor: Any = AutoProcessor.from_pretrained(folder)
         model: Any = AutoModelForZeroShotObjectDetection.from_pretrained(folder).eval()
-        images = [pictures["first"], pictures["second"]]
-        for batch in ([pictures["odd"]], images):
+        for batch in (*([image] for image in images), [pictures["first"], pictures["second"]]):
             inputs = processor(images=batch, text=[words] * len(batch), return_tensors="pt")
             theirs = processor.post_process_grounded_object_detection(
                 model(**inputs), threshold=0.3, target_sizes=[image.shape[:2] for image in batch]

@@ -87,20 +87,6 @@ CASES = [
 ]
 
 
-@pytest.fixture(scope="module")
-def images(pictures: dict[str, np.ndarray], request: pytest.FixtureRequest) -> list[np.ndarray]:
-    """Two drawn pictures and, where there are photos, one upright and one across."""
-    try:
-        shared: Path = request.getfixturevalue("shared")
-    except pytest.skip.Exception:
-        return [pictures["first"], pictures["odd"]]
-    chosen: dict[bool, np.ndarray] = {}
-    for path in sorted((shared / "data" / "coco-mini" / "val2017").glob("*.jpg")):
-        with Image.open(path) as file:
-            chosen.setdefault(file.height > file.width, np.array(file.convert("RGB")))
-    return [pictures["first"], pictures["odd"], *chosen.values()]
-
-
 @pytest.mark.parametrize("case", CASES, ids=str)
 def test_boxes_are_those_of_the_frameworks_own_inference(
     case: Case, images: list[np.ndarray], tmp_path: Path, request: pytest.FixtureRequest
@@ -189,11 +175,12 @@ def _mmdet(case: Case, folder: Path, request: Any) -> Pair:
         named = adapter._config_path(AdapterSpec("mmdet", case.model))
         config = Config.fromfile(named)
         # DINO's 900 queries are chosen among the tokens: there have to be as many
-        side = 320 if "two" in case.model or "dino" in case.model else SIDE
+        side = 416 if "dino" in case.model else SIDE
         for node in adapter._nodes(config.test_dataloader.dataset.pipeline):
-            if node["type"].endswith("Resize") and "scale" in node:
+            kind = node.get("type", "")
+            if kind.endswith("Resize") and "scale" in node:
                 node["scale"] = (side, side)
-            elif node["type"].endswith("Pad") and node.get("size") is not None:
+            elif kind.endswith("Pad") and node.get("size") is not None:
                 node["size"] = (side, side)
         for node in adapter._nodes(config.model):
             if "score_thr" in node:
@@ -203,6 +190,10 @@ def _mmdet(case: Case, folder: Path, request: Any) -> Pair:
         with adapter.seeded(), torch.no_grad():
             model = init_detector(path, None, device="cpu")
             disturb(model)
+            for name, parameter in model.named_parameters():
+                if name.endswith("fc_cls.weight"):
+                    # a softmax over classes that are all alike stays below any floor
+                    parameter.mul_(60)
             torch.save({"state_dict": model.state_dict(), "meta": {}}, weights)
 
     def infer(image: np.ndarray) -> Detections:
