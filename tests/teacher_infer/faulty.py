@@ -2,7 +2,8 @@
 
 `python faulty.py FD` is `teacher_infer.child`, `python faulty.py run ...` is `teacher-infer`, both
 with one more adapter, `faulty`. Its model is a JSON file: `{"faults": {"IMAGE_ID": FAULT},
-"seconds": S}`; images carry their id in their first pixel.
+"seconds": S, "loading": L}`, the times that an image and loading take; images carry their id in
+their first pixel.
 """
 
 import ctypes
@@ -47,6 +48,7 @@ class FaultyDetector:
 
     def __init__(self, path: Path) -> None:
         document = json.loads(path.read_text())
+        time.sleep(document.get("loading", 0))
         self._faults: dict[str, str] = document.get("faults", {})
         self._seconds: float = document.get("seconds", 0.0)
 

@@ -105,6 +105,21 @@ def test_images_that_crash_or_hang_cost_nothing_but_themselves(tmp_path):
     assert "no answer for" in bad[33][1]
 
 
+def test_a_model_that_is_never_loaded_ends_in_a_sentence(tmp_path):
+    data = faulty.make_folder(tmp_path / "coco", 4)
+    stuck = write_model(tmp_path / "stuck.json", loading=3600)
+    sound = write_model(tmp_path / "sound.json")
+    teachers = {"stuck": f"{stuck},load_timeout=1.5", "sound": str(sound)}
+    process = start(arguments(data, tmp_path / "store", teachers, 4), tmp_path)
+    out, _ = process.communicate(timeout=60)
+    assert process.returncode == 1
+    states = {row["teacher"]: row["state"] for row in json.loads(out)["teachers"]}
+    assert states == {"stuck": "failed", "sound": "done"}
+    said = (tmp_path / "stderr.txt").read_text()
+    assert "teacher stuck: loading took longer than 1.5 s: see whether the disk" in said
+    assert "Traceback" not in said
+
+
 def test_random_kills_change_nothing_in_the_store(data, tmp_path):
     draw = random.Random(7)
     model = write_model(tmp_path / "model.json", seconds=SECONDS, faults={"17": "raise"})
