@@ -37,7 +37,8 @@ def logits(scores: NDArray[Any]) -> NDArray[np.float64]:
 
 def tempered(scores: NDArray[Any], temperature: float) -> NDArray[np.float32]:
     """sigmoid(logit(score) / temperature): above 1 it tempers an overconfident teacher."""
-    return (1 / (1 + np.exp(-logits(scores) / temperature))).astype(np.float32)
+    # 1 / (1 + exp(-x)) without an overflow
+    return np.exp(-np.logaddexp(0, -logits(scores) / temperature)).astype(np.float32)
 
 
 @dataclass(frozen=True)
@@ -106,8 +107,6 @@ class Calibration:
     fingerprint: of the teacher's configuration. annotations, annotations_sha256: the ground truth.
     iou: from which a box counts as right. seed, held_out: how images were divided. fitted: the part
     that made the map; held: the part that did not see it, None where nothing was held out.
-    missing_labels: share of the teacher's sure mistakes that another teacher makes too, None where
-    nobody else looked; high where objects were not annotated.
     """
 
     teacher: str
@@ -120,7 +119,6 @@ class Calibration:
     held_out: float
     fitted: Part
     held: Part | None
-    missing_labels: float | None = None
 
     @property
     def key(self) -> str:

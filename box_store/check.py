@@ -11,6 +11,7 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from box_store import schema
+from box_store.calibration import read_calibration
 from box_store.check_rows import box_faults
 from box_store.coco_annotations import CocoData, load_coco
 from box_store.errors import FormatError, StoreError
@@ -114,6 +115,13 @@ class _Checker:
                         "no teacher's record belongs to this folder",
                         "restore teachers/*.json or delete the folder",
                     )
+        for path in sorted((root / "calibration").glob("*.json")):
+            if path.name.startswith("."):
+                continue
+            try:
+                read_calibration(self._store, path.stem)
+            except StoreError as error:
+                self._add("calibration", path, "", str(error), "delete it and calibrate again")
         for path in sorted(root.glob(".import-*")):
             self._note("leftover", path, "an interrupted import left this", "delete it")
         for path in sorted((root / "cache").glob("*.arrow")):

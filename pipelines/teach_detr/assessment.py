@@ -183,3 +183,12 @@ def _compared(
             read_calibration(store, name),
         )
     return surety, [row for row in agreement if {row["teacher"], row["other"]} <= {*names}]
+
+
+def shared_mistakes(store: Path, annotations: Path) -> list[Row]:
+    """Rows of the example query of that name: which sure mistakes teachers have in common."""
+    connection = open_store(store, annotations)
+    try:
+        return run_sql(connection, example_query("shared_mistakes").sql).to_pylist()
+    finally:
+        connection.close()

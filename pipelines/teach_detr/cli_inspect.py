@@ -74,6 +74,12 @@ def export(
     nms_iou: Annotated[
         float | None, typer.Option(min=0, max=1, help="Class-wise suppression at this IoU")
     ] = None,
+    calibrated: Annotated[
+        bool, typer.Option("--calibrated", help="Scores as `calibrate` made them; floors of these")
+    ] = False,
+    licence: Annotated[
+        list[str] | None, typer.Option(help="Only teachers of this licence, such as 'Apache*'")
+    ] = None,
     deny_licence: Annotated[
         list[str] | None, typer.Option(help="Leave out teachers of this licence, such as 'AGPL*'")
     ] = None,
@@ -103,6 +109,8 @@ def export(
         score_floor=score_floor,
         top_k=top_k,
         nms_iou=nms_iou,
+        calibrated=calibrated,
+        licences=licence or (),
         deny_licences=deny_licence or (),
         where=where or (),
     )

@@ -1,5 +1,6 @@
 """Commands about the worth of teachers: `teachers`, `calibrate`."""
 
+from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
 
@@ -93,7 +94,8 @@ def calibrate(
     from box_store import BoxStore, load_coco
     from box_store.calibration import write_calibration
     from box_store.calibration_fit import calibrate as fit
-    from teach_detr.teacher_tables import calibration_tables
+    from teach_detr.assessment import shared_mistakes
+    from teach_detr.teacher_tables import calibration_tables, label_notes
 
     opened = BoxStore.open(store)
     coco = load_coco(annotations)
@@ -114,11 +116,14 @@ def calibrate(
     for calibration in found:
         if not dry_run:
             write_calibration(opened, calibration)
+    # SQL is an extra, and this only a remark
+    mistakes = shared_mistakes(store, annotations) if find_spec("duckdb") else []
     if as_json:
-        print_json([calibration.to_json() for calibration in found])
+        told = {"calibrations": [calibration.to_json() for calibration in found]}
+        print_json(told | {"shared_mistakes": mistakes})
         return
     console = open_console()
-    for shown in calibration_tables(found):
+    for shown in (*calibration_tables(found), *label_notes(mistakes)):
         console.print(shown)
     if not dry_run:
         print(f"next      student-train train --store {store} --calibrated ...")

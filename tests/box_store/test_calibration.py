@@ -21,6 +21,7 @@ from box_store.calibration import (
     write_calibration,
 )
 from box_store.calibration_fit import Judged, calibrate, fit_map
+from box_store.check import check_store
 from box_store.coco_annotations import load_coco
 from box_store.errors import DataError, FormatError, UsageError
 from box_store.query import open_store, run_sql, select_sql
@@ -149,6 +150,7 @@ def test_a_calibration_is_kept_whole_and_belongs_to_its_teacher(overconfident: A
     found = calibrate(store, "one", load_coco(annotations))
     write_calibration(store, found)
     assert read_calibration(store, "one") == found
+    assert check_store(store.path).ok
     path = calibration_path(store, "one")
     write_calibration(store, replace(found, fingerprint="0" * 64))
     with pytest.raises(FormatError, match="another configuration of one"):
@@ -162,6 +164,8 @@ def test_a_calibration_is_kept_whole_and_belongs_to_its_teacher(overconfident: A
         path.write_text(damaged)
         with pytest.raises(FormatError, match="damaged"):
             read_calibration(store, "one")
+        (problem,) = check_store(store.path).problems
+        assert (problem.kind, problem.file) == ("calibration", "calibration/one.json")
 
 
 def test_other_images_and_other_categories_are_refused(overconfident: Any, maker: Any) -> None:

@@ -118,6 +118,14 @@ def test_calibration(ask: Any) -> None:
     assert {row["teacher"] for row in ask("calibration")} == {"one", "two"}
 
 
+def test_shared_mistakes(ask: Any) -> None:
+    found = {row["teacher"]: (row["mistakes"], row["shared"]) for row in ask("shared_mistakes")}
+    # the toothbrush is both teachers'; one's bicycle and lonely person, two's shifted dog are not
+    assert found == {"one": (3, 1), "two": (2, 1)}
+    assert [row["teacher"] for row in ask("shared_mistakes", score=0.6)] == ["one", "two"]
+    assert {row["shared"] for row in ask("shared_mistakes", score=0.6)} == {0}
+
+
 def test_errors(ask: Any) -> None:
     found = {row["kind"]: row["n"] for row in ask("errors", teacher="one")}
     assert found == {"hit": 1, "duplicate": 1, "class": 1, "background": 2, "missed": 2}

@@ -26,6 +26,7 @@ from box_store.calibration import (
 from box_store.errors import DataError
 from teach_detr.assessment import assess
 from teach_detr.cli import main
+from teach_detr.teacher_tables import label_notes
 
 # without the quota of the released code, which leaves few boxes of teachers that see little
 SPEC = SelectionSpec(score_floor=0, fusion=FusionConfig(quota=False))
@@ -128,6 +129,15 @@ def test_ap_can_be_of_some_images_only(three: BoxStore, small_store) -> None:
     assert found.scores[-1].metrics.AP is not None
 
 
+def test_annotations_with_holes_are_noticed() -> None:
+    rows = [
+        {"teacher": name, "mistakes": n, "shared": round(n * share), "share": share}
+        for name, n, share in (("a", 100, 0.6), ("b", 100, 0.8), ("c", 5, 1.0))
+    ]
+    (note,) = label_notes(rows)
+    assert note.startswith("b: 80 of 100 mistakes")
+
+
 def test_calibrate_by_command_line(
     small_store, three: BoxStore, capfd, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -154,7 +164,7 @@ def test_calibrate_by_command_line(
     three.write_unit("fair", 0, rows)
     code, out, err = run("--teacher", "fair", "--held-out", "0", "--dry-run", "--json")
     assert code == 0, err
-    (told,) = json.loads(out)
+    (told,) = json.loads(out)["calibrations"]
     assert told["map"]["knots"] == [[0.25, 0.0], [0.9375, 1.0]]
     assert read_calibration(three, "fair") is None
     code, out, err = run("--teacher", "fair", "--held-out", "0", "--method", "temperature")

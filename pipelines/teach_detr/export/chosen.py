@@ -178,6 +178,8 @@ def spec_of(
     score_floor: float | None = None,
     top_k: int = 100,
     nms_iou: float | None = None,
+    calibrated: bool = False,
+    licences: Sequence[str] = (),
     deny_licences: Sequence[str] = (),
     where: Sequence[str] = (),
 ) -> ExportSpec:
@@ -189,6 +191,8 @@ def spec_of(
         score_floor=score_floor,
         top_k=top_k,
         nms_iou=nms_iou,
+        calibrated=calibrated,
+        licences=tuple(licences),
         deny_licences=tuple(deny_licences),
         combine="fused" if fused else "parallel",
     )
