@@ -31,7 +31,7 @@ class TrunkConfig:
     drop_path: float = 0.0
     """stochastic depth, rising to this rate in the last block"""
     checkpointing: bool = False
-    """compute activations of Swin and the encoder twice to save memory"""
+    """compute activations of Swin, ViT, encoder and decoder twice to save memory"""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -15,6 +15,7 @@ from student_train.models.feed_forward import FeedForward
 from student_train.models.heads import MLP, LayerHeads
 from student_train.models.output import Prediction
 from student_train.models.position import sine_boxes
+from student_train.models.recompute import run_layer
 from student_train.models.refinement import Place, RefiningDecoder
 
 
@@ -81,6 +82,7 @@ class ConditionalDecoder(RefiningDecoder):
         dropout: float = 0.0,
         activation: type[nn.Module] = nn.ReLU,
         anchors: bool = False,
+        checkpointing: bool = False,
     ) -> None:
         super().__init__(
             dim,
@@ -90,6 +92,7 @@ class ConditionalDecoder(RefiningDecoder):
             eps=1e-3 if anchors else 1e-5,
         )
         self.dim = dim
+        self.checkpointing = checkpointing
         self.layers = nn.ModuleList(
             ConditionalDecoderLayer(dim, ffn_dim, n_heads, dropout, activation(), first=not index)
             for index in range(n_layers)
@@ -126,7 +129,8 @@ class ConditionalDecoder(RefiningDecoder):
                 centre = centre * self.scale(state)
             if self.size is not None:
                 centre = centre * self._stretch(state, place.reference)
-            state = layer(state, position, centre, memory, tokens, blocked)
+            inputs = (state, position, centre, memory, tokens, blocked)
+            state = run_layer(layer, self.checkpointing, *inputs)
             prediction, place = self.predict(state, place, heads, index)
             predictions.append(prediction)
         return predictions

@@ -12,6 +12,7 @@ from student_train.models.encoder import Levels
 from student_train.models.heads import MLP, LayerHeads
 from student_train.models.output import Prediction
 from student_train.models.position import sine_boxes
+from student_train.models.recompute import run_layer
 from student_train.models.refinement import Place, Refinement, RefiningDecoder
 
 
@@ -97,9 +98,11 @@ class DeformableDecoder(RefiningDecoder):
         predict_input: bool = False,
         eps: float = 1e-5,
         box_eps: float | None = None,
+        checkpointing: bool = False,
     ) -> None:
         super().__init__(dim, n_layers + predict_input, refinement, norm, eps, box_eps)
         self.dim = dim
+        self.checkpointing = checkpointing
         self.predict_input = predict_input
         self.layers = nn.ModuleList(
             DeformableDecoderLayer(dim, ffn_dim, n_heads, n_levels, n_points, dropout, backend)
@@ -135,7 +138,8 @@ class DeformableDecoder(RefiningDecoder):
                 encoded = sine_boxes(on_levels[:, :, 0], self.dim).to(state.dtype)
                 position = self.query_position(encoded)
             assert position is not None
-            state = layer(state, position, on_levels, memory, levels, blocked)
+            inputs = (state, position, on_levels, memory, levels, blocked)
+            state = run_layer(layer, self.checkpointing, *inputs)
             prediction, place = self.predict(state, place, heads, len(predictions))
             predictions.append(prediction)
         return predictions

@@ -61,6 +61,7 @@ class DeformableDetr(MultiScaleStudent):
             dropout=config.dropout,
             backend=config.attention_backend,
             refinement="look_forward_twice" if config.look_forward_twice else "detached",
+            checkpointing=config.checkpointing,
         )
         self.heads = LayerHeads(config.dim, config.n_classes, config.decoder_layers, shared=False)
         self.start_as_official()

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from torch import Tensor, nn
-from torch.utils.checkpoint import checkpoint
 
 from student_train.models.encoder import Tokens
 from student_train.models.feed_forward import FeedForward
 from student_train.models.heads import MLP
+from student_train.models.recompute import run_layer
 
 
 class DenseEncoderLayer(nn.Module):
@@ -59,8 +59,5 @@ class DenseEncoder(nn.Module):
             position = tokens.position
             if self.scale is not None:
                 position = position * self.scale(x)
-            if self.checkpointing and self.training:
-                x = checkpoint(layer, x, position, tokens.mask, use_reentrant=False)
-            else:
-                x = layer(x, position, tokens.mask)
+            x = run_layer(layer, self.checkpointing, x, position, tokens.mask)
         return x

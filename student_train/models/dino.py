@@ -79,6 +79,7 @@ class Dino(MultiScaleStudent):
             box_position=True,
             eps=1e-3,
             box_eps=config.box_eps,
+            checkpointing=config.checkpointing,
         )
         self.heads = LayerHeads(
             config.dim, config.n_classes, config.decoder_layers, config.share_heads
@@ -105,8 +106,9 @@ class Dino(MultiScaleStudent):
 
         `images` is [B, 3, H, W], normalised, each in the upper left corner and zero elsewhere;
         `mask` [B, H, W] is True on padding. In training, `targets` (one per image) start the
-        denoising queries, with `noise` in place of fresh random numbers if given. Boxes come out as
-        (cx, cy, w, h) in 0..1 of each image without its padding.
+        denoising queries, with `noise` in place of fresh random numbers if given. Of every layer
+        come logits [B, Q, C] and boxes [B, Q, 4], (cx, cy, w, h) in 0..1 of each image without its
+        padding; those of denoising queries, [B, D, ...], apart in `denoising`.
         """
         memory, tokens = self.encode(images, mask)
         start = self.queries(memory, tokens)

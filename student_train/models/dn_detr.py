@@ -71,8 +71,9 @@ class DnDetr(SingleScaleStudent):
 
         `images` is [B, 3, H, W], normalised, each in the upper left corner and zero elsewhere;
         `mask` [B, H, W] is True on padding. In training, `targets` (one per image) start the
-        denoising queries, with `noise` in place of fresh random numbers if given. Boxes come out as
-        (cx, cy, w, h) in 0..1 of each image without its padding.
+        denoising queries, with `noise` in place of fresh random numbers if given. Of every layer
+        come logits [B, Q, C] and boxes [B, Q, 4], (cx, cy, w, h) in 0..1 of each image without its
+        padding; those of denoising queries, [B, D, ...], apart in `denoising`.
         """
         memory, tokens = self.encode(images, mask)
         dtype = geometry_dtype(images)

@@ -9,10 +9,10 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
-from torch.utils.checkpoint import checkpoint
 
 from detr_kernels import MultiScaleDeformableAttention
 from student_train.models.position import geometry_dtype, resize_mask, sine_map, valid_ratio
+from student_train.models.recompute import run_layer
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -152,8 +152,5 @@ class DeformableEncoder(nn.Module):
         reference = cell_centres(tokens)
         x = tokens.content
         for layer in self.layers:
-            if self.checkpointing and self.training:
-                x = checkpoint(layer, x, reference, tokens, use_reentrant=False)
-            else:
-                x = layer(x, reference, tokens)
+            x = run_layer(layer, self.checkpointing, x, reference, tokens)
         return x

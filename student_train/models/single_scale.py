@@ -62,7 +62,11 @@ class SingleScaleStudent(nn.Module):
             checkpointing=config.checkpointing,
         )
         self.decoder = ConditionalDecoder(
-            config.decoder_layers, *sizes, activation=activation, anchors=anchors
+            config.decoder_layers,
+            *sizes,
+            activation=activation,
+            anchors=anchors,
+            checkpointing=config.checkpointing,
         )
         self.heads = LayerHeads(config.dim, config.n_classes, config.decoder_layers, shared=True)
         for part in (self.encoder, self.decoder):

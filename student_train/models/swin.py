@@ -14,8 +14,9 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
-from torch.utils.checkpoint import checkpoint
 from torchvision.ops import StochasticDepth
+
+from student_train.models.recompute import run_layer
 
 _SIZES = {
     # no published size: as small as it gets
@@ -240,10 +241,7 @@ class SwinStage(nn.Module):
     def forward(self, x: Tensor, checkpointing: bool = False) -> Tensor:
         """The stage's map [B, H, W, C], before it is halved."""
         for block in self.blocks:
-            if checkpointing and self.training:
-                x = checkpoint(block, x, use_reentrant=False)
-            else:
-                x = block(x)
+            x = run_layer(block, checkpointing, x)
         return x
 
 

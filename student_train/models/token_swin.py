@@ -12,9 +12,9 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
-from torch.utils.checkpoint import checkpoint
 
 from student_train.models.position import geometry_dtype, resize_mask, sine_map
+from student_train.models.recompute import run_layer
 from student_train.models.swin import (
     PatchEmbedding,
     SwinShape,
@@ -110,10 +110,7 @@ class TokenStage(nn.Module):
     ) -> Tensor:
         """Patches and tokens before they are halved; arguments as `TokenBlock`'s."""
         for block in self.blocks:
-            if checkpointing and self.training:
-                x = checkpoint(block, x, size, position, context, use_reentrant=False)
-            else:
-                x = block(x, size, position, context)
+            x = run_layer(block, checkpointing, x, size, position, context)
         return x
 
 

@@ -93,6 +93,7 @@ class Vidt(nn.Module):
             backend=config.attention_backend,
             refinement="detached",
             predict_input=True,
+            checkpointing=config.checkpointing,
         )
         self.heads = LayerHeads(
             config.dim, config.n_classes, config.decoder_layers + 1, shared=False

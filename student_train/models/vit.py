@@ -15,9 +15,9 @@ import torch
 from timm.models.vision_transformer import Block
 from torch import Tensor, nn
 from torch.nn import functional as F
-from torch.utils.checkpoint import checkpoint
 
 from student_train.errors import CheckpointError
+from student_train.models.recompute import run_layer
 from student_train.models.swin import initialise_linear
 
 _SIZES = {"test": (64, 2, 2), "tiny": (192, 12, 3), "small": (384, 12, 6), "base": (768, 12, 12)}
@@ -141,10 +141,7 @@ class TokenViT(nn.Module):
         if self.mid_pos_embed is not None and self.mid_grid is not None:
             places = self._positions(self.mid_pos_embed.flatten(0, 1), self.mid_grid, grid)
         for i, block in enumerate(self.blocks):
-            if self.checkpointing and self.training:
-                x = checkpoint(block, x, use_reentrant=False)
-            else:
-                x = block(x)
+            x = run_layer(block, self.checkpointing, x)
             if places is not None and i < len(places):
                 x = x + places[i]
         return self.norm(x)[:, -self.n_tokens :]

@@ -1,6 +1,6 @@
 """Presets of Conditional DETR."""
 
-from student_train.config import OptimConfig, TrainConfig
+from student_train.config import TrainConfig
 from student_train.losses import LossConfig
 from student_train.models.conditional_detr import ConditionalDetrConfig
 from student_train.presets.preset import (
@@ -8,6 +8,7 @@ from student_train.presets.preset import (
     SMALLEST,
     Preset,
     Published,
+    fifty_epochs,
     for_scenes,
     for_tests,
     teach_detr,
@@ -32,12 +33,8 @@ def conditional_r50() -> TrainConfig:
 
 
 def _official(backbone: str, stride: int) -> TrainConfig:
-    return TrainConfig(
-        model=ConditionalDetrConfig(backbone=backbone, strides=(stride,), output_stride=stride),
-        loss=LOSS,
-        optim=OptimConfig(drop_epochs=(40,)),
-        epochs=50,
-    )
+    model = ConditionalDetrConfig(backbone=backbone, strides=(stride,), output_stride=stride)
+    return fifty_epochs(model, LOSS)
 
 
 def conditional_micro() -> TrainConfig:

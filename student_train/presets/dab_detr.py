@@ -1,6 +1,6 @@
 """Presets of DAB-DETR."""
 
-from student_train.config import OptimConfig, TrainConfig
+from student_train.config import TrainConfig
 from student_train.losses import LossConfig
 from student_train.models.dab_detr import DabDetrConfig
 from student_train.presets.preset import (
@@ -8,6 +8,7 @@ from student_train.presets.preset import (
     SMALLEST,
     Preset,
     Published,
+    fifty_epochs,
     for_scenes,
     for_tests,
     teach_detr,
@@ -18,21 +19,12 @@ LOSS = LossConfig()
 
 def dab_r101_dc5() -> TrainConfig:
     """DAB-DETR, dilated ResNet-101, 50 epochs."""
-    return _official("resnet101")
+    return fifty_epochs(DabDetrConfig(backbone="resnet101"), LOSS)
 
 
 def dab_r50_dc5() -> TrainConfig:
     """DAB-DETR, dilated ResNet-50, 50 epochs."""
-    return _official("resnet50")
-
-
-def _official(backbone: str) -> TrainConfig:
-    return TrainConfig(
-        model=DabDetrConfig(backbone=backbone),
-        loss=LOSS,
-        optim=OptimConfig(drop_epochs=(40,)),
-        epochs=50,
-    )
+    return fifty_epochs(DabDetrConfig(backbone="resnet50"), LOSS)
 
 
 def dab_micro() -> TrainConfig:

@@ -1,6 +1,6 @@
 """Presets of DN-DETR."""
 
-from student_train.config import OptimConfig, TrainConfig
+from student_train.config import TrainConfig
 from student_train.losses import LossConfig
 from student_train.models.dn_detr import DnDetrConfig
 from student_train.presets.preset import (
@@ -8,6 +8,7 @@ from student_train.presets.preset import (
     SMALLEST,
     Preset,
     Published,
+    fifty_epochs,
     for_scenes,
     for_tests,
     teach_detr,
@@ -18,21 +19,12 @@ LOSS = LossConfig(denoising_background=0, denoising_counts="own")
 
 def dn_r101_dc5() -> TrainConfig:
     """DN-DETR, dilated ResNet-101, 50 epochs."""
-    return _official("resnet101")
+    return fifty_epochs(DnDetrConfig(backbone="resnet101"), LOSS)
 
 
 def dn_r50_dc5() -> TrainConfig:
     """DN-DETR, dilated ResNet-50, 50 epochs."""
-    return _official("resnet50")
-
-
-def _official(backbone: str) -> TrainConfig:
-    return TrainConfig(
-        model=DnDetrConfig(backbone=backbone),
-        loss=LOSS,
-        optim=OptimConfig(drop_epochs=(40,)),
-        epochs=50,
-    )
+    return fifty_epochs(DnDetrConfig(backbone="resnet50"), LOSS)
 
 
 def dn_micro() -> TrainConfig:

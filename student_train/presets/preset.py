@@ -83,6 +83,11 @@ SMALL: dict[str, Any] = {
 }
 
 
+def fifty_epochs(model: StudentConfig, loss: LossConfig) -> TrainConfig:
+    """50 epochs, the rate dropped after 40: Conditional, DAB and DN-DETR were all trained so."""
+    return TrainConfig(model=model, loss=loss, optim=OptimConfig(drop_epochs=(40,)), epochs=50)
+
+
 def for_tests(model: StudentConfig, loss: LossConfig) -> TrainConfig:
     """A student that is as small as its family gets, at 64 px, for four epochs."""
     return TrainConfig(

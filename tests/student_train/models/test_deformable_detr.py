@@ -304,7 +304,12 @@ def test_checkpointing_changes_no_gradient(small, padded, truth) -> None:
     gradients = []
     for checkpointing in (False, True):
         student = small("hybrid", checkpointing=checkpointing).train()
+        runs: list[nn.Module] = []
+        layers = [*student.encoder.layers, *student.decoder.layers]
+        for layer in layers:
+            layer.register_forward_pre_hook(lambda layer, _, runs=runs: runs.append(layer))
         total(student, padded(SIZES), truth(2, 3)).total.backward()
+        assert sorted(map(runs.count, layers)) == [2 if checkpointing else 1] * len(layers)
         gradients.append(torch.cat([p.grad.flatten() for p in student.parameters()]))
     torch.testing.assert_close(*gradients, atol=1e-5, rtol=1e-4)
 
