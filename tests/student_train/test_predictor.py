@@ -23,15 +23,26 @@ from student_train.overrides import Layer
 from student_train.predictor import load_predictor, load_student
 from student_train.presets import load_preset
 from student_train.run_folder import RunFolder
+from student_train.states import StateFolder
 from student_train.video import read_frames, writing
 
 
 @pytest.fixture(scope="module")
 def run(toy: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A run of three steps: its detections are bad, but they are detections."""
-    out = tmp_path_factory.mktemp("runs") / "run"
+    return trained(toy, tmp_path_factory.mktemp("runs") / "run")
+
+
+@pytest.fixture(scope="module")
+def averaged(toy: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The same with an average of the weights."""
+    return trained(toy, tmp_path_factory.mktemp("runs") / "averaged", **{"optim.ema": "0.5"})
+
+
+def trained(toy: Path, out: Path, **changes: str) -> Path:
     settings = {"data.root": str(toy), "steps": "3", "model.n_queries": "8", "model.top_k": "8"}
-    resolved = resolve(load_preset("dino-micro"), arguments=[Layer("argument", settings)])
+    layer = Layer("argument", settings | changes)
+    resolved = resolve(load_preset("dino-micro"), arguments=[layer])
     train(resolved, out, Console(file=io.StringIO()), command=["test"])
     return out
 
@@ -92,6 +103,15 @@ def test_one_file_is_enough(toy: Path, run: Path, tmp_path: Path):
 
 def test_last_weights_can_be_asked_for(run: Path):
     assert load_student(run, "last").origin == f"step 3 of {run}"
+
+
+@pytest.mark.parametrize("weights", ["best", "last"])
+def test_a_run_with_an_average_detects_and_exports_with_it(averaged: Path, weights: str):
+    state, _ = StateFolder(averaged / "checkpoints").load()
+    raw, average = state["model"], state["average"]["model"]
+    student = load_student(averaged, weights).model.state_dict()
+    assert all(torch.equal(student[key], average[key]) for key in average)
+    assert not all(torch.equal(student[key], raw[key]) for key in raw)
 
 
 def test_runs_and_weights_that_are_none_are_named(run: Path, tmp_path: Path):
