@@ -22,10 +22,10 @@ _WARM_UP = 2
 
 @dataclass(frozen=True)
 class TeacherRow:
-    """One number of teachers; seconds are medians of wall time."""
+    """One number of teachers; seconds are medians."""
 
     teachers: int
-    step: float
+    step: Cost
     overhead: Interval
     """step / step of the same round with the fewest teachers - 1, in wall time"""
     overhead_cpu: Interval
@@ -86,7 +86,8 @@ class TeacherResult:
             table.add_column(str(row.teachers), justify="right")
         base = self.rows[0]
         rows: tuple[tuple[str, Callable[[TeacherRow], str]], ...] = (
-            ("step, ms", lambda row: f"{1e3 * row.step:.1f}"),
+            ("step, ms", lambda row: f"{1e3 * row.step.wall:.1f}"),
+            ("step, processor ms", lambda row: f"{1e3 * row.step.cpu:.1f}"),
             ("adds, wall time", lambda row: row.overhead.percent()),
             ("adds, processor time", lambda row: row.overhead_cpu.percent()),
             (f"losses, {clock}", lambda row: f"{1e3 * self.witness(row.losses):.1f}"),
@@ -159,7 +160,7 @@ def _row(
     whole = statistics.median(cost[at] for cost in steps[least])
     return TeacherRow(
         n,
-        statistics.median(cost.wall for cost in steps[n]),
+        _median(steps[n]),
         *ratio(steps[n], steps[least]),
         _median(ours[n]),
         Interval.of([(a[at] - b[at]) / whole for a, b in zip(ours[n], ours[least], strict=True)]),
