@@ -108,21 +108,23 @@ class _Meter(PlainReporter):
     def __init__(self, console: Console, n_images: int) -> None:
         super().__init__(console)
         self._n_left = n_images
-        self._began: float | None = None
+        self._began: dict[int, float] = {}
         self.cpu_s = 0.0
 
     def state(self, name: str, text: str) -> None:
         """See `Reporter.state`."""
         super().state(name, text)
-        if text == "labelling" and self._began is None:
+        if text == "labelling" and not self._began:
             self._began = _cpu_of_all()
 
     def advance(self, name: str, n_images: int, n_bad: int) -> None:
         """See `Reporter.advance`."""
         super().advance(name, n_images, n_bad)
         self._n_left -= n_images
-        if self._n_left <= 0 and self._began is not None:
-            self.cpu_s = _cpu_of_all() - self._began
+        if self._n_left <= 0:
+            now = _cpu_of_all()
+            # processes that ended meanwhile belong to an earlier run
+            self.cpu_s = sum(used - self._began.get(pid, 0.0) for pid, used in now.items())
 
 
 def bench(
@@ -192,8 +194,8 @@ def _bare_run(tasks: Sequence[ImageTask], spec: TeacherSpec, threads: int) -> Ru
     return Run(len(tasks) / wall_s, cpu_s / len(tasks))
 
 
-def _cpu_of_all() -> float:
-    return time.process_time() + sum(map(cpu_seconds, descendants(os.getpid())))
+def _cpu_of_all() -> dict[int, float]:
+    return {pid: cpu_seconds(pid) for pid in (os.getpid(), *descendants(os.getpid()))}
 
 
 def _rates(runs: Sequence[Run]) -> str:
