@@ -58,7 +58,6 @@ CASES = [
         "mask-rcnn_r50_fpn_1x_coco",
         "cascade-rcnn_r50_fpn_1x_coco",
         "rtmdet_tiny_8xb32-300e_coco",
-        "yolox_tiny_8xb8-300e_coco",
         "fcos_r50-caffe_fpn_gn-head_1x_coco",
         "atss_r50_fpn_1x_coco",
         "detr_r50_8xb2-150e_coco",
