@@ -3,6 +3,7 @@
 import dataclasses
 import json
 import re
+import shutil
 from html.parser import HTMLParser
 from pathlib import Path
 
@@ -19,6 +20,7 @@ from box_store import (
     image_ids_sha256,
     load_coco,
 )
+from box_store.calibration import Calibration, Part, Quality, ScoreMap, write_calibration
 from box_store.query import example_query, open_store, run_sql
 from student_train.tables import percent
 from teach_detr.cli import main
@@ -380,3 +382,31 @@ def test_what_is_not_there_is_named(run, small_store, tmp_path: Path) -> None:
         assert name in err
         assert "Traceback" not in err
         assert not (tmp_path / "r.html").exists()
+
+
+def test_calibrated_curves_are_drawn_where_a_calibration_is_stored(
+    page: Page, small_store, tmp_path: Path
+) -> None:
+    path = tmp_path / "boxes"
+    shutil.copytree(small_store.path, path)
+    store = BoxStore.open(path)
+    bands = Quality(0.25, 0.25, 0.0625, [])
+    part = Part(3, 3, 3, bands, Quality(0.0, 0.0, 0.0, []))
+    sure = ScoreMap("isotonic", ((0.0, 1.0), (1.0, 1.0)))
+    fingerprint = store.record("oracle").fingerprint
+    write_calibration(
+        store,
+        Calibration("oracle", fingerprint, sure, "<val>.json", "0" * 64, 0.5, 0, 0.5, part, part),
+    )
+    out = tmp_path / "report.html"
+    write_report(path, out, annotations=small_store.annotations)
+    html = out.read_text(encoding="utf-8")
+    found = Page(html)
+    assert found.rows("Expected calibration error, in percent") == {
+        "half": ["25.0", "-", "25.0", "-"],
+        "oracle": ["25.0", "0.0", "25.0", "0.0"],
+    }
+    stored = found.rows("Stored calibrations, on images held out from the fit, in percent")
+    assert stored["oracle"] == ["isotonic", "<val>.json", "3", "25.0", "0.0", "6.2", "0.0"]
+    assert html.count('calibrated curve"') == 1
+    assert "No calibration is stored" in page.text
