@@ -53,6 +53,9 @@ class RayCluster:
                 "_node_ip_address": "127.0.0.1",
                 "include_dashboard": False,
                 "object_store_memory": _OBJECT_STORE_BYTES,
+                # Ray's workers otherwise give way to whatever else runs here (nice 15), and a
+                # teacher beside any busy process all but stops
+                "_system_config": {"worker_niceness": 0},
             }
             self._lend_token()
         else:

@@ -24,7 +24,7 @@ from teacher_infer.local_pool import LocalPool
 from teacher_infer.pool import WorkerPool
 from teacher_infer.prepare import prepare
 from teacher_infer.progress import PlainReporter
-from teacher_infer.ray_cluster import RayUnavailable
+from teacher_infer.ray_cluster import RayCluster, RayUnavailable
 from teacher_infer.ray_pool import RayPool
 from teacher_infer.service import Service
 from teacher_infer.spec import TeacherSpec, parse_teacher
@@ -44,20 +44,12 @@ def ray_session() -> Iterator[None]:
     """More CPUs than actors, whatever the machine: these tests wait more than they compute."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("RAY_AUTH_MODE", "disabled")
-        patch.setenv("RAY_USAGE_STATS_ENABLED", "0")
-        ray.init(
-            address="local",
-            num_cpus=8,
-            include_dashboard=False,
-            log_to_driver=False,
-            _node_ip_address="127.0.0.1",
-            object_store_memory=100 * 2**20,
-        )
+        cluster = RayCluster(None, num_cpus=8)
         yield
         # what Ray leaves to the garbage collector must not be found in somebody else's test
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", ResourceWarning)
-            ray.shutdown()
+            cluster.leave()
             gc.collect()
 
 
@@ -171,6 +163,11 @@ def test_a_ray_that_does_not_start_is_tried_again_then_said(bench, monkeypatch):
     assert len(calls) == 2
     assert calls[0]["address"] == "local"
     assert calls[0]["_node_ip_address"] == "127.0.0.1"
+
+
+def test_workers_are_no_nicer_than_the_driver():
+    # Ray's own default is 15: beside any busy process a teacher would all but stop
+    assert ray.get(ray.remote(lambda: os.nice(0)).remote()) == os.nice(0)
 
 
 def test_actors_go_when_the_pool_closes(bench):
