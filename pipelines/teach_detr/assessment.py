@@ -113,9 +113,8 @@ def assess(
     spec: the teachers (None: all), how their boxes are selected and fused. Needs DuckDB. Raises
     what `open_scorer`, `box_store.select` and `open_store` raise.
     """
-    names = spec.teachers or tuple(store.teachers)
     with open_scorer(store, annotations, spec, max_images=max_images, seed=seed) as scorer:
-        scores = scorer.each(names)
+        scores = scorer.each(scorer.names)
         scored = [score.teacher for score in scores]
         gain = None
         if len(scored) > 1:

@@ -2,13 +2,23 @@
 
 import random
 import tempfile
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
-from box_store import BoxStore, FusionConfig, Selection, SelectionSpec, load_coco, select
+import pyarrow.compute as pc
+
+from box_store import (
+    BoxStore,
+    FusionConfig,
+    Selection,
+    SelectionSpec,
+    load_coco,
+    read_images,
+    select,
+)
 from box_store.errors import DataError
 from student_train.coco_metrics import read_annotations
 from student_train.evaluate import Metrics, coco_metrics, to_results
@@ -57,16 +67,16 @@ def score_teachers(
     UnknownTeacher, UsageError: as `box_store.select` raises them.
     """
     spec = SelectionSpec(
+        teachers=tuple(names) if names is not None else tuple(store.teachers),
         score_floor=score_floor,
         top_k=top_k,
         calibrated=calibrated,
         fusion=fusion or FusionConfig(),
     )
-    chosen = tuple(names) if names is not None else tuple(store.teachers)
     with open_scorer(store, annotations, spec, max_images=max_images, seed=seed) as scorer:
-        scores = scorer.each(chosen)
-        if with_fusion and len(chosen) > 1:
-            scores.append(scorer.fused(chosen))
+        scores = scorer.each(scorer.names)
+        if with_fusion and len(scorer.names) > 1:
+            scores.append(scorer.fused(scorer.names))
     return scores
 
 
@@ -79,37 +89,59 @@ def open_scorer(
     max_images: int | None = None,
     seed: int = 0,
 ) -> Iterator["Scorer"]:
-    """A scorer of box sets that are selected as `spec` says, whatever its teachers.
+    """A scorer of box sets that are selected as `spec` says.
 
-    max_images: look at no more annotated images that some teacher saw, drawn with `seed`: all of
-    COCO's training images would be ten million rows of Python. Raises DataError for annotations of
-    other categories.
+    max_images: look at no more annotated images that some teacher of `spec` saw, drawn with `seed`:
+    all of COCO's training images would be ten million rows of Python. Raises DataError for
+    annotations of other categories, UnknownTeacher.
     """
     store.check_categories(load_coco(annotations).categories, annotations)
+    names = spec.teachers if spec.teachers is not None else tuple(store.teachers)
+    truth = read_annotations(annotations)
+    if max_images is not None:
+        seen = {int(row["id"]) for row in truth["images"]} & _seen_by(store, names)
+        if len(seen) > max_images:
+            truth = _only(truth, set(random.Random(seed).sample(sorted(seen), max_images)))
     with tempfile.TemporaryDirectory(prefix="teach-detr-") as folder:
-        yield Scorer(store, annotations, spec, Path(folder), max_images, seed)
+        yield Scorer(store, annotations, truth, replace(spec, teachers=names), Path(folder))
+
+
+def _seen_by(store: BoxStore, names: Sequence[str]) -> set[int]:
+    """Images that some of the teachers saw successfully."""
+    found: set[int] = set()
+    for name in names:
+        images = read_images(store, name, ["image_id", "status"])
+        found.update(images.filter(pc.field("status") == "ok")["image_id"].to_pylist())
+    return found
+
+
+def _only(truth: Mapping[str, Any], images: set[int]) -> dict[str, Any]:
+    """Ground truth of some images."""
+    return {
+        **truth,
+        "images": [row for row in truth["images"] if row["id"] in images],
+        "annotations": [row for row in truth["annotations"] if row["image_id"] in images],
+    }
 
 
 class Scorer:
-    """COCO metrics of teachers and of fusions against one annotation file."""
+    """COCO metrics of teachers and of fusions; `names` are the teachers of its selection."""
 
     def __init__(
         self,
         store: BoxStore,
         annotations: Path,
+        truth: Mapping[str, Any],
         spec: SelectionSpec,
         folder: Path,
-        max_images: int | None,
-        seed: int,
     ) -> None:
+        self.names = spec.teachers or ()
         self._store = store
         self._annotations = annotations
+        self._truth = truth
+        self._annotated = {int(row["id"]) for row in truth["images"]}
         self._spec = spec
         self._folder = folder
-        self._max_images = max_images
-        self._seed = seed
-        self._truth = read_annotations(annotations)
-        self._annotated = {int(row["id"]) for row in self._truth["images"]}
 
     def each(
         self, names: Sequence[str], images: Collection[int] | None = None
@@ -119,7 +151,6 @@ class Scorer:
         Raises DataError where none did.
         """
         selection = self._selection(names, "parallel")
-        self._draw(selection)
         scores = [
             self._score(selection, name, covered)
             for name in selection.teachers
@@ -135,35 +166,16 @@ class Scorer:
     def fused(self, names: Sequence[str], images: Collection[int] | None = None) -> TeacherScore:
         """The fusion of some teachers, over those of the images that any of them saw."""
         selection = self._selection(names, "fused")
-        self._draw(selection)
         return self._score(selection, FUSED, self._covered(selection, FUSED, images))
 
     def common_images(self, names: Sequence[str]) -> set[int]:
         """The annotated images that all of the teachers saw."""
         selection = self._selection(names, "parallel")
-        self._draw(selection)
         return set.intersection(*(set(self._covered(selection, name, None)) for name in names))
 
     def _selection(self, names: Sequence[str], combine: Literal["parallel", "fused"]) -> Selection:
         spec = replace(self._spec, teachers=tuple(names), combine=combine)
         return Selection.open(select(self._store, spec, self._folder))
-
-    def _draw(self, selection: Selection) -> None:
-        """Once: leave out of the ground truth what is more than `max_images`."""
-        limit, self._max_images = self._max_images, None
-        if limit is None:
-            return
-        seen = {i for name in selection.teachers for i in self._covered(selection, name, None)}
-        if len(seen) <= limit:
-            return
-        self._annotated = set(random.Random(self._seed).sample(sorted(seen), limit))
-        self._truth = {
-            **self._truth,
-            "images": [row for row in self._truth["images"] if row["id"] in self._annotated],
-            "annotations": [
-                row for row in self._truth["annotations"] if row["image_id"] in self._annotated
-            ],
-        }
 
     def _covered(
         self, selection: Selection, name: str, images: Collection[int] | None
