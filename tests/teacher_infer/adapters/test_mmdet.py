@@ -77,7 +77,7 @@ def trained(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
 
 @pytest.mark.slow
 def test_it_predicts_what_mmdets_own_inference_does(
-    trained: tuple[Path, Path], pictures: Pictures
+    trained: tuple[Path, Path], images: list[np.ndarray]
 ) -> None:
     config, checkpoint = trained
     teacher = load_teacher(spec(config, checkpoint))
@@ -88,10 +88,10 @@ def test_it_predicts_what_mmdets_own_inference_does(
 
         model = init_detector(str(config), str(checkpoint.with_name("plain.pth")), device="cpu")
         model.bbox_head.test_cfg.score_thr = 0.02
-        for name in ("first", "odd", "grey"):
-            bgr = np.ascontiguousarray(pictures[name][..., ::-1])
+        for image in images:
+            bgr = np.ascontiguousarray(image[..., ::-1])
             theirs: Any = inference_detector(model, bgr).pred_instances
-            ours = teacher.predict([pictures[name]])[0]
+            ours = teacher.predict([image])[0]
             assert len(ours) == len(theirs) > 0
             assert ours.scores == pytest.approx(theirs.scores.numpy(), abs=1e-6)
             assert ours.class_ids.tolist() == theirs.labels.tolist()
