@@ -15,24 +15,20 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
-from functools import lru_cache
 from io import BytesIO
 from pathlib import Path, PurePosixPath
 from typing import Any, BinaryIO
-from urllib.parse import parse_qsl, unquote, urlsplit
+from urllib.parse import unquote
 
 from pyarrow import fs
 
+from box_store.connections import WITH_HOST, Place, connect
 from box_store.errors import StoreError, UsageError
 
 # Path turns s3://bucket into s3:/bucket; a single letter is a Windows drive
 _URL = re.compile(r"([A-Za-z][A-Za-z0-9+.-]+):/+(.*)", re.DOTALL)
-_S3_OPTIONS = ("endpoint_override", "region", "scheme")
-# the first part of other URLs is a bucket, and part of the path
-_WITH_HOST = frozenset({"hdfs", "viewfs"})
 # what these list is what was put as a whole: no folders, no renames, no half-written files
 _OBJECT_STORES = frozenset({"s3", "gcs"})
-_ATTEMPTS, _CONNECT_S, _REQUEST_S = 3, 10.0, 60.0
 _CHUNK = 1 << 20
 
 
@@ -51,15 +47,6 @@ class RemoteNotFound(RemoteError, FileNotFoundError):
 
 
 @dataclass(frozen=True)
-class _Place:
-    """A file system as a URL names it: hashable, sendable, and without a connection."""
-
-    scheme: str
-    authority: str
-    query: str
-
-
-@dataclass(frozen=True)
 class RemotePath:
     """A path below a URL, with those methods of `pathlib.Path` that a store needs.
 
@@ -67,7 +54,7 @@ class RemotePath:
     touches the network raises RemoteError, in one sentence.
     """
 
-    place: _Place
+    place: Place
     key: str
     """without slashes at its ends; the bucket is its first part"""
 
@@ -211,8 +198,7 @@ class RemotePath:
 
     @property
     def _filesystem(self) -> Any:
-        # a connection must not cross a fork: each process makes its own
-        return _connect(self.place, self.key.partition("/")[0], os.getpid())
+        return connect(self.place, self.key.partition("/")[0], os.getpid())
 
     def _missing(self) -> RemoteNotFound:
         return RemoteNotFound(errno.ENOENT, f"there is no {self}")
@@ -256,7 +242,7 @@ def location(path: Path | RemotePath | str) -> Location:
         return Path("/" + unquote(match[2].lstrip("/")))
     # not urlsplit's path: a name may hold a '#'
     rest, _, query = match[2].partition("?")
-    authority, _, key = rest.partition("/") if scheme in _WITH_HOST else ("", "", rest)
+    authority, _, key = rest.partition("/") if scheme in WITH_HOST else ("", "", rest)
     if "@" in rest.partition("/")[0]:
         raise UsageError(
             f"a URL with credentials ends up in records and logs: leave them out of {scheme}://, "
@@ -267,7 +253,7 @@ def location(path: Path | RemotePath | str) -> Location:
         raise UsageError(
             f"{scheme}://{key} names no bucket or folder: write {scheme}://BUCKET/PATH"
         )
-    return RemotePath(_Place(scheme, authority, query), key.strip("/"))
+    return RemotePath(Place(scheme, authority, query), key.strip("/"))
 
 
 def as_typed(path: Path | RemotePath) -> Location:
@@ -323,51 +309,3 @@ def _copy(file: Any, target: Path) -> None:
     files.make_folder(target.parent)
     with files.replacing(target) as out:
         shutil.copyfileobj(file, out, _CHUNK)
-
-
-@lru_cache(maxsize=32)
-def _connect(place: _Place, bucket: str, process: int) -> Any:
-    """The file system of a URL; `process` keeps those of other processes apart."""
-    if place.scheme == "s3":
-        return _connect_s3(place, bucket)
-    query = f"?{place.query}" if place.query else ""
-    if place.scheme in ("gs", "gcs", "hdfs", "viewfs", "abfs", "abfss"):
-        where = place.authority if place.scheme in _WITH_HOST else bucket
-        return fs.FileSystem.from_uri(f"{place.scheme}://{where}/{query}")[0]
-    try:
-        import fsspec
-    except ImportError as error:
-        raise UsageError(
-            f"{place.scheme}:// needs fsspec, which is not installed: pip install fsspec, or use "
-            "s3://, gs:// or hdfs://"
-        ) from error
-    try:
-        made = fsspec.filesystem(place.scheme, **dict(parse_qsl(place.query)))
-    except (ValueError, ImportError) as error:
-        raise UsageError(f"{place.scheme}:// cannot be used: {error}") from error
-    return fs.PyFileSystem(fs.FSSpecHandler(made))
-
-
-def _connect_s3(place: _Place, bucket: str) -> Any:
-    options = dict(parse_qsl(place.query))
-    unknown = sorted(options.keys() - set(_S3_OPTIONS))
-    if unknown:
-        raise UsageError(
-            f"s3:// takes {', '.join(_S3_OPTIONS)} behind its '?', got {', '.join(unknown)}"
-        )
-    endpoint = options.get("endpoint_override") or os.environ.get("AWS_ENDPOINT_URL", "")
-    if "://" in endpoint:
-        parts = urlsplit(endpoint)
-        options["scheme"], endpoint = options.get("scheme", parts.scheme), parts.netloc
-    region = options.get("region") or os.environ.get("AWS_REGION")
-    region = region or os.environ.get("AWS_DEFAULT_REGION")
-    if not region:
-        region = "us-east-1" if endpoint else fs.resolve_s3_region(bucket)
-    return fs.S3FileSystem(
-        endpoint_override=endpoint or None,
-        scheme=options.get("scheme", "https"),
-        region=region,
-        connect_timeout=_CONNECT_S,
-        request_timeout=_REQUEST_S,
-        retry_strategy=fs.AwsStandardS3RetryStrategy(max_attempts=_ATTEMPTS),
-    )

@@ -89,7 +89,7 @@ def predict(
     as_json: Json = False,
 ) -> None:
     """Detect in images and videos; draws the boxes and writes them as JSON."""
-    from student_train.commands import predict_images
+    from student_train.predicting import predict_images
 
     console = open_console(to_stderr=as_json)
     done = predict_images(run, images, out, threshold, weights, device, every)

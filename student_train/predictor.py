@@ -11,6 +11,7 @@ from torch import nn
 
 from box_store.boxes import Boxes
 from box_store.categories import Categories, ClassSpace
+from box_store.errors import UsageError
 from box_store.locations import RemotePath, as_typed, staged
 from student_train.checkpoint import load_matching, load_weights
 from student_train.config import TrainConfig, from_plain
@@ -33,6 +34,12 @@ class TrainedStudent:
     class_space: ClassSpace
     origin: str
     """which weights these are, for people"""
+
+
+def check_weights_name(weights: str) -> None:
+    """Refuse anything but best and last."""
+    if weights not in ("best", "last"):
+        raise UsageError(f"--weights is best or last, got {weights!r}")
 
 
 def load_student(run: Path | RemotePath, weights: str = "best") -> TrainedStudent:

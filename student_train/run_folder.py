@@ -20,7 +20,7 @@ from typing import Any, Generic
 
 from box_store.categories import Categories, ClassSpace
 from box_store.files import replacing
-from box_store.locations import Location, RemotePath
+from box_store.locations import Location, RemotePath, as_typed
 from student_train.config import OPERATIONAL, TrainConfig, as_plain, from_plain
 from student_train.errors import RunError
 from student_train.overrides import Resolved, as_text, settings
@@ -129,6 +129,12 @@ class RunFolder(SavedRun[Path]):
         }
         with replacing(self.config_file) as file:
             file.write((json.dumps(content, indent=2) + "\n").encode())
+
+
+def beside(run: Path | RemotePath, name: str) -> Location:
+    """A folder inside a run folder, or beside a weights file."""
+    place = as_typed(run)
+    return (place if place.is_dir() else place.parent) / name
 
 
 def class_space_to_plain(space: ClassSpace) -> dict[str, Any]:

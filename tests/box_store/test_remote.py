@@ -162,7 +162,7 @@ def test_a_lapsed_lease_and_one_of_a_dead_process_are_taken_over(root: RemotePat
 
 
 def test_a_lease_is_taken_over_at_will_and_the_displaced_learn_of_it(root: RemotePath) -> None:
-    with hold(root, lapses_s=0.4) as first:
+    with hold(root, lapses_s=4.0) as first:
         with pytest.raises(StoreError, match="at once with --takeover"), hold(root):
             pass
         with hold(root, takeover=True) as second:

@@ -13,13 +13,14 @@ from rich.console import Console
 
 from box_store.errors import DataError, UsageError
 from student_train.checkpoint import save_weights
-from student_train.commands import evaluate_run, list_images, predict_images
+from student_train.commands import evaluate_run
 from student_train.config import resolve
 from student_train.drawing import draw_boxes
 from student_train.errors import CheckpointError, RunError
 from student_train.evaluate import to_results
 from student_train.launch import train
 from student_train.overrides import Layer
+from student_train.predicting import list_images, predict_images
 from student_train.predictor import load_predictor, load_student
 from student_train.presets import load_preset
 from student_train.run_folder import RunFolder
@@ -88,9 +89,9 @@ def test_the_predictor_and_the_evaluation_agree(run: Path, toy: Path):
         for row in to_results(image_id, replace(boxes, class_ids=ids[boxes.class_ids]))
     ]
     assert mine == done.evaluation.results
-    written = json.loads(done.path.read_text())
+    written = json.loads(done.path.read_bytes())
     assert written == done.evaluation.results
-    metrics = json.loads((done.path.parent / "val2017.metrics.json").read_text())
+    metrics = json.loads((done.path.parent / "val2017.metrics.json").read_bytes())
     assert metrics["n_images"] == 4
 
 
