@@ -19,9 +19,10 @@ import numpy as np
 from rich.console import Console
 
 from box_store.errors import TeachDetrError
-from box_store.processes import cpu_seconds, descendants
+from box_store.processes import cpu_seconds
 from box_store.store import BoxStore
 from teacher_infer.adapter import load_teacher
+from teacher_infer.bench_processes import started_processes
 from teacher_infer.dataset import Dataset
 from teacher_infer.images import ImageError, ImageTask, load_image
 from teacher_infer.pool import WorkerPool, cores, thread_limit
@@ -33,11 +34,15 @@ from teacher_infer.spec import TeacherSpec
 
 @dataclass(frozen=True)
 class Run:
-    """The data set labelled once: images a second by the clock, and CPU seconds an image of all
-    processes together, which say the same on a busy machine as on an idle one."""
+    """The data set labelled once: images a second by the clock, and CPU seconds an image of driver
+    and worker, which say the same on a busy machine as on an idle one.
+
+    background: share of a core that Ray's own processes took meanwhile, whatever was labelled.
+    """
 
     images_per_s: float
     cpu_s_per_image: float
+    background: float = 0.0
 
 
 @dataclass(frozen=True)
@@ -98,33 +103,40 @@ class BenchResult:
                 f"           {_medians(self.ratios(pool))} of the bare loop's rate",
                 f"           {_medians(self.cpu_ratios(pool))} of its work a CPU second",
             ]
+            if background := statistics.median(run.background for run in pool.runs):
+                lines.append(f"           Ray's own processes: {background:.1%} of a core")
         return "\n".join(lines)
 
 
 class _Meter(PlainReporter):
-    """CPU time of this process and of all that it has started, from the first unit handed out to
-    the last image that came back."""
+    """CPU time of driver and workers from the first unit handed out to the last image that came
+    back, and what Ray's own processes took meanwhile."""
 
     def __init__(self, console: Console, n_images: int) -> None:
         super().__init__(console)
         self._n_left = n_images
-        self._began: dict[int, float] = {}
-        self.cpu_s = 0.0
+        self._began: tuple[float, dict[int, float], dict[int, float]] | None = None
+        self.cpu_s = self.background = 0.0
 
     def state(self, name: str, text: str) -> None:
         """See `Reporter.state`."""
         super().state(name, text)
-        if text == "labelling" and not self._began:
-            self._began = _cpu_of_all()
+        if text == "labelling" and self._began is None:
+            self._began = (time.perf_counter(), *_cpu_times())
 
     def advance(self, name: str, n_images: int, n_bad: int) -> None:
         """See `Reporter.advance`."""
         super().advance(name, n_images, n_bad)
         self._n_left -= n_images
-        if self._n_left <= 0:
-            now = _cpu_of_all()
-            # processes that ended meanwhile belong to an earlier run
-            self.cpu_s = sum(used - self._began.get(pid, 0.0) for pid, used in now.items())
+        if self._n_left > 0 or self._began is None:
+            return
+        started, labelling, others = self._began
+        labelling_now, others_now = _cpu_times()
+        self.cpu_s = _gained(labelling, labelling_now)
+        if len(labelling_now) > 1:
+            # otherwise Ray, if it runs at all, runs for somebody else
+            wall_s = time.perf_counter() - started
+            self.background = _gained(others, others_now) / wall_s
 
 
 def bench(
@@ -156,7 +168,7 @@ def bench(
                 continue
             pool, meter = pools[name](), _Meter(console, n_images)
             rate = service_rate(dataset, spec, pool, meter)
-            found[name].runs.append(Run(rate, meter.cpu_s / n_images))
+            found[name].runs.append(Run(rate, meter.cpu_s / n_images, meter.background))
             found[name] = replace(found[name], description=pool.description)
     return BenchResult(n_images, threads, bare, list(found.values()))
 
@@ -194,8 +206,15 @@ def _bare_run(tasks: Sequence[ImageTask], spec: TeacherSpec, threads: int) -> Ru
     return Run(len(tasks) / wall_s, cpu_s / len(tasks))
 
 
-def _cpu_of_all() -> dict[int, float]:
-    return {pid: cpu_seconds(pid) for pid in (os.getpid(), *descendants(os.getpid()))}
+def _cpu_times() -> tuple[dict[int, float], dict[int, float]]:
+    """CPU seconds by process: of this one and its workers, and of the others it has started."""
+    workers, others = started_processes()
+    labelling = {pid: cpu_seconds(pid) for pid in (os.getpid(), *workers)}
+    return labelling, {pid: cpu_seconds(pid) for pid in others}
+
+
+def _gained(before: dict[int, float], after: dict[int, float]) -> float:
+    return sum(used - before.get(pid, 0.0) for pid, used in after.items())
 
 
 def _rates(runs: Sequence[Run]) -> str:

@@ -9,16 +9,15 @@ from typing import Any
 
 from rich.console import Console
 
-from box_store.processes import command_line, descendants, resident_bytes
+from box_store.processes import resident_bytes
 from teacher_infer.bench import service_rate
+from teacher_infer.bench_processes import started_processes
 from teacher_infer.dataset import Dataset
 from teacher_infer.pool import WorkerPool
 from teacher_infer.progress import PlainReporter
 from teacher_infer.spec import TeacherSpec
 
 _LOOKS = 10
-# how worker processes call themselves: Ray's actors, and children without Ray
-_WORKERS = ("ray::Worker", "teacher_infer.child")
 
 
 @dataclass(frozen=True)
@@ -103,14 +102,8 @@ def memory_of_run(
 
 def _look(n_images: int) -> Look:
     driver = _mib(os.getpid())
-    workers: list[float] = []
-    ray = 0.0
-    for pid in descendants(os.getpid()):
-        if any(word in command_line(pid) for word in _WORKERS):
-            workers.append(_mib(pid))
-        else:
-            ray += _mib(pid)
-    return Look(n_images, driver, max(workers, default=driver), ray)
+    workers, others = started_processes()
+    return Look(n_images, driver, max(map(_mib, workers), default=driver), sum(map(_mib, others)))
 
 
 def _mib(pid: int) -> float:

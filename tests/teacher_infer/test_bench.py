@@ -25,6 +25,9 @@ def test_ratios_are_those_of_pairs_of_one_round() -> None:
     bare = [Run(10.0, 0.1), Run(20.0, 0.05), Run(5.0, 0.2)]
     pool = PoolRuns("Ray", "two machines", [Run(9.0, 0.1), Run(22.0, 0.1), Run(5.0, 0.1)])
     result = BenchResult(64, 1, bare, [pool])
+    assert "of a core" not in result.text()
+    busy = PoolRuns("Ray", "two machines", [Run(9.0, 0.1, 0.021)])
+    assert "Ray's own processes: 2.1% of a core" in BenchResult(64, 1, bare[:1], [busy]).text()
     assert result.ratios(pool) == pytest.approx([0.9, 1.1, 1.0])
     assert result.cpu_ratios(pool) == pytest.approx([1.0, 0.5, 2.0])
     assert "median 1.000 (0.900, 1.100, 1.000) of the bare loop's rate" in result.text()
