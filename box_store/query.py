@@ -129,6 +129,9 @@ def select_sql(
     """
     store = BoxStore.open(path)
     records = _admitted(store, licences, deny_licences)
+    if store.teachers and not records:
+        found = sorted({record.licence for record in store.teachers.values()})
+        raise UsageError(f"no teacher of {path} has a licence that is admitted: {', '.join(found)}")
     connection = open_store(path, annotations, licences=licences, deny_licences=deny_licences)
     try:
         rows = run_sql(connection, query, parameters)

@@ -261,7 +261,7 @@ def test_a_query_may_select_calibrated_scores_where_there_are_some(
     assert raw.metadata["key"] != found.metadata["key"]
 
 
-def test_denied_licences_are_out_of_sight_in_sql(maker: Any) -> None:
+def test_denied_licences_are_out_of_sight_in_sql(maker: Any, tmp_path: Path) -> None:
     store = maker.store()
     maker.fill(store, maker.record("one"))
     maker.fill(store, maker.record("two", licence="AGPL-3.0"))
@@ -277,3 +277,5 @@ def test_denied_licences_are_out_of_sight_in_sql(maker: Any) -> None:
         licence = run_sql(connection, "SELECT DISTINCT licence FROM boxes").to_pylist()
         assert len(licence) == len(seen)
         connection.close()
+    with pytest.raises(UsageError, match=r"licence that is admitted: AGPL-3\.0, Apache-2\.0"):
+        select_sql(store.path, "FROM boxes", tmp_path / "none.arrow", licences=["MIT"])
