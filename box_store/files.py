@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO
 
+from box_store.errors import UsageError
 from box_store.locations import Location, RemotePath
 
 try:
@@ -191,4 +192,25 @@ def locked(folder: Location) -> Iterator[None]:
         if fcntl is not None:
             with suppress(OSError):
                 fcntl.flock(file.fileno(), fcntl.LOCK_EX)
+        yield
+
+
+@contextmanager
+def alone_in(folder: Path) -> Iterator[None]:
+    """Keep other processes that ask for the same out of a folder, as long as this one works in it.
+
+    Released by the system if the process dies. On file systems without locks it does nothing.
+
+    Raises UsageError: another process is working there.
+    """
+    with (folder / ".lock").open("ab") as file:
+        if fcntl is not None:
+            try:
+                fcntl.flock(file.fileno(), fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                raise UsageError(
+                    f"another process is working in {folder}: wait for it, or choose another folder"
+                ) from None
+            except OSError:
+                pass
         yield

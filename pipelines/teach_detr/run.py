@@ -15,6 +15,7 @@ from rich.console import Console
 from rich.table import Table
 
 from box_store import BoxStore
+from box_store.files import alone_in
 from student_train.evaluate import METRIC_NAMES
 from student_train.tables import percent
 from teach_detr.labelling import Labelling
@@ -38,7 +39,8 @@ def run_file(
 
     Raises:
         ConfigError: the file or an override cannot be used.
-        UsageError: `config.out` belongs to something else, or the data set is not there.
+        UsageError: `config.out` belongs to something else, another process works in it, or the data
+            set is not there.
         StageError: a stage failed.
         StageStopped: Ctrl-C or SIGTERM; the same command goes on.
     """
@@ -49,7 +51,8 @@ def run_file(
         pipeline.narrate()
         return None
     pipeline.claim("run.json")
-    with stoppable(f"stopped. The same command goes on; everything is in {config.out}"):
+    sentence = f"stopped. The same command goes on; everything is in {config.out}"
+    with alone_in(config.out), stoppable(sentence):
         return pipeline.run()
 
 

@@ -7,6 +7,7 @@ import pytest
 from rich.console import Console
 
 from box_store.errors import UsageError
+from box_store.files import alone_in
 from student_train.errors import ConfigError
 from teach_detr import cli
 from teach_detr.run import Pipeline, run_file
@@ -206,3 +207,13 @@ def test_a_data_set_that_is_not_there(file: Path, commands: list[list[str]]) -> 
 
 def test_settings_nested_or_dotted(file: Path) -> None:
     assert setting_arguments(read_run(file).student.settings)[0] == "teachers.score_floor=0.2"
+
+
+def test_two_at_once_in_one_folder_are_refused(file: Path, commands: list[list[str]]) -> None:
+    out = file.parent / "out"
+    out.mkdir()
+    (out / "run.json").write_text("{}")
+    with alone_in(out), pytest.raises(UsageError, match="another process is working in"):
+        run(file)
+    assert not commands
+    run(file)

@@ -15,6 +15,7 @@ from typing import Any
 
 from rich.console import Console
 
+from box_store.files import alone_in
 from teach_detr.experiment.config import Plan
 from teach_detr.experiment.estimate import estimate
 from teach_detr.experiment.grid import Cell, Grid
@@ -45,7 +46,8 @@ def run_experiment(
     `folder` is where the configuration lies: teachers' files are looked for there first.
 
     Raises:
-        UsageError: `config.out` belongs to something else, or the data set is not there.
+        UsageError: `config.out` belongs to something else, another process works in it, or the data
+            set is not there.
         StageError: a shared stage failed, or every run did.
         StageStopped: Ctrl-C or SIGTERM; the same command goes on.
     """
@@ -55,7 +57,8 @@ def run_experiment(
         experiment.narrate()
         return None
     experiment.claim(NOTE)
-    with stoppable(f"stopped. The same command goes on; everything is in {plan.config.out}"):
+    sentence = f"stopped. The same command goes on; everything is in {plan.config.out}"
+    with alone_in(plan.config.out), stoppable(sentence):
         return experiment.run()
 
 
