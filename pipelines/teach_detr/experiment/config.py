@@ -94,6 +94,8 @@ class Arm:
     """Boxes are left out that overlap a label of their class by more; 1 takes all of them."""
     settings: dict[str, Any] = field(default_factory=dict)
     """Settings over those of the student and of the condition."""
+    only: tuple[str, ...] = ()
+    """Conditions to train it under; by default all. An arm that uses no labels needs one."""
 
 
 @dataclass(frozen=True)
@@ -232,6 +234,14 @@ def _table_problems(plan: Plan) -> list[str]:
         if condition.jitter < 0:
             found.append(f"conditions.{name}.jitter must be at least 0, got {condition.jitter}")
     for name, arm in plan.arms.items():
+        for condition in arm.only:
+            if condition not in plan.conditions:
+                found.append(
+                    f"arms.{name}.only: {condition!r} is none of the conditions."
+                    + nearest(condition, list(plan.conditions))
+                )
+        if arm.only and name == plan.config.reference:
+            found.append(f"arms.{name}.only: the reference is needed under every condition")
         for key in ("merge_floor", "merge_iou"):
             value = getattr(arm, key)
             if not 0 <= value <= 1:

@@ -165,25 +165,26 @@ class Experiment(Labelling[Any]):
     def write_label_files(self) -> None:
         """Annotations of conditions and of arms that merge boxes into them."""
         seed = self.config.data.sample_seed
-        for condition, spoiled in self.plan.conditions.items():
-            for name, arm in self.plan.arms.items():
-                path = self.grid.label_file(condition, name)
-                what = self.grid.label_recipe(condition, name)
-                if path == self.grid.sample_file or (
-                    self.is_done(f"labels-{path.stem}", what) and path.exists()
-                ):
-                    continue
-                table = spoil_labels(read_labels(self.grid.sample_file), spoiled, seed)
-                if arm.merge != "none":
-                    found = merged_boxes(self.config.store_path, arm)
-                    table = add_boxes(table, found, arm.merge_iou)
-                write_labels(path, table)
-                self.mark(f"labels-{path.stem}", what)
-                self.console.print(
-                    f"labels    {path.stem}: {len(table['annotations'])} boxes in "
-                    f"{len(table['images'])} images",
-                    highlight=False,
-                )
+        for condition, name in self.grid.pairs():
+            path = self.grid.label_file(condition, name)
+            what = self.grid.label_recipe(condition, name)
+            if path == self.grid.sample_file or (
+                self.is_done(f"labels-{path.stem}", what) and path.exists()
+            ):
+                continue
+            arm = self.plan.arms[name]
+            spoiled = self.plan.conditions[condition]
+            table = spoil_labels(read_labels(self.grid.sample_file), spoiled, seed)
+            if arm.merge != "none":
+                found = merged_boxes(self.config.store_path, arm)
+                table = add_boxes(table, found, arm.merge_iou)
+            write_labels(path, table)
+            self.mark(f"labels-{path.stem}", what)
+            self.console.print(
+                f"labels    {path.stem}: {len(table['annotations'])} boxes in "
+                f"{len(table['images'])} images",
+                highlight=False,
+            )
 
     # --- train ----------------------------------------------------------------------------------
 

@@ -39,9 +39,15 @@ class Grid:
     def cells(self) -> Iterator[Cell]:
         """Seed by seed, so that an experiment that is stopped has whole comparisons."""
         for seed in self.plan.config.seeds:
-            for condition in self.plan.conditions:
-                for arm in self.plan.arms:
-                    yield Cell(condition, arm, seed)
+            for condition, arm in self.pairs():
+                yield Cell(condition, arm, seed)
+
+    def pairs(self) -> Iterator[tuple[str, str]]:
+        """Every condition with the arms that are trained under it."""
+        for condition in self.plan.conditions:
+            for name, arm in self.plan.arms.items():
+                if not arm.only or condition in arm.only:
+                    yield condition, name
 
     def folder(self, cell: Cell) -> Path:
         """The run folder."""

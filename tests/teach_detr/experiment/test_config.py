@@ -50,6 +50,13 @@ def test_cells_are_whole_comparisons_seed_by_seed(tmp_path: Path) -> None:
     assert cells[0].name == "complete/none/seed-3"
 
 
+def test_an_arm_may_belong_to_some_conditions_only(tmp_path: Path) -> None:
+    text = FILE.replace('merge = "a"', 'merge = "a"\nonly = ["missing"]')
+    cells = list(Grid(read(tmp_path, text)).cells())
+    assert {cell.condition for cell in cells if cell.arm == "merged"} == {"missing"}
+    assert len(cells) == 2 * (3 + 2)
+
+
 def test_later_settings_win_and_arms_have_theirs(tmp_path: Path) -> None:
     grid = Grid(read(tmp_path))
     words = grid.train_arguments(Cell("missing", "fused", 5))
@@ -97,6 +104,8 @@ def test_without_conditions_there_is_one(tmp_path: Path) -> None:
         (('preset = "dino-micro"', ""), "student.preset is missing"),
         (("[arms.merged]", "[arms.'a/b']"), "names are folders"),
         (("[arms.none]", "[wrong.x]\nshare=2\n[arms.none]"), r"wrong.x.of is missing.*wrong.x.sha"),
+        (('merge = "a"', 'only = ["mising"]'), "arms.merged.only.*Did you mean 'missing'"),
+        (('teachers = "none"', 'teachers = "none"\nonly = ["missing"]'), "reference is needed"),
         (('root = "coco"', 'root = "coco"\nval_split = "none"'), "needs a split"),
         (("[arms.none]", '[cluster]\nlauncher = "ray"\n[arms.none]'), "one process"),
     ],
