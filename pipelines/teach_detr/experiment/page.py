@@ -35,8 +35,9 @@ def render(outcome: Outcome, figures: list[Figure]) -> str:
 
 
 def _facts(outcome: Outcome) -> Markup:
+    n = len(outcome.conditions)
     facts = [
-        f"{len(outcome.conditions)} conditions",
+        f"{n} condition" + "s" * (n != 1),
         f"{len(outcome.runs)} runs",
         f"compared with the arm {outcome.reference}",
         outcome.device,
