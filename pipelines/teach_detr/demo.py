@@ -10,17 +10,15 @@ import json
 import os
 import shutil
 import time
-from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Any
 
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
 
 from box_store.errors import UsageError
-from teach_detr.scenes import VAL_FIRST_ID, VAL_SEED, make_split
+from teach_detr.drawing import draw_once
+from teach_detr.scenes import VAL_FIRST_ID, VAL_SEED
 from teach_detr.stages import Stages, stoppable, write_json
 from teach_detr.weights import START_STUDENT, mmdet_checkpoint, weights_folder
 from teach_detr.yolo_training import IMAGE_SIZE
@@ -169,35 +167,16 @@ class _Demo(Stages):
         """The data set: labels of the training split thinned, those of validation complete."""
         size, places = self.size, self.places
         self.title(f"drawing scenes, with {size.thin:.0%} of the training labels left out")
-        self._draw(
-            places.scenes, "train2017", size.train_images, size.seed, [size.style], size.thin
+        draw_once(
+            self.console,
+            *(places.scenes, "train2017", size.train_images, size.seed, [size.style]),
+            thin=size.thin,
         )
-        self._draw(
-            places.scenes,
-            "val2017",
-            size.val_images,
-            size.seed + VAL_SEED,
-            [size.style],
+        draw_once(
+            self.console,
+            *(places.scenes, "val2017", size.val_images, size.seed + VAL_SEED, [size.style]),
             first_id=VAL_FIRST_ID,
         )
-
-    def _draw(
-        self,
-        out: Path,
-        split: str,
-        n_images: int,
-        seed: int,
-        styles: Sequence[str],
-        thin: float = 0.0,
-        first_id: int = 1,
-    ) -> None:
-        # the annotations are written last
-        if (out / "annotations" / f"instances_{split}.json").exists():
-            return
-        with self._bar(f"  {out.name}/{split}", n_images) as advance:
-            make_split(
-                out, split, n_images, seed, styles, thin=thin, first_id=first_id, progress=advance
-            )
 
     # --- teachers -------------------------------------------------------------------------------
 
@@ -220,12 +199,11 @@ class _Demo(Stages):
             self.title(
                 "training a YOLO teacher on other, fully labelled scenes (AGPL-3.0, so none ships)"
             )
-            self._draw(
-                places.other / "images",
-                "train",
-                self.size.other_images,
-                self.size.seed + 2 * VAL_SEED,
-                [self.size.style],
+            size = self.size
+            draw_once(
+                self.console,
+                *(places.other / "images", "train", size.other_images),
+                *(size.seed + 2 * VAL_SEED, [size.style]),
             )
             self.python(
                 "teach_detr.yolo_training",
@@ -323,27 +301,3 @@ class _Demo(Stages):
         known = json.loads(note.read_text(encoding="utf-8"))
         self.seconds = float(known["seconds"]) + seconds
         write_json(note, {**known, "seconds": self.seconds})
-
-    def _bar(self, label: str, total: int) -> "_Bar":
-        return _Bar(self.console, label, total)
-
-
-class _Bar:
-    """A progress bar on a terminal, nothing elsewhere; yields what takes the count so far."""
-
-    def __init__(self, console: Console, label: str, total: int) -> None:
-        self._progress = Progress(
-            TextColumn("{task.description}"),
-            BarColumn(),
-            MofNCompleteColumn(),
-            console=console,
-            disable=not console.is_terminal,
-        )
-        self._task = self._progress.add_task(label, total=total)
-
-    def __enter__(self) -> Any:
-        self._progress.start()
-        return lambda done: self._progress.update(self._task, completed=done)
-
-    def __exit__(self, *exception: object) -> None:
-        self._progress.stop()

@@ -17,7 +17,8 @@ from rich.console import Console
 
 from box_store.errors import UsageError
 from box_store.files import replacing
-from teach_detr.scenes import VAL_FIRST_ID, VAL_SEED, check_names, make_split
+from teach_detr.drawing import draw_once
+from teach_detr.scenes import VAL_FIRST_ID, VAL_SEED, check_names
 from teach_detr.stages import Stages, stoppable, write_json
 
 RTMDET, YOLO = "rtmdet", "yolo"
@@ -185,17 +186,10 @@ class _Maker(Stages):
         thin: float = 0.0,
         first_id: int = 1,
     ) -> None:
-        # the annotations are written last
-        if (out / "annotations" / f"instances_{split}.json").exists():
-            return
         asked = self.scenes
-        self._say(f"drawing {n_images} scenes, {asked.world} by {asked.style}, into {out / split}")
-        make_split(
-            out,
-            split,
-            n_images,
-            seed,
-            [asked.style],
+        draw_once(
+            self.console,
+            *(out, split, n_images, seed, [asked.style]),
             world=asked.world,
             thin=thin,
             first_id=first_id,

@@ -7,7 +7,7 @@ import pytest
 
 from box_store import load_coco
 from student_train.checkpoint import load_matching
-from teach_detr import scene_set
+from teach_detr import drawing, scene_set
 from teach_detr.cli import main
 from teach_detr.scene_set import TEACHER_SIZES
 from teach_detr.weights import MMDET_TEACHER, read_weights, weights_folder
@@ -42,7 +42,7 @@ def test_a_folder_of_other_scenes_is_refused_until_fresh(
     tmp_path: Path, capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     drawn: list[str] = []
-    monkeypatch.setattr(scene_set, "make_split", lambda *given, world, **_: drawn.append(world))
+    monkeypatch.setattr(drawing, "make_split", lambda *given, world, **_: drawn.append(world))
     out = tmp_path / "scenes"
     assert tiny(out, "--world", "toys") == 0
     (out / "old.txt").write_text("gone with --fresh")
