@@ -249,12 +249,20 @@ class _Probes:
             key = name if call == 1 else f"{name}#{call}"
             if key not in self._shapes:
                 return
-            # the official decoder has queries first, ours the batch
-            shape = tuple(self._shapes[key])
-            swap = output.shape != shape and output.transpose(0, 1).shape == shape
-            self._found(key, probe(output.transpose(0, 1) if swap else output))
+            self._found(key, probe(_arranged(output, tuple(self._shapes[key]))))
 
         return describe
+
+
+def _arranged(output: Tensor, shape: tuple[int, ...]) -> Tensor:
+    """An output in the official order: its decoder has queries first, where ours has the batch, and
+    patches are a list there, where ours are a map.
+    """
+    if output.shape == shape:
+        return output
+    if output.ndim == 4 and len(shape) == 3:
+        return output.flatten(2).mT
+    return output.transpose(0, 1) if output.transpose(0, 1).shape == shape else output
 
 
 def _official_modules(student: nn.Module) -> dict[str, nn.Module]:
