@@ -9,7 +9,7 @@ from typing import Any
 
 from rich.console import Console
 
-from box_store.processes import resident_bytes
+from box_store.processes import descendants, resident_bytes
 from teacher_infer.bench import service_rate
 from teacher_infer.bench_processes import started_processes
 from teacher_infer.dataset import Dataset
@@ -77,13 +77,14 @@ class _Watcher(PlainReporter):
         self.looks: list[Look] = []
         self._n_images = n_images
         self._n_done = 0
+        self._before = set(descendants(os.getpid()))
 
     def advance(self, name: str, n_images: int, n_bad: int) -> None:
         """See `Reporter.advance`."""
         super().advance(name, n_images, n_bad)
         self._n_done += n_images
         if self._n_done * _LOOKS >= self._n_images * (len(self.looks) + 1):
-            self.looks.append(_look(self._n_done))
+            self.looks.append(_look(self._n_done, self._before))
 
 
 def memory_of_run(
@@ -100,9 +101,10 @@ def memory_of_run(
     return MemoryResult(description, rate, watcher.looks)
 
 
-def _look(n_images: int) -> Look:
+def _look(n_images: int, before: set[int]) -> Look:
+    """`before` are processes that were there already, and are none of the run's."""
     driver = _mib(os.getpid())
-    workers, others = started_processes()
+    workers, others = ([p for p in found if p not in before] for found in started_processes())
     return Look(n_images, driver, max(map(_mib, workers), default=driver), sum(map(_mib, others)))
 
 

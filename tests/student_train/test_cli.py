@@ -186,9 +186,9 @@ def test_the_commands_are_a_promise(call):
     }
     assert options == {
         "train": [
-            "--boxes", "--config", "--data", "--dry-run", "--init", "--json", "--out",
-            "--overwrite", "--preset", "--resume", "--store", "--teachers", "--train-split",
-            "--val-split",
+            "--boxes", "--calibrated", "--config", "--data", "--dry-run", "--init", "--json",
+            "--out", "--overwrite", "--preset", "--resume", "--store", "--teachers",
+            "--train-split", "--val-split",
         ],
         "eval": [
             "--confusion-score", "--data", "--device", "--json", "--out", "--per-class", "--plot",
