@@ -4,6 +4,7 @@
 
     OUT/results.json     everything below
     OUT/results.parquet  a row a run: condition, arm, seed, metrics, seconds; for SQL
+    OUT/results.md       the tables in Markdown, to paste
     OUT/page.html        tables, curves, pictures; loads nothing
     OUT/*.png            the pictures of the page
 """
@@ -223,10 +224,13 @@ def run_rows(runs: Sequence[Run]) -> list[dict[str, Any]]:
 def write_outcome(outcome: Outcome, grid: Grid) -> None:
     """Write JSON, Parquet, pictures and the page into the experiment's folder."""
     from teach_detr.experiment.page import write_page
+    from teach_detr.experiment.tables import markdown
 
     write_json(grid.out / "results.json", finite(outcome.to_json()))
     with replacing(grid.out / "results.parquet") as file:
         pq.write_table(pa.Table.from_pylist(run_rows(outcome.runs)), file)
+    with replacing(grid.out / "results.md") as file:
+        file.write(markdown(outcome).encode())
     write_page(outcome, grid, grid.out / "page.html")
 
 
