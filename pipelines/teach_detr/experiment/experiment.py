@@ -98,7 +98,7 @@ class Experiment(Labelling[Any]):
         self.title(f"5 train: {len(left)} of {len(cells)} runs are left")
         conditions, arms = len(self.plan.conditions), len(self.plan.arms)
         self.console.print(
-            f"{conditions} conditions x {arms} arms x {len(self.config.seeds)} seeds",
+            f"conditions {conditions}, arms {arms}, seeds {len(self.config.seeds)}",
             highlight=False,
         )
         for cell in left[:3]:
