@@ -258,11 +258,9 @@ def _arranged(output: Tensor, shape: tuple[int, ...]) -> Tensor:
     """An output in the official order: its decoder has queries first, where ours has the batch, and
     patches are a list there, where ours are a map.
     """
-    if output.shape == shape:
-        return output
-    if output.ndim == 4 and len(shape) == 3:
-        return output.flatten(2).mT
-    return output.transpose(0, 1) if output.transpose(0, 1).shape == shape else output
+    turned = output.transpose(0, 1)
+    listed = output.flatten(2).mT if output.ndim == 4 else output
+    return next((x for x in (output, turned, listed) if x.shape == shape), output)
 
 
 def _official_modules(student: nn.Module) -> dict[str, nn.Module]:

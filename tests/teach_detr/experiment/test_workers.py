@@ -66,8 +66,11 @@ def test_one_device_is_left_to_the_trainer(module: str, tmp_path: Path) -> None:
 def test_a_stop_lets_jobs_save_and_starts_no_more(module: str, tmp_path: Path) -> None:
     script = textwrap.dedent(
         f"""
+        import signal
         from pathlib import Path
         from teach_detr.experiment.workers import Job, run_here
+        # a test that runs in the background was told to ignore it
+        signal.signal(signal.SIGINT, signal.default_int_handler)
         folder = Path({str(tmp_path)!r})
         words = lambda name: ({module!r}, "wait", str(folder / (name + ".out")))
         jobs = [Job(name, words(name), folder / (name + ".txt")) for name in ("first", "second")]
