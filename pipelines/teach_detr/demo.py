@@ -17,9 +17,10 @@ from pathlib import Path
 from rich.console import Console
 
 from box_store.errors import UsageError
+from student_train.evaluate import write_json
 from teach_detr.drawing import draw_once
 from teach_detr.scenes import VAL_FIRST_ID, VAL_SEED
-from teach_detr.stages import Stages, stoppable, write_json
+from teach_detr.stages import Stages, stoppable
 from teach_detr.weights import START_STUDENT, mmdet_checkpoint, weights_folder
 from teach_detr.yolo_training import IMAGE_SIZE
 

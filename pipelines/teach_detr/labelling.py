@@ -12,9 +12,10 @@ from rich.console import Console
 
 from box_store.errors import UsageError
 from box_store.locations import location
+from student_train.evaluate import write_json
 from student_train.overrides import to_plain
 from teach_detr.run_config import LabellingConfig, teacher_arguments
-from teach_detr.stages import Stages, write_json
+from teach_detr.stages import Stages
 
 C = TypeVar("C", bound=LabellingConfig)
 

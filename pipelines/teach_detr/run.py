@@ -16,7 +16,7 @@ from rich.table import Table
 
 from box_store import BoxStore
 from box_store.files import alone_in
-from student_train.evaluate import METRIC_NAMES
+from student_train.evaluate import METRIC_NAMES, write_json
 from student_train.tables import percent
 from teach_detr.labelling import Labelling
 from teach_detr.run_config import (
@@ -26,7 +26,7 @@ from teach_detr.run_config import (
     read_run,
     setting_arguments,
 )
-from teach_detr.stages import last_metrics, stoppable, write_json
+from teach_detr.stages import last_metrics, stoppable
 from teach_detr.teachers import score_teachers
 
 SHOWN = METRIC_NAMES[:6]

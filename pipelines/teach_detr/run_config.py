@@ -26,15 +26,17 @@ gpus = 1                                 # of each of them
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, TypeVar
 
 from box_store.errors import UsageError
 from student_train.overrides import Layer, as_text, flatten, merge, read_toml
 
 BASELINE, TAUGHT = "baseline", "taught"
+
+T = TypeVar("T")
 
 
 @dataclass(frozen=True)
@@ -143,10 +145,20 @@ def read_run(path: Path, overrides: Mapping[str, str] | None = None) -> RunConfi
     Raises:
         ConfigError: the file or a value cannot be used; all problems at once.
     """
-    start = RunConfig()
+    return read_file(RunConfig(), path, overrides, _problems)
+
+
+def read_file(
+    start: T, path: Path, overrides: Mapping[str, str] | None, check: Callable[[T], list[str]]
+) -> T:
+    """A configuration: `start`, the tables of a TOML file over it, and values by dotted key on top.
+
+    Raises:
+        ConfigError: as `merge`, with what `check` finds.
+    """
     layers = [Layer(f"file {path}", flatten(start, read_toml(path)))]
     layers.append(Layer("argument", dict(overrides or {})))
-    return merge(start, layers, _problems).config
+    return merge(start, layers, check).config
 
 
 def _problems(config: RunConfig) -> list[str]:

@@ -8,12 +8,10 @@ import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
 
 from rich.console import Console
 
 from box_store.errors import TeachDetrError
-from box_store.files import replacing
 from student_train.evaluate import METRIC_NAMES
 
 _MODULES = {
@@ -111,12 +109,6 @@ class Stages:
             raise StageError(
                 f"{module} ended with {process.returncode}. {(said or '').strip()[-600:]}".strip()
             )
-
-
-def write_json(path: Path, value: Any) -> None:
-    """Write a JSON file so that a reader sees the old one or the new one, whole."""
-    with replacing(path) as file:
-        file.write(json.dumps(value, indent=1).encode())
 
 
 def last_metrics(run: Path, split: str, advice: str = "") -> dict[str, float | None]:

@@ -39,13 +39,14 @@ from typing import Any, TypeVar
 
 from box_store.errors import nearest
 from student_train.errors import ConfigError
-from student_train.overrides import Layer, flatten, merge, read_toml
+from student_train.overrides import Layer, flatten, merge
 from teach_detr.run_config import (
     LabellingConfig,
     RunData,
     RunStudent,
     labelling_problems,
     preset_problems,
+    read_file,
 )
 
 T = TypeVar("T")
@@ -154,10 +155,7 @@ def read_experiment(path: Path, overrides: Mapping[str, str] | None = None) -> P
     Raises:
         ConfigError: the file or a value cannot be used; all problems at once.
     """
-    start = ExperimentConfig()
-    layers = [Layer(f"file {path}", flatten(start, read_toml(path)))]
-    layers.append(Layer("argument", dict(overrides or {})))
-    return plan_of(merge(start, layers, _problems).config)
+    return plan_of(read_file(ExperimentConfig(), path, overrides, _problems))
 
 
 def plan_of(config: ExperimentConfig) -> Plan:

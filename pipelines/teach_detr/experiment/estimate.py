@@ -15,6 +15,8 @@ from student_train.presets import load_preset
 from teach_detr.experiment.grid import Cell, Grid
 from teach_detr.experiment.workers import command
 
+# in a run folder: how long the run took, once it came to its end
+TIME_NOTE = "time.json"
 _PROBE_STEPS = 8
 
 
@@ -48,7 +50,7 @@ def estimate(grid: Grid, cells: Sequence[Cell], left: Sequence[Cell]) -> str:
 def run_seconds(grid: Grid, cell: Cell) -> float | None:
     """Seconds that a run took, from its own note; None where it did not end."""
     try:
-        note = json.loads((grid.folder(cell) / "time.json").read_text(encoding="utf-8"))
+        note = json.loads((grid.folder(cell) / TIME_NOTE).read_text(encoding="utf-8"))
         return float(note["seconds"])
     except (OSError, ValueError, KeyError, TypeError):
         return None

@@ -16,16 +16,16 @@ from typing import Any
 from rich.console import Console
 
 from box_store.files import alone_in
+from student_train.coco_metrics import read_annotations
+from student_train.evaluate import write_json
 from teach_detr.experiment.config import Plan
-from teach_detr.experiment.estimate import estimate
+from teach_detr.experiment.estimate import TIME_NOTE, estimate
 from teach_detr.experiment.grid import Cell, Grid
 from teach_detr.experiment.labels import (
     add_boxes,
     merged_boxes,
-    read_labels,
     sample_images,
     spoil_labels,
-    write_labels,
 )
 from teach_detr.experiment.outcome import gather, write_outcome
 from teach_detr.experiment.progress import CellProgress
@@ -127,8 +127,9 @@ class Experiment(Labelling[Any]):
         what = f"{data.images} images, seed {data.sample_seed}"
         if self.is_done("sample", what) and self.grid.sample_file.exists():
             return
-        table = read_labels(self.config.annotations(data.train_split))
-        write_labels(self.grid.sample_file, sample_images(table, data.images, data.sample_seed))
+        table = read_annotations(self.config.annotations(data.train_split))
+        sample = sample_images(table, data.images, data.sample_seed)
+        write_json(self.grid.sample_file, sample, indent=None)
         self.mark("sample", what)
 
     def spoil_teachers(self) -> None:
@@ -174,11 +175,11 @@ class Experiment(Labelling[Any]):
                 continue
             arm = self.plan.arms[name]
             spoiled = self.plan.conditions[condition]
-            table = spoil_labels(read_labels(self.grid.sample_file), spoiled, seed)
+            table = spoil_labels(read_annotations(self.grid.sample_file), spoiled, seed)
             if arm.merge != "none":
                 found = merged_boxes(self.config.store_path, arm)
                 table = add_boxes(table, found, arm.merge_iou)
-            write_labels(path, table)
+            write_json(path, table, indent=None)
             self.mark(f"labels-{path.stem}", what)
             self.console.print(
                 f"labels    {path.stem}: {len(table['annotations'])} boxes in "
@@ -228,10 +229,13 @@ class Experiment(Labelling[Any]):
         """The command that goes on with a run, or begins it anew where its settings changed."""
         folder = self.grid.folder(cell)
         started = self.is_done(f"started/{cell.name}", self.what(cell))
+        if not started:
+            # should it fail now, what it was before must not stand for it in the tables
+            (folder / TIME_NOTE).unlink(missing_ok=True)
         self.mark(f"started/{cell.name}", self.what(cell))
         words = [*self.grid.train_arguments(cell), "--resume" if started else "--overwrite"]
         return Job(cell.name, ("student_train.cli", *words), folder / "log.txt")
 
     def _note_time(self, cell: Cell, seconds: float) -> None:
         note = {"seconds": round(seconds, 1), "ended": time.strftime("%Y-%m-%dT%H:%M:%S%z")}
-        (self.grid.folder(cell) / "time.json").write_text(json.dumps(note), encoding="utf-8")
+        (self.grid.folder(cell) / TIME_NOTE).write_text(json.dumps(note), encoding="utf-8")

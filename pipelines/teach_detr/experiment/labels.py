@@ -4,7 +4,6 @@ Everything is drawn from seeds, image by image: which objects lose their label d
 how many images there are, nor on the arm.
 """
 
-import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -12,8 +11,6 @@ from typing import Any
 import numpy as np
 
 from box_store import Boxes, BoxStore, Selection, SelectionSpec, select
-from box_store.files import replacing
-from student_train.coco_metrics import read_annotations
 from teach_detr.experiment.config import Arm, Condition
 
 Table = dict[str, Any]
@@ -135,19 +132,3 @@ def merged_boxes(store: Path, arm: Arm) -> dict[int, list[Boxes]]:
             if boxes is not None and len(boxes):
                 found.setdefault(image_id, []).append(boxes)
     return found
-
-
-def read_labels(path: Path) -> Table:
-    """A COCO annotation file with an id and an area for every annotation.
-
-    Raises:
-        DataError: it cannot be read.
-    """
-    return read_annotations(path)
-
-
-def write_labels(path: Path, table: Table) -> None:
-    """Write a COCO table, whole or not at all."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with replacing(path) as file:
-        file.write(json.dumps(table).encode())

@@ -23,14 +23,14 @@ from numpy.typing import NDArray
 from box_store import BoxStore
 from box_store.errors import TeachDetrError
 from box_store.files import replacing
-from student_train.evaluate import METRIC_NAMES
+from student_train.coco_metrics import read_annotations
+from student_train.evaluate import METRIC_NAMES, write_json
 from student_train.overrides import to_plain
 from student_train.provenance import source_revision, versions
 from teach_detr.experiment.estimate import run_seconds
 from teach_detr.experiment.grid import Cell, Grid
-from teach_detr.experiment.labels import read_labels
 from teach_detr.experiment.resampling import Difference, Matches, draw_images, paired_difference
-from teach_detr.stages import StageError, last_metrics, write_json
+from teach_detr.stages import StageError, last_metrics
 from teach_detr.teachers import score_teachers
 
 # a 95 % interval that leaves out 0 on either side, or not
@@ -108,7 +108,7 @@ def gather(grid: Grid, failed: Mapping[str, str]) -> Outcome:
     """
     runs = [run for cell in grid.cells() if (run := _read(grid, cell)) is not None]
     config = grid.plan.config
-    truth = read_labels(config.annotations(config.data.val_split))
+    truth = read_annotations(config.annotations(config.data.val_split))
     resampled = _resample(grid, runs, truth)
     conditions: dict[str, dict[str, ArmSummary]] = {}
     for condition in grid.plan.conditions:

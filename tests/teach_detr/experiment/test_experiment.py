@@ -184,6 +184,24 @@ def test_what_is_done_is_passed_over_until_it_changes(file: Path, trained: list[
     assert len(trained) == 6
 
 
+def test_an_old_result_does_not_stand_for_a_run_that_fails(
+    file: Path, trained: list[Job], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run(file)
+    again = module.run_here
+
+    def run_here(todo: Sequence[Job], devices: Any, finished: Callable[[Ended], None]) -> None:
+        failing = [job for job in todo if job.name == "complete/taught/seed-0"]
+        again([job for job in todo if job not in failing], devices, finished)
+        for job in failing:
+            finished(Ended(job, 1.0, "no memory"))
+
+    monkeypatch.setattr(module, "run_here", run_here)
+    outcome = run(file, **{"student.settings.steps": "2"})
+    assert outcome["failed"]["complete/taught/seed-0"] == "no memory"
+    assert outcome["conditions"]["complete"]["taught"]["seeds"] == (1,)
+
+
 def test_labels_of_a_condition_are_written_once(file: Path, trained: list[Job]) -> None:
     run(file)
     path = file.parent / "out" / "labels" / "missing.json"
