@@ -2,14 +2,11 @@
 
 from importlib.util import find_spec
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import Annotated, Literal
 
 import typer
 
 from teach_detr.terminal import AsJson, open_console, print_json
-
-if TYPE_CHECKING:
-    pass
 
 Store = Annotated[Path, typer.Argument(help="The box store: a folder")]
 Teacher = Annotated[

@@ -1,25 +1,19 @@
 """What the commands print with: a console, tables, JSON."""
 
-import json
 import sys
 from collections.abc import Iterable, Sequence
-from typing import Annotated, Any
 
-import typer
 from rich.console import Console
 from rich.table import Table
 
-AsJson = Annotated[bool, typer.Option("--json", help="Print JSON and nothing else on stdout")]
+from teacher_infer.terminal import AsJson, print_json
+
+__all__ = ["AsJson", "open_console", "print_json", "table"]
 
 
 def open_console() -> Console:
     """stdout; in a pipe or a log a table must not be cut to 80 columns."""
     return Console() if sys.stdout.isatty() else Console(width=140)
-
-
-def print_json(value: Any) -> None:
-    """JSON on stdout."""
-    sys.stdout.write(json.dumps(value, indent=1, ensure_ascii=False) + "\n")
 
 
 def table(
