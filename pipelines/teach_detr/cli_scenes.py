@@ -37,7 +37,7 @@ def scenes(
     steps: Annotated[
         int | None, typer.Option(min=1, help="Of RTMDet, in place of what --size says")
     ] = None,
-    yolo_seconds: Annotated[
+    yolo_epochs: Annotated[
         int | None, typer.Option(min=1, help="Of YOLO, in place of what --size says")
     ] = None,
     fresh: Annotated[bool, typer.Option("--fresh", help="Begin anew in that folder")] = False,
@@ -58,8 +58,8 @@ def scenes(
     recipe = TEACHER_SIZES[size]
     if steps is not None:
         recipe = replace(recipe, steps=steps)
-    if yolo_seconds is not None:
-        recipe = replace(recipe, yolo_seconds=yolo_seconds)
+    if yolo_epochs is not None:
+        recipe = replace(recipe, yolo_epochs=yolo_epochs)
     console = Console() if sys.stdout.isatty() else Console(width=140)
     asked = SceneSet(world, style, images, val_images, seed, thin)
     make_scene_set(out, asked, recipe if teachers else None, fresh, console)

@@ -39,11 +39,11 @@ class SceneSet:
 
 @dataclass(frozen=True)
 class TeacherSize:
-    """How long teachers learn: `images` other scenes, `steps` of 16 crops, `yolo_seconds`."""
+    """How long teachers learn: `images` other scenes, `steps` of 16 crops, `yolo_epochs`."""
 
     images: int
     steps: int
-    yolo_seconds: int
+    yolo_epochs: int
     # small toys are easier to find enlarged; scenes of the crowd have sides of up to 176 px
     rtmdet_px: int = 224
     yolo_px: int = 192
@@ -53,9 +53,9 @@ class TeacherSize:
 
 
 TEACHER_SIZES = {
-    "tiny": TeacherSize(images=32, steps=2, yolo_seconds=2),
-    "cpu": TeacherSize(images=3200, steps=600, yolo_seconds=600),
-    "gpu": TeacherSize(images=12000, steps=4000, yolo_seconds=600),
+    "tiny": TeacherSize(images=32, steps=2, yolo_epochs=1),
+    "cpu": TeacherSize(images=3200, steps=600, yolo_epochs=6),
+    "gpu": TeacherSize(images=12000, steps=4000, yolo_epochs=20),
 }
 
 
@@ -161,11 +161,11 @@ class _Maker(Stages):
         return found
 
     def _train_yolo(self, other: Path, size: TeacherSize) -> None:
-        self.title(f"training YOLO from nothing for about {size.yolo_seconds} s on {self.device}")
+        self.title(f"training YOLO from nothing for {size.yolo_epochs} epochs on {self.device}")
         self.python(
             "teach_detr.yolo_training",
             *(other, self.folder / "yolo.pt"),
-            *("--seconds", size.yolo_seconds, "--image-size", size.yolo_px),
+            *("--epochs", size.yolo_epochs, "--image-size", size.yolo_px),
             *("--threads", self.threads, "--device", "0" if self.device == "cuda" else "cpu"),
         )
 

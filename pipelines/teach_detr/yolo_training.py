@@ -4,6 +4,7 @@ Ultralytics is AGPL-3.0 and an optional extra: nothing else of this package impo
 weights are not shipped, and what leaves this process is a file of weights that the user made.
 
     python -m teach_detr.yolo_training FOLDER OUT.pt --seconds 110 --threads 2
+    python -m teach_detr.yolo_training FOLDER OUT.pt --epochs 6
 
 FOLDER holds `images/train/*.jpg` and `images/annotations/instances_train.json`.
 """
@@ -61,12 +62,16 @@ def write_labels(folder: Path) -> Path:
 def train(
     folder: Path,
     out: Path,
-    seconds: float,
+    length: dict[str, float],
     threads: int,
     image_size: int = IMAGE_SIZE,
     device: str = "cpu",
 ) -> None:
-    """Train a small YOLO from nothing for about `seconds`, from the first batch on."""
+    """Train a small YOLO from nothing, for as long as `length` says in Ultralytics' own settings.
+
+    `{"epochs": 6}` gives the same weights on every run of a machine; `{"time": 0.03}`, in hours
+    from the first batch on, gives what the machine gets done in them.
+    """
     data = write_labels(folder)
     with tempfile.TemporaryDirectory(prefix="teach-detr-yolo-") as work:
         os.environ["YOLO_OFFLINE"] = "True"
@@ -88,7 +93,7 @@ def train(
         ):
             model.train(
                 data=str(data),
-                time=seconds / 3600,
+                **length,
                 imgsz=image_size,
                 batch=16,
                 device=device,
@@ -116,13 +121,13 @@ def train(
 
 def _report(trainer: Any) -> None:
     """A line an epoch in place of the library's own screens."""
-    seconds = time.time() - trainer.train_time_start
-    planned = trainer.args.time * 3600
-    print(
-        f"yolo: epoch {trainer.epoch + 1}, {seconds:.0f} of {planned:.0f} s",
-        file=sys.__stdout__,
-        flush=True,
-    )
+    epoch, seconds = trainer.epoch + 1, time.time() - trainer.train_time_start
+    if trainer.args.time:
+        line = f"epoch {epoch}, {seconds:.0f} of {trainer.args.time * 3600:.0f} s"
+    else:
+        left = seconds / epoch * (trainer.epochs - epoch)
+        line = f"epoch {epoch} of {trainer.epochs}, {seconds:.0f} s, {left:.0f} s left"
+    print(f"yolo: {line}", file=sys.__stdout__, flush=True)
 
 
 def main() -> None:
@@ -130,12 +135,15 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else "")
     parser.add_argument("folder", type=Path)
     parser.add_argument("out", type=Path)
-    parser.add_argument("--seconds", type=float, default=110)
+    length = parser.add_mutually_exclusive_group(required=True)
+    length.add_argument("--seconds", type=float)
+    length.add_argument("--epochs", type=int)
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--image-size", type=int, default=IMAGE_SIZE)
     parser.add_argument("--device", default="cpu")
     given = parser.parse_args()
-    train(given.folder, given.out, given.seconds, given.threads, given.image_size, given.device)
+    wanted = {"epochs": given.epochs} if given.epochs else {"time": given.seconds / 3600}
+    train(given.folder, given.out, wanted, given.threads, given.image_size, given.device)
 
 
 if __name__ == "__main__":
