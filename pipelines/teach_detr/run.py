@@ -34,8 +34,8 @@ SHOWN = METRIC_NAMES[:6]
 
 def run_file(
     file: Path, overrides: dict[str, str], *, dry_run: bool, console: Console
-) -> dict[str, Any] | None:
-    """Do what is left of the run that `file` describes; its report, None from a dry run.
+) -> dict[str, Any]:
+    """Do what is left of the run that `file` describes; its report, from a dry run what is left.
 
     Raises:
         ConfigError: the file or an override cannot be used.
@@ -48,8 +48,7 @@ def run_file(
     pipeline = Pipeline(config, file.parent, console)
     pipeline.check_paths()
     if dry_run:
-        pipeline.narrate()
-        return None
+        return pipeline.narrate()
     pipeline.claim("run.json")
     sentence = f"stopped. The same command goes on; everything is in {config.out}"
     with alone_in(config.out), stoppable(sentence):
@@ -71,16 +70,22 @@ class Pipeline(Labelling[RunConfig]):
         self.show_report(report)
         return report
 
-    def narrate(self) -> None:
-        """Say what `run` would do: the commands, and what the first of them would find."""
+    def narrate(self) -> dict[str, Any]:
+        """Say what `run` would do: the commands, and what the first of them would find.
+
+        Returns the commands that train, as JSON.
+        """
         self.narrate_store()
+        train: dict[str, Any] = {}
         for name, teachers in self.config.arms.items():
             words = self.train_command(name, teachers)
             done = self.is_done(name, " ".join(words))
             self.title(f"3 train: {name}{' (done already)' if done else ''}")
             self.show("python", "-m", *map(shlex.quote, words))
+            train[name] = {"command": ["python", "-m", *words], "done": done}
         self.title("4 compare")
         self.console.print(f"AP of teachers and students into {self.config.out / 'report.json'}")
+        return {"train": train}
 
     # --- train ----------------------------------------------------------------------------------
 

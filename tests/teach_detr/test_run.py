@@ -134,6 +134,20 @@ def test_dry_run_writes_nothing(
     assert not (file.parent / "out").exists()
 
 
+def test_dry_run_as_json(
+    file: Path, commands: list[list[str]], capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(SystemExit) as exit_:
+        cli.main(["run", str(file), "--dry-run", "--json"])
+    assert exit_.value.code == 0
+    train = json.loads(capsys.readouterr().out)["train"]
+    assert [arm["done"] for arm in train.values()] == [False] * len(train)
+    assert all(
+        arm["command"][:4] == ["python", "-m", "student_train.cli", "train"]
+        for arm in train.values()
+    )
+
+
 @pytest.mark.parametrize(
     ("launcher", "start"),
     [

@@ -6,6 +6,7 @@ import subprocess
 import tempfile
 import time
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 from student_train.config import TrainConfig, resolve
@@ -30,21 +31,42 @@ def readable(seconds: float) -> str:
     return f"{whole // 3600} h {whole % 3600 // 60} min"
 
 
-def estimate(grid: Grid, cells: Sequence[Cell], left: Sequence[Cell]) -> str:
-    """A sentence about the time that the runs that are left will take."""
-    if not left:
-        return "time      nothing is left to train"
+@dataclass(frozen=True)
+class Estimate:
+    """The time that `n_runs` runs of `each` seconds will take; None where it is not known."""
+
+    n_runs: int
+    each: float | None
+    at_once: int
+    source: str
+
+    @property
+    def seconds(self) -> float | None:
+        """Of all of them."""
+        return None if self.each is None else self.each * self.n_runs / self.at_once
+
+    def __str__(self) -> str:
+        if not self.n_runs:
+            return "nothing is left to train"
+        where = f"{self.at_once} at a time"
+        if self.seconds is None:
+            return f"unknown for {self.n_runs} runs, {where}: {self.source}"
+        return f"about {readable(self.seconds)} for {self.n_runs} runs, {where}: {self.source}"
+
+
+def estimate(grid: Grid, cells: Sequence[Cell], left: Sequence[Cell]) -> Estimate:
+    """How long the runs that are left will take. A cluster's width is not known: one at a time."""
     config = grid.plan.config
     at_once = 1 if config.cluster.address else len(config.devices)
-    where = f"{at_once} at a time" if not config.cluster.address else "one after another"
     seconds = [time for cell in cells if (time := run_seconds(grid, cell)) is not None]
+    each: float | None = None
+    source = ""
     if seconds:
         each = sum(seconds) / len(seconds)
         source = f"{len(seconds)} runs that ended took {readable(each)} each"
-    else:
+    elif left:
         each, source = probe(grid, left[0])
-    total = readable(each * len(left) / at_once)
-    return f"time      about {total} for {len(left)} runs, {where}: {source}"
+    return Estimate(len(left), each, at_once, source)
 
 
 def run_seconds(grid: Grid, cell: Cell) -> float | None:
@@ -56,7 +78,7 @@ def run_seconds(grid: Grid, cell: Cell) -> float | None:
         return None
 
 
-def probe(grid: Grid, cell: Cell) -> tuple[float, str]:
+def probe(grid: Grid, cell: Cell) -> tuple[float | None, str]:
     """Seconds of one run, from a few steps of it without teachers; and where they come from.
 
     Evaluations are not measured: they come on top.
@@ -75,7 +97,7 @@ def probe(grid: Grid, cell: Cell) -> tuple[float, str]:
             command(["student_train.cli", *words, *extra]), capture_output=True, text=True
         )
         if done.returncode:
-            return 0.0, f"unknown, a few steps failed: {done.stderr.strip()[-300:]}"
+            return None, f"a few steps failed: {done.stderr.strip()[-300:]}"
         whole = time.monotonic() - started
         rows = [r for r in read_metrics(folder / "run/metrics.jsonl") if r["kind"] == "train"]
         # the first steps warm up

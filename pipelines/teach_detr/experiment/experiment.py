@@ -38,10 +38,8 @@ from teach_detr.stages import StageError, stoppable
 NOTE = "experiment.json"
 
 
-def run_experiment(
-    plan: Plan, folder: Path, *, dry_run: bool, console: Console
-) -> dict[str, Any] | None:
-    """Do what is left of an experiment; its outcome as JSON, None from a dry run.
+def run_experiment(plan: Plan, folder: Path, *, dry_run: bool, console: Console) -> dict[str, Any]:
+    """Do what is left of an experiment; its outcome as JSON, from a dry run what is left.
 
     `folder` is where the configuration lies: teachers' files are looked for there first.
 
@@ -54,8 +52,7 @@ def run_experiment(
     experiment = Experiment(plan, folder, console)
     experiment.check_paths()
     if dry_run:
-        experiment.narrate()
-        return None
+        return experiment.narrate()
     experiment.claim(NOTE)
     sentence = f"stopped. The same command goes on; everything is in {plan.config.out}"
     with alone_in(plan.config.out), stoppable(sentence):
@@ -90,8 +87,8 @@ class Experiment(Labelling[Any]):
         print_outcome(outcome, self.console)
         return outcome.to_json()
 
-    def narrate(self) -> None:
-        """Say what `run` would do, and how long the training would take."""
+    def narrate(self) -> dict[str, Any]:
+        """Say what `run` would do and how long the training would take; the same as JSON."""
         self.narrate_store()
         cells = list(self.grid.cells())
         left = [cell for cell in cells if not self.is_trained(cell)]
@@ -105,7 +102,16 @@ class Experiment(Labelling[Any]):
             self.show("python", "-m", "student_train.cli", *self.grid.train_arguments(cell))
         if len(left) > 3:
             self.console.print("...")
-        self.console.print(estimate(self.grid, cells, left), highlight=False, soft_wrap=True)
+        time = estimate(self.grid, cells, left)
+        self.console.print(f"time      {time}", highlight=False, soft_wrap=True)
+        return {
+            "runs": [cell.name for cell in cells],
+            "left": [cell.name for cell in left],
+            "at_once": time.at_once,
+            "seconds_each": time.each,
+            "seconds": time.seconds,
+            "measured": time.source,
+        }
 
     # --- what arms share ------------------------------------------------------------------------
 

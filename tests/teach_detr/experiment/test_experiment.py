@@ -92,7 +92,6 @@ def file(tmp_path: Path, data: Path, store: Path) -> Path:
 def run(file: Path, **overrides: str) -> dict[str, Any]:
     plan = read_experiment(file, overrides)
     outcome = run_experiment(plan, file.parent, dry_run=False, console=Console(quiet=True))
-    assert outcome is not None
     return outcome
 
 
@@ -223,6 +222,45 @@ def test_nothing_but_failures_is_an_error(file: Path, monkeypatch: pytest.Monkey
     monkeypatch.setattr(Stages, "python", in_this_process)
     with pytest.raises(StageError, match=r"no run of .* came to its end.*no memory"):
         run(file)
+
+
+def dry_run(capsys: pytest.CaptureFixture[str], file: Path) -> tuple[dict[str, Any], str]:
+    with pytest.raises(SystemExit) as ended:
+        cli.main(["experiment", str(file), "--dry-run", "--json"])
+    assert not ended.value.code
+    out, err = capsys.readouterr()
+    return json.loads(out), " ".join(err.split())
+
+
+def test_a_dry_run_says_what_is_left_and_how_long(
+    file: Path, trained: list[Job], capsys: pytest.CaptureFixture[str]
+) -> None:
+    run(file)
+    trained.clear()
+    capsys.readouterr()
+    before = sorted(file.parent.rglob("*"))
+    said, err = dry_run(capsys, file)
+    assert len(said["runs"]) == 12
+    assert said["left"] == ["missing/taught/seed-1"]
+    assert said["seconds"] == said["seconds_each"] == 2.0
+    assert "time about 2 s for 1 runs, 1 at a time: 11 runs that ended took 2 s each" in err
+    assert not trained
+    assert sorted(file.parent.rglob("*")) == before
+
+
+@pytest.mark.slow
+def test_a_dry_run_of_something_new_measures_a_few_steps(
+    file: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    said, err = dry_run(capsys, file)
+    assert said["left"] == said["runs"]
+    assert said["seconds"] == pytest.approx(12 * said["seconds_each"])
+    assert "1 steps of" in err
+    file.write_text(file.read_text().replace("steps = 1", 'steps = 1\ndevice = "cuda:9"'))
+    said, err = dry_run(capsys, file)
+    assert said["seconds"] is None
+    assert "time unknown for 12 runs, 1 at a time: a few steps failed: " in err
+    assert "cuda:9" in err
 
 
 def test_results_as_markdown(file: Path, trained: list[Job]) -> None:
