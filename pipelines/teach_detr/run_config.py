@@ -32,7 +32,17 @@ from pathlib import Path
 from typing import Any, Literal, TypeVar
 
 from box_store.errors import UsageError
-from student_train.overrides import Layer, as_text, flatten, merge, read_toml
+from student_train.config import TrainConfig, resolve
+from student_train.errors import ConfigError
+from student_train.overrides import (
+    Layer,
+    as_text,
+    flatten,
+    merge,
+    parse_assignments,
+    read_toml,
+)
+from student_train.presets import load_preset
 
 BASELINE, TAUGHT = "baseline", "taught"
 
@@ -162,7 +172,8 @@ def read_file(
 
 
 def _problems(config: RunConfig) -> list[str]:
-    found = labelling_problems(config) + preset_problems(config.student.preset)
+    found = labelling_problems(config)
+    found += student_problems(config.student.preset, config.student.settings)
     if config.cluster.processes < 1:
         found.append(f"cluster.processes must be at least 1, got {config.cluster.processes}")
     if config.cluster.launcher == "process" and config.cluster.processes > 1:
@@ -184,14 +195,28 @@ def labelling_problems(config: LabellingConfig) -> list[str]:
     return found
 
 
-def preset_problems(preset: str) -> list[str]:
-    """A sentence if no preset was named."""
-    if preset:
-        return []
-    return [
-        "student.preset is missing; `student-train presets` lists what there is, "
-        '[student] preset = "dino-r50-4scale"'
-    ]
+def student_config(preset: str, *settings: Mapping[str, Any]) -> TrainConfig:
+    """What the trainer makes of a preset and tables of settings, each over those before it.
+
+    Raises:
+        ConfigError: an unknown preset or setting, or values that do not fit; all problems at once.
+    """
+    words = [word for table in settings for word in setting_arguments(table)]
+    return resolve(load_preset(preset), arguments=[Layer("file", parse_assignments(words))]).config
+
+
+def student_problems(preset: str, *settings: Mapping[str, Any]) -> list[str]:
+    """What the trainer would refuse of a preset and settings: said before teachers take hours."""
+    if not preset:
+        return [
+            "student.preset is missing; `student-train presets` lists what there is, "
+            '[student] preset = "dino-r50-4scale"'
+        ]
+    try:
+        student_config(preset, *settings)
+    except ConfigError as error:
+        return list(error.problems)
+    return []
 
 
 def teacher_arguments(config: LabellingConfig, folder: Path) -> list[str]:

@@ -32,7 +32,7 @@ settings = { teachers = { combine = "fused" } }
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, TypeVar
@@ -45,8 +45,8 @@ from teach_detr.run_config import (
     RunData,
     RunStudent,
     labelling_problems,
-    preset_problems,
     read_file,
+    student_problems,
 )
 
 T = TypeVar("T")
@@ -148,6 +148,12 @@ class Plan:
     arms: dict[str, Arm]
     wrong: dict[str, Wrong]
 
+    def student(self, condition: str, arm: str) -> tuple[str, *tuple[Mapping[str, Any], ...]]:
+        """The preset trained there, and tables of settings, each over those before it."""
+        base, spoiled = self.config.student, self.conditions[condition]
+        tables = (base.settings, spoiled.settings, self.arms[arm].settings)
+        return spoiled.preset or base.preset, *tables
+
 
 def read_experiment(path: Path, overrides: Mapping[str, str] | None = None) -> Plan:
     """The experiment in a TOML file, with values by dotted key on top.
@@ -170,15 +176,28 @@ def plan_of(config: ExperimentConfig) -> Plan:
     arms = _tables("arms", config.arms, Arm(), problems)
     wrong = _tables("wrong", config.wrong, Wrong(), problems)
     plan = Plan(config, conditions or {AS_GIVEN: Condition()}, arms, wrong)
-    problems += _table_problems(plan)
+    problems += _table_problems(plan) + _student_problems(plan)
     if problems:
         raise ConfigError(problems)
     return plan
 
 
+def named_teachers(plan: Plan) -> Iterator[tuple[str, str]]:
+    """Every teacher that the file names, with where it does."""
+    for name, arm in plan.arms.items():
+        for key in ("teachers", "merge"):
+            for teacher in map(str.strip, getattr(arm, key).split(",")):
+                if teacher not in ("all", "none"):
+                    yield f"arms.{name}.{key}", teacher
+    for name, wrong in plan.wrong.items():
+        yield f"wrong.{name}.of", wrong.of
+    for teacher in plan.config.calibrate:
+        yield "calibrate", teacher
+
+
 def _tables(kind: str, tables: Mapping[str, Any], start: T, problems: list[str]) -> dict[str, T]:
     found: dict[str, T] = {}
-    for name, table in tables.items():
+    for name, table in _nested(tables).items():
         if not isinstance(table, Mapping):
             problems.append(f"{kind}.{name} should be a table, got {table!r}")
             continue
@@ -192,12 +211,18 @@ def _tables(kind: str, tables: Mapping[str, Any], start: T, problems: list[str])
     return found
 
 
+def _nested(tables: Mapping[str, Any]) -> dict[str, Any]:
+    """With `dab.preset`, given as an argument, as an entry of the table `dab`."""
+    nested: dict[str, Any] = {}
+    for key, value in tables.items():
+        name, dot, entry = key.partition(".")
+        table = nested.get(name, {})
+        nested[name] = {**table, entry: value} if dot and isinstance(table, Mapping) else value
+    return nested
+
+
 def _problems(config: ExperimentConfig) -> list[str]:
     found = labelling_problems(config)
-    if not config.conditions or any(
-        isinstance(table, Mapping) and "preset" not in table for table in config.conditions.values()
-    ):
-        found += preset_problems(config.student.preset)
     if config.data.val_split == "none":
         found.append("data.val_split: an experiment needs a split to evaluate on")
     if not config.seeds or len(set(config.seeds)) < len(config.seeds):
@@ -214,6 +239,15 @@ def _problems(config: ExperimentConfig) -> list[str]:
             "to spread them over a cluster"
         )
     return found
+
+
+def _student_problems(plan: Plan) -> list[str]:
+    """What the trainer would refuse; what is wrong in every run is said once."""
+    found: dict[str, None] = {}
+    for condition in plan.conditions:
+        for arm in plan.arms:
+            found |= dict.fromkeys(student_problems(*plan.student(condition, arm)))
+    return list(found)
 
 
 def _table_problems(plan: Plan) -> list[str]:

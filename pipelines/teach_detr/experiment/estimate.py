@@ -9,10 +9,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from student_train.config import TrainConfig, resolve
+from student_train.config import TrainConfig
 from student_train.metrics import read_metrics
-from student_train.overrides import Layer, parse_assignments
-from student_train.presets import load_preset
 from teach_detr.experiment.grid import Cell, Grid
 from teach_detr.experiment.workers import command
 
@@ -102,7 +100,7 @@ def probe(grid: Grid, cell: Cell) -> tuple[float | None, str]:
         rows = [r for r in read_metrics(folder / "run/metrics.jsonl") if r["kind"] == "train"]
         # the first steps warm up
         paces = sorted(row["images_per_second"] for row in rows[2:])
-        config = _settings(words)
+        config = grid.student(cell)
         step = config.batch_size / paces[len(paces) // 2]
         n_steps = _n_steps(grid, config)
         start_up = max(0.0, whole - _PROBE_STEPS * step)
@@ -112,13 +110,6 @@ def probe(grid: Grid, cell: Cell) -> tuple[float | None, str]:
         )
     finally:
         shutil.rmtree(folder, ignore_errors=True)
-
-
-def _settings(words: Sequence[str]) -> TrainConfig:
-    """What these arguments of `student-train` come to."""
-    preset = load_preset(words[words.index("--preset") + 1])
-    values = parse_assignments([word for word in words if "=" in word])
-    return resolve(preset, arguments=[Layer("argument", values)]).config
 
 
 def _n_steps(grid: Grid, config: TrainConfig) -> int:

@@ -15,10 +15,12 @@ from typing import Any
 
 from rich.console import Console
 
+from box_store import BoxStore
+from box_store.errors import UsageError, nearest
 from box_store.files import alone_in
 from student_train.coco_metrics import read_annotations
 from student_train.evaluate import write_json
-from teach_detr.experiment.config import Plan
+from teach_detr.experiment.config import Plan, named_teachers
 from teach_detr.experiment.estimate import TIME_NOTE, estimate
 from teach_detr.experiment.grid import Cell, Grid
 from teach_detr.experiment.labels import (
@@ -66,6 +68,20 @@ class Experiment(Labelling[Any]):
         super().__init__(plan.config, folder, console)
         self.plan = plan
         self.grid = Grid(plan)
+
+    def check_paths(self) -> None:
+        """Also raise UsageError for teachers that neither the store nor the file knows."""
+        super().check_paths()
+        known = {*self.config.teachers, *self.plan.wrong}
+        if self.config.store_path.exists():
+            known |= set(BoxStore.open(self.config.store_path).teachers)
+        for where, name in named_teachers(self.plan):
+            if name not in known:
+                raise UsageError(
+                    f"{where} names the teacher {name!r}, which is neither in the store "
+                    f"{self.config.store_path} nor under [teachers]. Known are: "
+                    f"{', '.join(sorted(known)) or 'none'}.{nearest(name, sorted(known))}"
+                )
 
     def run(self) -> dict[str, Any]:
         """Everything that is not done yet, then the comparison."""

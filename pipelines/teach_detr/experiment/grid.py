@@ -5,8 +5,9 @@ from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
+from student_train.config import TrainConfig
 from teach_detr.experiment.config import Plan
-from teach_detr.run_config import setting_arguments
+from teach_detr.run_config import setting_arguments, student_config
 
 
 @dataclass(frozen=True)
@@ -93,21 +94,28 @@ class Grid:
         }
         return json.dumps(recipe, sort_keys=True)
 
+    def student(self, cell: Cell) -> TrainConfig:
+        """What the trainer makes of a cell's preset and settings."""
+        return student_config(*self.plan.student(cell.condition, cell.arm))
+
     def train_arguments(self, cell: Cell) -> list[str]:
         """Arguments of `student-train` apart from the device and what is done with an old run."""
         config = self.plan.config
-        data, student = config.data, config.student
-        condition, arm = self.plan.conditions[cell.condition], self.plan.arms[cell.arm]
+        data = config.data
+        preset, *tables = self.plan.student(cell.condition, cell.arm)
         words: list[object] = [
-            *("train", "--preset", condition.preset or student.preset),
+            *("train", "--preset", preset),
             *("--data", data.root.absolute()),
             *("--train-split", data.train_split, "--val-split", data.val_split),
-            *("--store", config.store_path.absolute(), "--teachers", arm.teachers),
+            *(
+                "--store",
+                config.store_path.absolute(),
+                "--teachers",
+                self.plan.arms[cell.arm].teachers,
+            ),
             *("--out", self.folder(cell)),
             "keep_last=1",
-            *setting_arguments(student.settings),
-            *setting_arguments(condition.settings),
-            *setting_arguments(arm.settings),
+            *(word for table in tables for word in setting_arguments(table)),
             f"seed={cell.seed}",
         ]
         labels = self.label_file(cell.condition, cell.arm)

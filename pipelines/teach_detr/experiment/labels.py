@@ -122,7 +122,7 @@ def _overlap(one: Table, other: Table) -> float:
 
 def merged_boxes(store: Path, arm: Arm) -> dict[int, list[Boxes]]:
     """The boxes, by image id, that an arm adds to the labels."""
-    names = None if arm.merge == "all" else tuple(arm.merge.split(","))
+    names = None if arm.merge == "all" else tuple(name.strip() for name in arm.merge.split(","))
     spec = SelectionSpec(teachers=names, score_floor=arm.merge_floor)
     selection = Selection.open(select(BoxStore.open(store), spec))
     found: dict[int, list[Boxes]] = {}

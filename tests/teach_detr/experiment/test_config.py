@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from student_train.errors import ConfigError
-from teach_detr.experiment.config import Plan, plan_of, read_experiment
+from teach_detr.experiment.config import Plan, named_teachers, plan_of, read_experiment
 from teach_detr.experiment.grid import Cell, Grid
 from teach_detr.experiment.own_data import arms_of
 
@@ -87,6 +87,29 @@ def test_labels_are_the_data_sets_own_where_nothing_is_done_to_them(tmp_path: Pa
     assert sampled.label_recipe("complete", "none") != grid.label_recipe("complete", "none")
 
 
+def test_arguments_reach_into_tables(tmp_path: Path) -> None:
+    given = {"conditions.missing.missing": "0.7", "conditions.missing.settings.optim.lr": "0.5"}
+    plan = read(tmp_path, **given, **{"arms.fused.teachers": "c", "arms.new.teachers": "a"})
+    assert plan.conditions["missing"].missing == 0.7
+    grid = Grid(plan)
+    assert grid.student(Cell("missing", "none", 3)).optim.lr == 0.5
+    assert grid.student(Cell("complete", "none", 3)).optim.lr == 1e-3
+    assert plan.arms["fused"].teachers == "c"
+    assert plan.arms["fused"].settings == {"teachers": {"combine": "fused"}}
+    assert plan.arms["new"].teachers == "a"
+
+
+def test_teachers_are_named_with_their_place(tmp_path: Path) -> None:
+    text = 'calibrate = ["d"]\n' + FILE.replace("[arms.none]", '[wrong.w]\nof = "a"\n[arms.none]')
+    assert list(named_teachers(read(tmp_path, text))) == [
+        ("arms.fused.teachers", "a"),
+        ("arms.fused.teachers", "b"),
+        ("arms.merged.merge", "a"),
+        ("wrong.w.of", "a"),
+        ("calibrate", "d"),
+    ]
+
+
 def test_without_conditions_there_is_one(tmp_path: Path) -> None:
     text = FILE.replace("[conditions.complete]\n", "").replace(
         '[conditions.missing]\nmissing = 0.4\nsettings = { "optim.lr" = 2e-3 }\n', ""
@@ -107,6 +130,9 @@ def test_without_conditions_there_is_one(tmp_path: Path) -> None:
         (('merge = "a"', 'only = ["mising"]'), "arms.merged.only.*Did you mean 'missing'"),
         (('teachers = "none"', 'teachers = "none"\nonly = ["missing"]'), "reference is needed"),
         (('root = "coco"', 'root = "coco"\nval_split = "none"'), "needs a split"),
+        (("steps = 7", "stepps = 7"), "^unknown setting 'stepps'.*Did you mean 'steps'"),
+        (('preset = "dino-micro"', 'preset = "dino-micr"'), "unknown preset.*'dino-micro'"),
+        (('optim.lr" = 2e-3', 'optim.lr" = true'), "optim.lr.*number"),
         (("[arms.none]", '[cluster]\nlauncher = "ray"\n[arms.none]'), "one process"),
     ],
 )

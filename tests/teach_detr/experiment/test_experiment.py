@@ -13,6 +13,7 @@ import pytest
 from rich.console import Console
 
 from box_store import load_coco
+from box_store.errors import UsageError
 from student_train.coco_metrics import coco_metrics, read_annotations
 from teach_detr import cli
 from teach_detr.experiment import experiment as module
@@ -211,6 +212,15 @@ def test_labels_of_a_condition_are_written_once(file: Path, trained: list[Job]) 
     assert path.stat().st_mtime_ns == before
     given = {word for job in trained for word in job.words if "train_annotations" in word}
     assert given == {f"data.train_annotations={path}"}
+
+
+def test_unknown_teachers_are_refused_before_anything_runs(file: Path, trained: list[Job]) -> None:
+    with pytest.raises(
+        UsageError, match=r"arms.taught.teachers names the teacher 'oracel'.*oracle"
+    ):
+        run(file, **{"arms.taught.teachers": "oracel"})
+    assert not trained
+    assert not (file.parent / "out").exists()
 
 
 def test_nothing_but_failures_is_an_error(file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
