@@ -8,11 +8,12 @@ object appears as a whole when it is put; there are no locks, which is what `lea
 import os
 import secrets
 import tempfile
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import BinaryIO
+from typing import IO, BinaryIO
 
 from box_store.errors import UsageError
 from box_store.locations import Location, RemotePath
@@ -196,21 +197,32 @@ def locked(folder: Location) -> Iterator[None]:
 
 
 @contextmanager
-def alone_in(folder: Path) -> Iterator[None]:
+def alone_in(folder: Path, patience_s: float = 0.0) -> Iterator[None]:
     """Keep other processes that ask for the same out of a folder, as long as this one works in it.
 
     Released by the system if the process dies. On file systems without locks it does nothing.
 
-    Raises UsageError: another process is working there.
+    Raises UsageError: another process is working there, and still is after `patience_s`.
     """
     with (folder / ".lock").open("ab") as file:
-        if fcntl is not None:
-            try:
-                fcntl.flock(file.fileno(), fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except BlockingIOError:
+        deadline = time.monotonic() + patience_s
+        while not _lock(file):
+            if time.monotonic() >= deadline:
                 raise UsageError(
                     f"another process is working in {folder}: wait for it, or choose another folder"
-                ) from None
-            except OSError:
-                pass
+                )
+            time.sleep(0.2)
         yield
+
+
+def _lock(file: IO[bytes]) -> bool:
+    """Whether the file is locked now, or cannot be; False: by somebody else."""
+    if fcntl is None:
+        return True
+    try:
+        fcntl.flock(file.fileno(), fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    except OSError:
+        pass
+    return True

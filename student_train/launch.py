@@ -2,6 +2,7 @@
 
 import shutil
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import nullcontext
 from dataclasses import replace
 from pathlib import Path
 
@@ -94,22 +95,34 @@ def _train(
     report = None if resuming or config.init is None else initialise(model, config.init)
 
     world.barrier()
-    if world.is_first and not dry_run:
-        if overwrite and not resume:
-            folder.clear()
-        if not resuming:
-            folder.write(resolved, space, command, inputs.fingerprints)
-            folder.publish()
-    progress = ProgressLine(console if world.is_first else None)
-    trainer = Trainer(config, model, inputs, folder, runtime, progress)
-    for line in describe(resolved, folder, runtime, inputs, trainer, report):
-        progress.say(line)
-    for line in (*remarks, *space_on_disk(folder.root, trainer)):
-        progress.say(f"warning   {line}")
-    if dry_run:
-        then = f"resume {folder.place}" if resuming else f"start in {folder.place}"
-        progress.say(f"dry run   nothing was written; without --dry-run this would {then}")
-        return None
+    # what runs at a URL has a lease, under which a newcomer displaces whoever is there
+    owned = world.is_first and not dry_run and folder.root == folder.place
+    with folder.alone() if owned else nullcontext():
+        if resuming != (resume and saved.has_state()):
+            raise RunError(f"{folder.place} was trained on meanwhile: give the command again")
+        if world.is_first and not dry_run:
+            if overwrite and not resume:
+                folder.clear()
+            if not resuming:
+                folder.write(resolved, space, command, inputs.fingerprints)
+                folder.publish()
+        progress = ProgressLine(console if world.is_first else None)
+        trainer = Trainer(config, model, inputs, folder, runtime, progress)
+        for line in describe(resolved, folder, runtime, inputs, trainer, report):
+            progress.say(line)
+        for line in (*remarks, *space_on_disk(folder.root, trainer)):
+            progress.say(f"warning   {line}")
+        if dry_run:
+            then = f"resume {folder.place}" if resuming else f"start in {folder.place}"
+            progress.say(f"dry run   nothing was written; without --dry-run this would {then}")
+            return None
+        return _loop(trainer, progress, resume, resuming)
+
+
+def _loop(
+    trainer: Trainer, progress: ProgressLine, resume: bool, resuming: bool
+) -> Evaluation | None:
+    """Train from the newest state, or from the start."""
     if resuming:
         note = trainer.resume()
         progress.say(f"{note} resuming after step {trainer.position.step}".strip())
@@ -121,7 +134,7 @@ def _train(
         return trainer.train()
     finally:
         progress.close()
-        for problem in inputs.train_loader.problems.values():
+        for problem in trainer.inputs.train_loader.problems.values():
             progress.say(f"skipped: {problem.message}")
 
 

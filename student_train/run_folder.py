@@ -13,19 +13,23 @@
 """
 
 import json
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Generic
 
 from box_store.categories import Categories, ClassSpace
-from box_store.files import replacing
+from box_store.files import alone_in, replacing
 from box_store.locations import Location, RemotePath, as_typed
 from student_train.config import OPERATIONAL, TrainConfig, as_plain, from_plain
 from student_train.errors import RunError
 from student_train.overrides import Resolved, as_text, settings
 from student_train.provenance import source_revision, versions
 from student_train.states import P, SavedStates, StateFolder
+
+# how long a trainer that is told to stop may take to save its state
+PATIENCE_S = 30.0
 
 
 @dataclass(frozen=True)
@@ -100,6 +104,18 @@ class RunFolder(SavedRun[Path]):
         super().__init__(root)
         self.place: Location = place or root
         self.publish = publish
+
+    @contextmanager
+    def alone(self) -> Iterator[None]:
+        """Keep other trainers out, for as long as this one is at work.
+
+        One that was just told to stop has time to save its state.
+
+        Raises UsageError: another process trains here.
+        """
+        self.root.mkdir(parents=True, exist_ok=True)
+        with alone_in(self.root, PATIENCE_S):
+            yield
 
     def clear(self) -> None:
         """Forget a former run's configuration, metrics and checkpoints; the rest stays."""

@@ -3,7 +3,9 @@
 import logging
 import os
 import secrets
+import signal
 import socket
+import threading
 from typing import Any
 
 import ray
@@ -25,8 +27,8 @@ class RayUnavailable(TeachDetrError):
 class RayCluster:
     """A cluster that this process has joined.
 
-    address: of a running cluster ("auto" finds one on this machine); None starts Ray on this
-        machine alone, reachable through the loopback interface only, until `leave`. Inside a
+    address: of a running cluster ("auto" finds one on this machine); None or "local" starts Ray on
+        this machine alone, reachable through the loopback interface only, until `leave`. Inside a
         process that has Ray running already, that one is used.
     num_cpus: CPUs of a cluster started here; by default all.
     show_workers: whether what its processes print appears here.
@@ -44,9 +46,10 @@ class RayCluster:
 
     def _join(self, address: str | None, num_cpus: int | None, show_workers: bool) -> None:
         options: dict[str, Any] = {"address": address}
+        handler = signal.getsignal(signal.SIGTERM)
         os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
-        if address is None:
-            # "local": an address in the environment must not turn this into somebody's cluster
+        if address in (None, "local"):
+            # named, as an address in the environment must not turn this into somebody's cluster
             options = {
                 "address": "local",
                 "num_cpus": num_cpus,
@@ -68,6 +71,9 @@ class RayCluster:
                     logging_level=logging.ERROR,
                     **options,
                 )
+                if callable(handler) and threading.current_thread() is threading.main_thread():
+                    # Ray's own aborts with a trace of the machine's stack
+                    signal.signal(signal.SIGTERM, handler)
                 return
             except Exception as error:
                 ray.shutdown()

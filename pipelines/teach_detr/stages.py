@@ -1,13 +1,16 @@
 """Stages of long work: each a public command in its own process, passed over once it is done."""
 
+import ctypes
 import json
 import os
 import signal
 import subprocess
 import sys
-from collections.abc import Iterator
+import time
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 from rich.console import Console
 
@@ -19,6 +22,12 @@ _MODULES = {
     "student-train": "student_train.cli",
     "teach-detr": "teach_detr.cli",
 }
+
+
+# how long a process that is told to stop may take to save its state
+PATIENCE_S = 30.0
+_PR_SET_PDEATHSIG = 1
+_LIBC = ctypes.CDLL(None) if sys.platform == "linux" else None
 
 
 class StageError(TeachDetrError):
@@ -86,7 +95,7 @@ class Stages:
         command = [sys.executable, "-W", "ignore", "-m", module, *map(str, arguments)]
         # a console on stderr means that stdout is kept for JSON
         shown = sys.stderr if self.console.stderr else None
-        process = subprocess.Popen(
+        process = start(
             command,
             env=environment,
             stdout=subprocess.DEVNULL if quiet else shown,
@@ -96,12 +105,8 @@ class Stages:
         try:
             _, said = process.communicate()
         except KeyboardInterrupt:
-            # Ctrl-C reached it as well; SIGTERM reached only us. Give it time to save its state
-            process.terminate()
-            try:
-                process.wait(30)
-            except subprocess.TimeoutExpired:
-                process.kill()
+            # Ctrl-C reached it as well; SIGTERM reached only us
+            stop([process])
             raise
         if process.returncode in (130, -signal.SIGINT, -signal.SIGTERM):
             raise KeyboardInterrupt
@@ -109,6 +114,30 @@ class Stages:
             raise StageError(
                 f"{module} ended with {process.returncode}. {(said or '').strip()[-600:]}".strip()
             )
+
+
+def start(command: Sequence[str], **options: Any) -> subprocess.Popen[Any]:
+    """Start a process that does not outlive this one: on Linux it gets SIGTERM, and so saves its
+    state, even when this one is killed by `kill -9`.
+    """
+    return subprocess.Popen(command, preexec_fn=_end_with_parent if _LIBC else None, **options)
+
+
+def _end_with_parent() -> None:
+    assert _LIBC is not None
+    _LIBC.prctl(_PR_SET_PDEATHSIG, signal.SIGTERM)
+
+
+def stop(processes: Sequence[subprocess.Popen[Any]]) -> None:
+    """Ask processes for a saved state; what has not ended after half a minute is killed."""
+    for process in processes:
+        process.terminate()
+    deadline = time.monotonic() + PATIENCE_S
+    for process in processes:
+        try:
+            process.wait(max(0.0, deadline - time.monotonic()))
+        except subprocess.TimeoutExpired:
+            process.kill()
 
 
 def last_metrics(run: Path, split: str, advice: str = "") -> dict[str, float | None]:

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from box_store.files import alone_in
 from student_train import cli
 
 FAST = ("steps=2", "model.n_queries=8", "model.top_k=8")
@@ -81,6 +82,21 @@ def test_a_dry_run_tells_and_writes_nothing(call, toy: Path, store: Path, tmp_pa
         assert words in out
     assert "nothing was written" in out
     assert not (tmp_path / "run").exists()
+
+
+def test_two_trainers_do_not_share_a_run(
+    call, toy: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    words = ["train", "--preset", "dino-micro", "--data", toy, "--out", tmp_path / "r", *FAST]
+    monkeypatch.setattr("student_train.run_folder.PATIENCE_S", 0.3)
+    (tmp_path / "r").mkdir()
+    with alone_in(tmp_path / "r"):
+        code, _, err = call(*words)
+    assert code == 2
+    assert f"another process is working in {tmp_path / 'r'}" in " ".join(err.split())
+    assert not (tmp_path / "r" / "config.json").exists()
+    code, _, err = call(*words)
+    assert (code, err) == (0, "")
 
 
 def test_train_can_answer_in_json(call, toy: Path, tmp_path: Path):

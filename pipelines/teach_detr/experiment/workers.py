@@ -15,6 +15,8 @@ from pathlib import Path
 from queue import SimpleQueue
 from typing import Any
 
+from teach_detr.stages import PATIENCE_S, start, stop
+
 _INTERRUPTED = (130, -2, -15)
 
 
@@ -94,7 +96,7 @@ class _Running:
             with self._lock:
                 if self._stopped:
                     raise KeyboardInterrupt
-                process = subprocess.Popen(
+                process = start(
                     command(words), env=environment, stdout=log, stderr=subprocess.STDOUT
                 )
                 self._processes.add(process)
@@ -106,17 +108,11 @@ class _Running:
         return Ended(job, time.monotonic() - started, last_words(job.log, code) if code else None)
 
     def stop(self) -> None:
-        """Ask for a saved state; what has not ended after half a minute is killed."""
+        """Stop what is running, and start no more."""
         with self._lock:
             self._stopped = True
             processes = list(self._processes)
-        for process in processes:
-            process.terminate()
-        for process in processes:
-            try:
-                process.wait(30)
-            except subprocess.TimeoutExpired:
-                process.kill()
+        stop(processes)
 
 
 def run_on_cluster(
@@ -128,6 +124,7 @@ def run_on_cluster(
 
     Raises:
         RayUnavailable: the cluster cannot be reached.
+        KeyboardInterrupt: this process was stopped; the jobs were told to save first.
     """
     import ray
     from ray.exceptions import RayError
@@ -138,14 +135,20 @@ def run_on_cluster(
     try:
         task: Any = ray.remote(num_cpus=cpus, num_gpus=gpus, max_retries=3)(_on_node)
         waiting = {task.remote(job, str(Path.cwd()), sys.path): job for job in jobs}
-        while waiting:
-            (done,), _ = ray.wait(list(waiting), num_returns=1)
-            job = waiting.pop(done)
-            try:
-                ended = ray.get(done)
-            except RayError as error:
-                ended = Ended(job, 0.0, str(error).strip()[-600:])
-            finished(ended)
+        try:
+            while waiting:
+                (done,), _ = ray.wait(list(waiting), num_returns=1)
+                job = waiting.pop(done)
+                try:
+                    ended = ray.get(done)
+                except RayError as error:
+                    ended = Ended(job, 0.0, str(error).strip()[-600:])
+                finished(ended)
+        except KeyboardInterrupt:
+            for reference in waiting:
+                ray.cancel(reference)
+            ray.wait(list(waiting), num_returns=len(waiting), timeout=PATIENCE_S + 5)
+            raise
     finally:
         cluster.leave()
 
@@ -155,9 +158,17 @@ def _on_node(job: Job, folder: str, path: list[str]) -> Ended:
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join(path)}
     job.log.parent.mkdir(parents=True, exist_ok=True)
     with job.log.open("ab") as log:
-        code = subprocess.run(
+        process = start(
             command(job.words), env=environment, cwd=folder, stdout=log, stderr=subprocess.STDOUT
-        ).returncode
+        )
+        try:
+            # Ray interrupts Python, not the system's wait for a process
+            while (code := process.poll()) is None:
+                time.sleep(0.5)
+        except KeyboardInterrupt:
+            # the driver, when it is stopped, cancels its tasks
+            stop([process])
+            raise
     return Ended(job, time.monotonic() - started, last_words(job.log, code) if code else None)
 
 

@@ -6,6 +6,7 @@ import subprocess
 import sys
 import textwrap
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -63,19 +64,21 @@ def test_one_device_is_left_to_the_trainer(module: str, tmp_path: Path) -> None:
     assert (tmp_path / "logs" / "only.txt").read_text() == "line end\n"
 
 
-def test_a_stop_lets_jobs_save_and_starts_no_more(module: str, tmp_path: Path) -> None:
+def driver(module: str, folder: Path, call: str) -> subprocess.Popen[str]:
+    """A process that runs two jobs, of which each waits; it is back when the first one does."""
     script = textwrap.dedent(
         f"""
         import signal
         from pathlib import Path
-        from teach_detr.experiment.workers import Job, run_here
+        from teach_detr.experiment.workers import Job, run_here, run_on_cluster
         # a test that runs in the background was told to ignore it
         signal.signal(signal.SIGINT, signal.default_int_handler)
-        folder = Path({str(tmp_path)!r})
+        signal.signal(signal.SIGTERM, signal.default_int_handler)
+        folder = Path({str(folder)!r})
         words = lambda name: ({module!r}, "wait", str(folder / (name + ".out")))
         jobs = [Job(name, words(name), folder / (name + ".txt")) for name in ("first", "second")]
         try:
-            run_here(jobs, ["auto"], print)
+            {call}
         except KeyboardInterrupt:
             print("stopped")
         """
@@ -83,11 +86,43 @@ def test_a_stop_lets_jobs_save_and_starts_no_more(module: str, tmp_path: Path) -
     process = subprocess.Popen(
         [sys.executable, "-c", script], stdout=subprocess.PIPE, text=True, start_new_session=True
     )
+    comes_true((folder / "first.ready").exists)
+    return process
+
+
+def comes_true(condition: Callable[[], bool]) -> None:
     deadline = time.monotonic() + 60
-    while not (tmp_path / "first.ready").exists() and time.monotonic() < deadline:
+    while not condition():
+        assert time.monotonic() < deadline
         time.sleep(0.05)
+
+
+def test_a_stop_lets_jobs_save_and_starts_no_more(module: str, tmp_path: Path) -> None:
+    process = driver(module, tmp_path, 'run_here(jobs, ["auto"], print)')
     process.send_signal(signal.SIGINT)
     said, _ = process.communicate(timeout=60)
+    assert said == "stopped\n"
+    assert (tmp_path / "first.out").read_text() == "saved"
+    assert not (tmp_path / "second.out").exists()
+
+
+@pytest.mark.skipif(
+    sys.platform != "linux", reason="only Linux tells a process of its parent's end"
+)
+def test_jobs_do_not_outlive_a_driver_that_is_killed(module: str, tmp_path: Path) -> None:
+    process = driver(module, tmp_path, 'run_here(jobs, ["auto"], print)')
+    process.kill()
+    process.communicate(timeout=60)
+    comes_true(lambda: (tmp_path / "first.out").read_text() == "saved")
+
+
+@pytest.mark.slow
+def test_a_stop_reaches_the_jobs_of_a_cluster(module: str, tmp_path: Path) -> None:
+    pytest.importorskip("ray")
+    start = "from teacher_infer.ray_cluster import RayCluster; RayCluster('local', num_cpus=1)"
+    process = driver(module, tmp_path, f"{start}; run_on_cluster(jobs, 'local', 1, 0, print)")
+    process.send_signal(signal.SIGTERM)
+    said, _ = process.communicate(timeout=90)
     assert said == "stopped\n"
     assert (tmp_path / "first.out").read_text() == "saved"
     assert not (tmp_path / "second.out").exists()
