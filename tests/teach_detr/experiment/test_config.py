@@ -9,6 +9,7 @@ from teach_detr.experiment.config import Plan, named_teachers, plan_of, read_exp
 from teach_detr.experiment.grid import Cell, Grid
 from teach_detr.experiment.own_data import arms_of
 
+COMMITTED = sorted((Path(__file__).parents[3] / "docs" / "experiments").glob("*.toml"))
 FILE = """
 out = "out"
 seeds = [3, 5]
@@ -140,6 +141,14 @@ def test_mistakes_are_named(tmp_path: Path, change: tuple[str, str], words: str)
     assert change[0] in FILE
     with pytest.raises(ConfigError, match=f"(?s){words}"):
         read(tmp_path, FILE.replace(*change))
+
+
+@pytest.mark.parametrize("file", COMMITTED, ids=lambda file: file.stem)
+def test_committed_experiments_can_be_read(file: Path) -> None:
+    plan = read_experiment(file)
+    assert len(plan.config.seeds) >= 3
+    known = {*plan.config.teachers, *plan.wrong}
+    assert {name for _, name in named_teachers(plan)} <= known
 
 
 def test_all_mistakes_at_once(tmp_path: Path) -> None:
