@@ -6,7 +6,7 @@ one part that small boxes, blur and occlusion hide easily.
 
 import math
 
-from teach_detr.sprites import GLASS, INK, WOOD, Pen, Toy, shade
+from teach_detr.sprites import GLASS, INK, WOOD, Pen, Toy, chassis, shade
 
 
 def _truck(pen: Pen) -> None:
@@ -16,12 +16,7 @@ def _truck(pen: Pen) -> None:
     pen.polygon([(0.50, 0.48), (0.52, roof), (0.72, roof), (0.86, 0.48)], pen.body)
     pen.polygon([(0.56, 0.47), (0.57, roof + 0.05), (0.69, roof + 0.05), (0.78, 0.47)], GLASS)
     pen.block(0.05, 0.38, 0.47, 0.52, shade(pen.body, 0.8))
-    pen.block(0.05, 0.46, 0.95, 0.70, pen.body, r=0.07)
-    pen.block(0.05, 0.58, 0.95, 0.63, pen.trim)
-    pen.disc(0.92, 0.53, 0.03, 0.03, (255, 238, 170))
-    for x in (0.06 + nose, 0.94 - nose):
-        pen.disc(x, 0.70, 0.115, 0.115, INK)
-        pen.disc(x, 0.70, 0.055, 0.055, (205, 208, 214))
+    chassis(pen, nose)
 
 
 def _ship(pen: Pen) -> None:

@@ -93,18 +93,23 @@ INK: Colour = (44, 46, 56)
 WOOD: Colour = (128, 90, 58)
 
 
-def _car(pen: Pen) -> None:
-    roof = pen.rng.uniform(0.20, 0.30)
-    nose = pen.rng.uniform(0.16, 0.24)
-    pen.polygon([(0.20, 0.48), (0.32, roof), (0.68, roof), (0.84, 0.48)], pen.body)
-    pen.polygon([(0.27, 0.47), (0.36, roof + 0.05), (0.49, roof + 0.05), (0.49, 0.47)], GLASS)
-    pen.polygon([(0.53, 0.47), (0.53, roof + 0.05), (0.65, roof + 0.05), (0.76, 0.47)], GLASS)
+def chassis(pen: Pen, nose: float) -> None:
+    """The lower half of what drives: body, stripe, lamp, and wheels `nose` away from its ends."""
     pen.block(0.05, 0.46, 0.95, 0.70, pen.body, r=0.07)
     pen.block(0.05, 0.58, 0.95, 0.63, pen.trim)
     pen.disc(0.92, 0.53, 0.03, 0.03, (255, 238, 170))
     for x in (0.06 + nose, 0.94 - nose):
         pen.disc(x, 0.70, 0.115, 0.115, INK)
         pen.disc(x, 0.70, 0.055, 0.055, (205, 208, 214))
+
+
+def _car(pen: Pen) -> None:
+    roof = pen.rng.uniform(0.20, 0.30)
+    nose = pen.rng.uniform(0.16, 0.24)
+    pen.polygon([(0.20, 0.48), (0.32, roof), (0.68, roof), (0.84, 0.48)], pen.body)
+    pen.polygon([(0.27, 0.47), (0.36, roof + 0.05), (0.49, roof + 0.05), (0.49, 0.47)], GLASS)
+    pen.polygon([(0.53, 0.47), (0.53, roof + 0.05), (0.65, roof + 0.05), (0.76, 0.47)], GLASS)
+    chassis(pen, nose)
 
 
 def _boat(pen: Pen) -> None:
