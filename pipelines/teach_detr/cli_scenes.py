@@ -32,7 +32,7 @@ def scenes(
         bool, typer.Option("--teachers", help="Train an RTMDet and a YOLO on other scenes, too")
     ] = False,
     size: Annotated[
-        str, typer.Option(help="How long teachers learn: tiny, cpu (half an hour of one core), gpu")
+        str, typer.Option(help="How long teachers learn: tiny, cpu (20 minutes on two cores), gpu")
     ] = "cpu",
     steps: Annotated[
         int | None, typer.Option(min=1, help="Of RTMDet, in place of what --size says")
