@@ -87,9 +87,9 @@ def _train(
     config = resolved.config
     resuming = resume and saved.has_state()
     inputs = make_inputs(config, coco, world)
-    remarks = []
+    remarks = [] if resuming else random_start(config)
     if resume and saved.config_file.exists():
-        remarks = check_resumable(saved, config, inputs.fingerprints)
+        remarks += check_resumable(saved, config, inputs.fingerprints)
     torch.manual_seed(config.seed)
     model = build_student(config.model)
     report = None if resuming or config.init is None else initialise(model, config.init)
@@ -136,6 +136,19 @@ def _loop(
         progress.close()
         for problem in trainer.inputs.train_loader.problems.values():
             progress.say(f"skipped: {problem.message}")
+
+
+def random_start(config: TrainConfig) -> list[str]:
+    """A sentence where nothing of the student was trained before: few mean that."""
+    model = config.model
+    if config.init is not None or model.backbone_weights is not None:
+        return []
+    frozen = " and batch norms frozen as they are" if getattr(model, "norm", "") == "frozen" else ""
+    return [
+        f"the backbone {model.backbone} begins with random weights{frozen}, which takes far more "
+        "images and epochs. Give model.backbone_weights=timm (downloads ImageNet's) or =FILE, or "
+        "--init RUN"
+    ]
 
 
 def check_resumable(

@@ -20,6 +20,7 @@ from box_store.errors import UsageError, nearest
 from box_store.files import alone_in
 from student_train.coco_metrics import read_annotations
 from student_train.evaluate import write_json
+from student_train.launch import random_start
 from teach_detr.experiment.config import Plan, named_teachers
 from teach_detr.experiment.estimate import TIME_NOTE, estimate
 from teach_detr.experiment.grid import Cell, Grid
@@ -85,6 +86,7 @@ class Experiment(Labelling[Any]):
 
     def run(self) -> dict[str, Any]:
         """Everything that is not done yet, then the comparison."""
+        self.warn()
         if self.grid.sampled:
             self.write_sample()
         self.fill_store()
@@ -109,6 +111,7 @@ class Experiment(Labelling[Any]):
         cells = list(self.grid.cells())
         left = [cell for cell in cells if not self.is_trained(cell)]
         self.title(f"5 train: {len(left)} of {len(cells)} runs are left")
+        self.warn()
         conditions, arms = len(self.plan.conditions), len(self.plan.arms)
         self.console.print(
             f"conditions {conditions}, arms {arms}, seeds {len(self.config.seeds)}",
@@ -128,6 +131,14 @@ class Experiment(Labelling[Any]):
             "seconds": time.seconds,
             "measured": time.source,
         }
+
+    def warn(self) -> None:
+        """Say what makes a comparison worth less, before it is made."""
+        warnings = dict.fromkeys(
+            line for cell in self.grid.cells() for line in random_start(self.grid.student(cell))
+        )
+        for line in warnings:
+            self.console.print(f"warning   {line}", markup=False, highlight=False, soft_wrap=True)
 
     # --- what arms share ------------------------------------------------------------------------
 

@@ -11,6 +11,8 @@ from teach_detr.experiment.outcome import ArmSummary, Outcome
 from teach_detr.experiment.resampling import Difference
 
 SHOWN = METRIC_NAMES[:6]
+# below it (0..1), students have hardly begun to detect
+LEARNED_AP = 0.05
 COLUMNS = ("arm", *SHOWN, "difference in AP", "95 % interval", "so it is")
 
 
@@ -35,7 +37,7 @@ def signed(value: float) -> str:
 
 
 def summary_lines(outcome: Outcome) -> list[str]:
-    """A sentence a condition: what came out best, and whether that can be told from chance."""
+    """Sentences a condition: what came out best, and whether that can be told from chance."""
     lines = []
     for condition, arms in outcome.conditions.items():
         compared = {name: arm for name, arm in arms.items() if arm.difference is not None}
@@ -49,6 +51,13 @@ def summary_lines(outcome: Outcome) -> list[str]:
             f"{condition}: best is {best}, {signed(gap.mean)} AP over {outcome.reference} "
             f"({interval}): {compared[best].verdict}"
         )
+        ap = arms[outcome.reference].mean["AP"] or 0.0
+        if ap < LEARNED_AP:
+            lines.append(
+                f"{condition}: {outcome.reference} reaches AP {percent(ap)} only, too little to "
+                "tell arms apart by. Train longer, or start from weights: --init, or "
+                "student.settings.model.backbone_weights=timm"
+            )
     return lines
 
 

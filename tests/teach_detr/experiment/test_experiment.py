@@ -18,6 +18,9 @@ from student_train.coco_metrics import coco_metrics, read_annotations
 from teach_detr import cli
 from teach_detr.experiment import experiment as module
 from teach_detr.experiment import read_experiment, run_experiment
+from teach_detr.experiment.grid import Grid
+from teach_detr.experiment.outcome import gather
+from teach_detr.experiment.tables import summary_lines
 from teach_detr.experiment.workers import Ended, Job
 from teach_detr.scenes import VAL_FIRST_ID, make_split
 from teach_detr.stages import StageError, Stages
@@ -234,6 +237,20 @@ def test_nothing_but_failures_is_an_error(file: Path, monkeypatch: pytest.Monkey
         run(file)
 
 
+def test_students_that_learned_nothing_are_not_compared_in_silence(
+    file: Path, trained: list[Job]
+) -> None:
+    run(file)
+    grid = Grid(read_experiment(file))
+    outcome = gather(grid, {})
+    assert not any("too little" in line for line in summary_lines(outcome))
+    none = outcome.conditions["complete"]["none"]
+    none.mean["AP"] = 0.004
+    assert any(
+        line.startswith("complete: none reaches AP 0.4 only") for line in summary_lines(outcome)
+    )
+
+
 def dry_run(capsys: pytest.CaptureFixture[str], file: Path) -> tuple[dict[str, Any], str]:
     with pytest.raises(SystemExit) as ended:
         cli.main(["experiment", str(file), "--dry-run", "--json"])
@@ -253,6 +270,8 @@ def test_a_dry_run_says_what_is_left_and_how_long(
     assert len(said["runs"]) == 12
     assert said["left"] == ["missing/taught/seed-1"]
     assert said["seconds"] == said["seconds_each"] == 2.0
+    assert "warning the backbone" in err
+    assert "begins with random weights" in err
     assert "time about 2 s for 1 runs, 1 at a time: 11 runs that ended took 2 s each" in err
     assert not trained
     assert sorted(file.parent.rglob("*")) == before
