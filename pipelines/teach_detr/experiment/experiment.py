@@ -95,7 +95,7 @@ class Experiment(Labelling[Any]):
         self.write_label_files()
         failed = self.train()
         self.title("6 compare")
-        outcome = gather(self.grid, failed)
+        outcome = gather(self.grid, failed, self.console)
         if not outcome.runs:
             raise StageError(
                 f"no run of {self.config.out} came to its end: "

@@ -19,6 +19,8 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
+from rich.console import Console
+from rich.progress import track
 
 from box_store import BoxStore
 from box_store.errors import TeachDetrError
@@ -100,8 +102,8 @@ class Outcome:
         }
 
 
-def gather(grid: Grid, failed: Mapping[str, str]) -> Outcome:
-    """Read what the runs left behind and compare the arms.
+def gather(grid: Grid, failed: Mapping[str, str], console: Console | None = None) -> Outcome:
+    """Read what the runs left behind and compare the arms, with a bar on a terminal.
 
     A run without an evaluation is left out; an arm is compared over the seeds that it shares with
     the reference.
@@ -109,7 +111,7 @@ def gather(grid: Grid, failed: Mapping[str, str]) -> Outcome:
     runs = [run for cell in grid.cells() if (run := _read(grid, cell)) is not None]
     config = grid.plan.config
     truth = read_annotations(config.annotations(config.data.val_split))
-    resampled = _resample(grid, runs, truth)
+    resampled = _resample(grid, runs, truth, console)
     conditions: dict[str, dict[str, ArmSummary]] = {}
     for condition in grid.plan.conditions:
         by_arm = {
@@ -149,12 +151,13 @@ def _read(grid: Grid, cell: Cell) -> Run | None:
 
 
 def _resample(
-    grid: Grid, runs: Sequence[Run], truth: Mapping[str, Any]
+    grid: Grid, runs: Sequence[Run], truth: Mapping[str, Any], console: Console | None
 ) -> dict[Cell, NDArray[np.float64]]:
     """AP [R] of each run over the same resampled images."""
     weights = draw_images(len(truth["images"]), grid.plan.config.resamples, 0)
     found: dict[Cell, NDArray[np.float64]] = {}
-    for run in runs:
+    silent = console is None or not console.is_terminal
+    for run in track(runs, "resampling", console=console, transient=True, disable=silent):
         results = json.loads(grid.results(run.cell).read_text(encoding="utf-8"))
         found[run.cell] = Matches(truth, results).ap(weights)
     return found

@@ -123,20 +123,19 @@ def _mean_precision(
 ) -> NDArray[np.float64]:
     """Precision of one class at 101 recalls, averaged over them and the IoU thresholds: [R]."""
     weight = weights[:, matches.image]  # [R, D]
-    hits = np.cumsum(matches.hit[None] * weight[:, None], 2)  # [R, T, D]
-    misses = np.cumsum(matches.miss[None] * weight[:, None], 2)
-    recall = hits / np.maximum(n_objects, 1)[:, None, None]
-    precision = hits / (hits + misses + _EPS)
-    # precision at a recall is the best at that recall or any higher one; past the end it is 0
-    precision = np.maximum.accumulate(precision[..., ::-1], 2)[..., ::-1]
-    n_detections = precision.shape[2]
-    padded = np.concatenate([precision, np.zeros((*precision.shape[:2], 1))], 2)
     total = np.zeros(len(weights))
-    for r in range(len(weights)):
-        for t in range(padded.shape[1]):
-            at = np.searchsorted(recall[r, t], recall_points, side="left")
-            total[r] += padded[r, t][np.minimum(at, n_detections)].mean()
-    return total / padded.shape[1]
+    for hit, miss in zip(matches.hit, matches.miss, strict=True):
+        # precision is best at hits, and only there does recall rise
+        at = np.flatnonzero(hit)
+        hits = np.cumsum(weight[:, at], 1)  # [R, H]
+        misses = np.cumsum(weight * miss, 1)[:, at]
+        recall = hits / np.maximum(n_objects, 1)[:, None]
+        precision = hits / (hits + misses + _EPS)
+        # precision at a recall is the best at that recall or any higher one; past the end it is 0
+        best = np.maximum.accumulate(precision[:, ::-1], 1)[:, ::-1]
+        reached = np.searchsorted(recall_points, recall, side="right")
+        total += (np.diff(reached, axis=1, prepend=0) * best).sum(1)
+    return total / (len(recall_points) * len(matches.hit))
 
 
 def draw_images(n_images: int, n_resamples: int, seed: int) -> NDArray[np.int64]:
