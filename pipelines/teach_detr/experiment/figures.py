@@ -1,7 +1,7 @@
 """Pictures of an outcome: differences with their intervals, curves, scenes that differ."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -31,30 +31,54 @@ class Figure:
     path: Path
 
 
+@dataclass(frozen=True)
+class Row:
+    """One interval: what stands beside it, where it comes from, and its colour."""
+
+    label: str
+    condition: str
+    arm: str
+    colour: str
+
+
+def interval_panels(outcome: Outcome) -> dict[str, list[Row]]:
+    """Rows by panel: a panel a condition; where all compare one and the same arm, one for all."""
+    panels: dict[str, list[Row]] = {}
+    for condition, arms in outcome.conditions.items():
+        panels[condition] = [
+            Row(name, condition, name, PALETTE[i % len(PALETTE)])
+            for i, (name, arm) in enumerate(arms.items())
+            if arm.difference is not None
+        ]
+    rows = [row for panel in panels.values() for row in panel]
+    if len(panels) > 1 and len({row.arm for row in rows}) == 1:
+        return {rows[0].arm: [replace(row, label=row.condition) for row in rows]}
+    return {name: panel for name, panel in panels.items() if panel}
+
+
 def draw_intervals(outcome: Outcome, path: Path) -> None:
-    """Each arm's difference in AP to the reference: points are seeds, lines 95 % intervals."""
-    n = len(outcome.conditions)
-    n_arms = max(len(arms) for arms in outcome.conditions.values())
-    figure, axes = new_figure(1, n, width=4.6, height=0.9 + 0.42 * n_arms)
+    """Differences in AP to the reference: points are seeds, lines 95 % intervals."""
+    panels = interval_panels(outcome)
+    n_rows = max(len(rows) for rows in panels.values())
+    figure, axes = new_figure(1, len(panels), width=4.6, height=0.9 + 0.42 * n_rows)
     by_cell = {run.cell: run.metrics["AP"] or 0.0 for run in outcome.runs}
-    for axis, (condition, arms) in zip(axes, outcome.conditions.items(), strict=True):
-        compared = {name: arm for name, arm in arms.items() if arm.difference is not None}
-        for y, (name, arm) in enumerate(compared.items()):
+    for axis, (title, rows) in zip(axes, panels.items(), strict=True):
+        for y, row in enumerate(rows):
+            arm = outcome.conditions[row.condition][row.arm]
             gap = arm.difference
             assert gap is not None
-            colour = PALETTE[list(arms).index(name) % len(PALETTE)]
-            axis.plot([100 * gap.low, 100 * gap.high], [y, y], color=colour, linewidth=2.5)
-            axis.plot(100 * gap.mean, y, "D", color=colour, markersize=6)
+            axis.plot([100 * gap.low, 100 * gap.high], [y, y], color=row.colour, linewidth=2.5)
+            axis.plot(100 * gap.mean, y, "D", color=row.colour, markersize=6)
             seeds = [
-                100 * (by_cell[Cell(condition, name, s)] - by_cell[reference])
-                for s in arm.seeds
-                if (reference := Cell(condition, outcome.reference, s)) in by_cell
+                100 * (by_cell[Cell(row.condition, row.arm, seed)] - by_cell[reference])
+                for seed in arm.seeds
+                if (reference := Cell(row.condition, outcome.reference, seed)) in by_cell
             ]
-            axis.plot(seeds, [y + 0.22] * len(seeds), ".", color=colour, alpha=0.6)
+            axis.plot(seeds, [y + 0.22] * len(seeds), ".", color=row.colour, alpha=0.6)
         axis.axvline(0, color="#444", linewidth=1)
-        axis.set_yticks(range(len(compared)), list(compared))
+        axis.set_yticks(range(len(rows)), [row.label for row in rows])
         axis.invert_yaxis()
-        axis.set_title(condition)
+        axis.set_title(title)
         axis.set_xlabel(f"AP minus {outcome.reference}, in points")
         axis.grid(axis="x", alpha=0.25)
         axis.spines[["top", "right"]].set_visible(False)

@@ -18,6 +18,7 @@ from student_train.coco_metrics import coco_metrics, read_annotations
 from teach_detr import cli
 from teach_detr.experiment import experiment as module
 from teach_detr.experiment import read_experiment, run_experiment
+from teach_detr.experiment.figures import interval_panels
 from teach_detr.experiment.grid import Grid
 from teach_detr.experiment.outcome import gather
 from teach_detr.experiment.tables import summary_lines
@@ -324,3 +325,19 @@ def test_really_trained(data: Path, store: Path, tmp_path: Path, capfd: Any) -> 
     assert outcome["device"].startswith("CPU")
     assert len(load_coco(tmp_path / "own" / "labels" / "sample.json").images) == 4
     assert (tmp_path / "own" / "page.html").stat().st_size > 10_000
+
+
+def test_intervals_of_one_arm_share_a_panel(file: Path, trained: list[Job]) -> None:
+    run(file)
+    outcome = gather(Grid(read_experiment(file)), {})
+    panels = interval_panels(outcome)
+    assert {name: [row.label for row in rows] for name, rows in panels.items()} == {
+        "complete": ["taught", "astray"],
+        "missing": ["taught", "astray"],
+    }
+    for arms in outcome.conditions.values():
+        del arms["astray"]
+    panels = interval_panels(outcome)
+    assert {name: [row.label for row in rows] for name, rows in panels.items()} == {
+        "taught": ["complete", "missing"]
+    }
