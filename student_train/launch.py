@@ -98,7 +98,7 @@ def _train(
     # what runs at a URL has a lease, under which a newcomer displaces whoever is there
     owned = world.is_first and not dry_run and folder.root == folder.place
     with folder.alone() if owned else nullcontext():
-        if resuming != (resume and saved.has_state()):
+        if owned and resuming != (resume and saved.has_state()):
             raise RunError(f"{folder.place} was trained on meanwhile: give the command again")
         if world.is_first and not dry_run:
             if overwrite and not resume:

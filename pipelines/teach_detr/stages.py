@@ -16,6 +16,7 @@ from rich.console import Console
 
 from box_store.errors import TeachDetrError
 from student_train.evaluate import METRIC_NAMES
+from student_train.run_folder import PATIENCE_S
 
 _MODULES = {
     "teacher-infer": "teacher_infer.cli",
@@ -24,8 +25,6 @@ _MODULES = {
 }
 
 
-# how long a process that is told to stop may take to save its state
-PATIENCE_S = 30.0
 _PR_SET_PDEATHSIG = 1
 _LIBC = ctypes.CDLL(None) if sys.platform == "linux" else None
 

@@ -120,13 +120,18 @@ def test_what_is_done_is_passed_over_until_it_changes(
     assert [words[words.index("--teachers") + 1] for words in trained] == ["yolox"]
 
 
+def dry_run(file: Path, capsys: pytest.CaptureFixture[str], *words: str) -> str:
+    """What it prints on stdout."""
+    with pytest.raises(SystemExit) as exit_:
+        cli.main(["run", str(file), "--dry-run", *words])
+    assert exit_.value.code == 0
+    return capsys.readouterr().out
+
+
 def test_dry_run_writes_nothing(
     file: Path, commands: list[list[str]], capsys: pytest.CaptureFixture[str]
 ) -> None:
-    with pytest.raises(SystemExit) as exit_:
-        cli.main(["run", str(file), "--dry-run", "cluster.local_teachers=true"])
-    assert exit_.value.code == 0
-    shown = capsys.readouterr().out
+    shown = dry_run(file, capsys, "cluster.local_teachers=true")
     assert "train --preset dino-micro" in shown
     assert "--local" in shown
     assert [words[1] for words in commands] == ["plan"]
@@ -137,10 +142,7 @@ def test_dry_run_writes_nothing(
 def test_dry_run_as_json(
     file: Path, commands: list[list[str]], capsys: pytest.CaptureFixture[str]
 ) -> None:
-    with pytest.raises(SystemExit) as exit_:
-        cli.main(["run", str(file), "--dry-run", "--json"])
-    assert exit_.value.code == 0
-    train = json.loads(capsys.readouterr().out)["train"]
+    train = json.loads(dry_run(file, capsys, "--json"))["train"]
     assert [arm["done"] for arm in train.values()] == [False] * len(train)
     assert all(
         arm["command"][:4] == ["python", "-m", "student_train.cli", "train"]

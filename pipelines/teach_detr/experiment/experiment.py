@@ -16,7 +16,7 @@ from typing import Any
 from rich.console import Console
 
 from box_store import BoxStore
-from box_store.errors import UsageError, nearest
+from box_store.errors import StoreError, UsageError, nearest
 from box_store.files import alone_in
 from student_train.coco_metrics import read_annotations
 from student_train.evaluate import write_json
@@ -36,6 +36,7 @@ from teach_detr.experiment.tables import print_outcome
 from teach_detr.experiment.workers import Ended, Job, run_here, run_on_cluster
 from teach_detr.experiment.wrong_teacher import write_wrong
 from teach_detr.labelling import Labelling
+from teach_detr.run_config import student_config
 from teach_detr.stages import StageError, stoppable
 
 NOTE = "experiment.json"
@@ -74,8 +75,12 @@ class Experiment(Labelling[Any]):
         """Also raise UsageError for teachers that neither the store nor the file knows."""
         super().check_paths()
         known = {*self.config.teachers, *self.plan.wrong}
-        if self.config.store_path.exists():
+        try:
             known |= set(BoxStore.open(self.config.store_path).teachers)
+        except StoreError:
+            # labelling makes it; without teachers nothing will
+            if not self.config.teachers:
+                raise
         for where, name in named_teachers(self.plan):
             if name not in known:
                 raise UsageError(
@@ -134,9 +139,8 @@ class Experiment(Labelling[Any]):
 
     def warn(self) -> None:
         """Say what makes a comparison worth less, before it is made."""
-        warnings = dict.fromkeys(
-            line for cell in self.grid.cells() for line in random_start(self.grid.student(cell))
-        )
+        students = (student_config(*self.plan.student(*pair)) for pair in self.grid.pairs())
+        warnings = dict.fromkeys(line for student in students for line in random_start(student))
         for line in warnings:
             self.console.print(f"warning   {line}", markup=False, highlight=False, soft_wrap=True)
 

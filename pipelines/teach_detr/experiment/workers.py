@@ -15,7 +15,8 @@ from pathlib import Path
 from queue import SimpleQueue
 from typing import Any
 
-from teach_detr.stages import PATIENCE_S, start, stop
+from student_train.run_folder import PATIENCE_S
+from teach_detr.stages import start, stop
 
 _INTERRUPTED = (130, -2, -15)
 
@@ -147,7 +148,8 @@ def run_on_cluster(
         except KeyboardInterrupt:
             for reference in waiting:
                 ray.cancel(reference)
-            ray.wait(list(waiting), num_returns=len(waiting), timeout=PATIENCE_S + 5)
+            if waiting:
+                ray.wait(list(waiting), num_returns=len(waiting), timeout=PATIENCE_S + 5)
             raise
     finally:
         cluster.leave()
