@@ -326,7 +326,7 @@ def problems_of(config: TrainConfig) -> list[str]:
     )
     form = config.model.classification
     require(
-        config.loss.classification == form,
+        config.loss.form == form,
         f"loss.classification is {config.loss.classification}, but the logits of "
         f"{config.model.family} are read as {form}: set loss.classification={form}",
     )

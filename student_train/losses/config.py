@@ -2,10 +2,18 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import Literal, get_args
 
 from box_store.errors import UsageError, nearest
 from student_train.models.output import Form
+
+Classification = Literal["focal", "softmax", "vfl"]
+"""what queries pay for the classes they say: see `class_terms.py`"""
+
+
+def classifications(form: Form) -> list[Classification]:
+    """Those that read logits of a form."""
+    return [each for each in get_args(Classification) if (each == "softmax") == (form == "softmax")]
 
 
 @dataclass(frozen=True)
@@ -18,6 +26,10 @@ class MatchCost:
     """of the L1 distance between (cx, cy, w, h)"""
     giou_cost: float = 2.0
     """of minus the generalised IoU"""
+    alpha: float | None = None
+    """balance of the focal class term; none: `loss.focal_alpha`"""
+    gamma: float | None = None
+    """exponent of the focal class term; none: `loss.focal_gamma`"""
 
 
 @dataclass(frozen=True)
@@ -79,8 +91,9 @@ class TeacherLossConfig:
 class LossConfig:
     """The student's loss. Defaults are DINO's (IDEA-Research/DINO, `main` criterion)."""
 
-    classification: Form = "focal"
-    """focal: sigmoid per class; softmax: cross-entropy with a no-object class at the end (YOLOS)"""
+    classification: Classification = "focal"
+    """focal: sigmoid per class; vfl: the same, towards the IoU of the box (RT-DETR, D-FINE);
+    softmax: cross-entropy with a no-object class at the end (YOLOS)"""
     class_loss: float = 1.0
     """coefficient of the class loss: 1 in DINO, DAB and DN, 2 in the Deformable family"""
     l1_loss: float = 5.0
@@ -92,7 +105,11 @@ class LossConfig:
     focal_alpha: float = 0.25
     """balance of the focal loss (Lin et al., ICCV 2017)"""
     focal_gamma: float = 2.0
-    """exponent of the focal loss; the matching cost uses it too"""
+    """exponent of the focal loss; the matching cost uses both unless `match` says other ones"""
+    quality_alpha: float | None = None
+    """alpha of a class loss that asks for the IoU; none: its own, 0.75 for vfl"""
+    quality_gamma: float | None = None
+    """gamma of a class loss that asks for the IoU; none: its own, 2 for vfl"""
     no_object: float = 0.1
     """softmax only: class weight of no-object"""
     giou_eps: float = 1e-6
@@ -114,12 +131,31 @@ class LossConfig:
     """how teachers supervise"""
 
     def __post_init__(self) -> None:
-        check_choice("classification", self.classification, ("focal", "softmax"))
+        check_choice("classification", self.classification, get_args(Classification))
         check_choice("denoising_counts", self.denoising_counts, ("mean", "own"))
         for name in ("class_loss", "l1_loss", "giou_loss", "truth", "one_to_many", "denoising"):
             check_weight(name, getattr(self, name))
         if self.repeat < 1:
             raise UsageError(f"repeat: expected at least 1, got {self.repeat}")
+
+    @property
+    def form(self) -> Form:
+        """How it reads logits."""
+        return "softmax" if self.classification == "softmax" else "focal"
+
+    @property
+    def match_alpha_gamma(self) -> tuple[float, float]:
+        """Alpha and gamma of the matching's focal class cost."""
+        alpha, gamma = self.match.alpha, self.match.gamma
+        return (
+            self.focal_alpha if alpha is None else alpha,
+            self.focal_gamma if gamma is None else gamma,
+        )
+
+    def quality(self, alpha: float, gamma: float) -> tuple[float, float]:
+        """Alpha and gamma of a class loss that asks for the IoU, from those that are its own."""
+        mine = self.quality_alpha, self.quality_gamma
+        return (alpha if mine[0] is None else mine[0], gamma if mine[1] is None else mine[1])
 
 
 def matched_power(rule: str) -> float:

@@ -43,7 +43,7 @@ def pair_costs(
 
 def _focal_cost(logits: Tensor, config: LossConfig) -> Tensor:
     """What saying that a class is there costs, against saying that it is not."""
-    alpha, gamma = config.focal_alpha, config.focal_gamma
+    alpha, gamma = config.match_alpha_gamma
     p = logits.sigmoid()
     # the official codes' 1e-8 inside the logarithms decides between very sure queries
     absent = (1 - alpha) * p**gamma * -(1 - p + 1e-8).log()

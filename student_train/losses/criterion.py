@@ -7,11 +7,12 @@ import torch
 from torch import Tensor
 
 from box_store.errors import UsageError
-from student_train.losses.config import LossConfig
+from student_train.losses.class_terms import ClassTerm, class_term
+from student_train.losses.config import LossConfig, classifications
 from student_train.losses.layout import TERMS, Layout
 from student_train.losses.matcher import split_by_image, start_matching
 from student_train.losses.plan import PROPOSALS, Stack, plan
-from student_train.losses.set_loss import ClassTerm, Pairs, class_term, set_losses
+from student_train.losses.set_loss import Pairs, set_losses
 from student_train.losses.supervision import Supervision, denoising_targets, supervise
 from student_train.losses.totals import Totals, totals_of
 from student_train.models.output import StudentOutput
@@ -145,11 +146,11 @@ class Criterion:
         }
 
     def _check_form(self, output: StudentOutput) -> None:
-        form, asked = output.classification, self.config.classification
-        if form != asked:
+        if output.classification != self.config.form:
+            suited = " or ".join(classifications(output.classification))
             raise UsageError(
-                f"loss.classification: expected {form}, the form of this student's logits, got "
-                f"{asked}; set loss.classification={form}"
+                f"loss.classification: expected {suited}, which read this student's logits, got "
+                f"{self.config.classification}; set loss.classification={output.classification}"
             )
 
     def _losses(

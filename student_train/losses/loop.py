@@ -100,7 +100,7 @@ def match_one(logits: Tensor, boxes: Tensor, targets: Targets, config: LossConfi
     if config.classification == "softmax":
         classes = -logits.softmax(-1)
     else:
-        p, alpha, gamma = logits.sigmoid(), config.focal_alpha, config.focal_gamma
+        p, (alpha, gamma) = logits.sigmoid(), config.match_alpha_gamma
         present = alpha * (1 - p) ** gamma * -(p + 1e-8).log()
         classes = present - (1 - alpha) * p**gamma * -(1 - p + 1e-8).log()
     corners, wanted = to_corners(boxes)[:, None], to_corners(targets.boxes)[None]
@@ -132,23 +132,40 @@ def _image_losses(
     soft = config.classification == "softmax"
     weights = logits.new_full((len(logits),), background * (config.no_object if soft else 1.0))
     weights[queries] = own
-    goal = torch.zeros_like(logits)
-    if soft:
-        goal[:, -1] = 1
-        goal[queries, -1] = 1 - values
-        goal[queries, labels] = values
-        rows = -(goal * logits.log_softmax(-1)).sum(-1)
-    else:
-        goal[queries, labels] = values
-        p, alpha = logits.sigmoid(), config.focal_alpha
-        entropy = torch.nn.functional.binary_cross_entropy_with_logits(
-            logits, goal, reduction="none"
-        )
-        miss = p * (1 - goal) + (1 - p) * goal
-        balance = alpha * goal + (1 - alpha) * (1 - goal)
-        rows = (balance * entropy * miss**config.focal_gamma).sum(-1)
     wanted = targets.boxes[matched]
-    _, giou = iou_and_giou(to_corners(boxes[queries]), to_corners(wanted), config.giou_eps)
+    iou, giou = iou_and_giou(to_corners(boxes[queries]), to_corners(wanted), config.giou_eps)
+    rows = _class_rows(logits, queries, labels, values, iou.detach(), config)
     apart = 1 - own * giou if supervision.released_giou else own * (1 - giou)
     distance = (own * (boxes[queries] - wanted).abs().sum(-1)).sum()
     return [(weights * rows).sum(), distance, apart.sum()], weights.sum()
+
+
+def _class_rows(
+    logits: Tensor,
+    queries: Tensor,
+    labels: Tensor,
+    values: Tensor,
+    quality: Tensor,
+    config: LossConfig,
+) -> Tensor:
+    """[Q], what every query pays for its classes [Q, C], if `queries` are to say `labels`."""
+    goal = torch.zeros_like(logits)
+    if config.classification == "softmax":
+        goal[:, -1] = 1
+        goal[queries, -1] = 1 - values
+        goal[queries, labels] = values
+        return -(goal * logits.log_softmax(-1)).sum(-1)
+    p = logits.sigmoid()
+    entropy = torch.nn.functional.binary_cross_entropy_with_logits
+    if config.classification == "vfl":
+        alpha, gamma = config.quality(0.75, 2.0)
+        goal[queries, labels] = values * quality
+        weight = alpha * p.detach() ** gamma
+        weight[queries, labels] = values * quality
+        return (weight * entropy(logits, goal, reduction="none")).sum(-1)
+    goal[queries, labels] = values
+    alpha = config.focal_alpha
+    miss = p * (1 - goal) + (1 - p) * goal
+    balance = alpha * goal + (1 - alpha) * (1 - goal)
+    rows = balance * entropy(logits, goal, reduction="none") * miss**config.focal_gamma
+    return rows.sum(-1)

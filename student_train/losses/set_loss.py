@@ -3,22 +3,21 @@
 Ground truth is the special case of weights 1 and background 1; a teacher's boxes weigh their scores
 and its unmatched queries 0.5. With N the number of boxes:
 
-    class  1/N  sum_q w_q sum_c focal(p_qc, y_qc)      w_q: weight of q's box, else the background
+    class  1/N  sum_q w_q sum_c term(p_qc, y_qc)       w_q: weight of q's box, else the background
     box    1/N  sum_j w_j |b_j - b^_j|_1
     giou   1/N  sum_j w_j (1 - GIoU_j)
 
 All S sets of boxes that supervise a stack of L layers are one tensor: the number of operations does
-not depend on how many teachers there are. `loop.py` says the same one set and layer at a time.
+not depend on how many teachers there are. `class_terms.py` has the terms of the classes, `loop.py`
+says the same one set and layer at a time.
 """
 
 from dataclasses import dataclass
-from typing import Protocol
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
-from student_train.losses.config import LossConfig
+from student_train.losses.class_terms import ClassTerm
 from student_train.losses.geometry import iou_and_giou, to_corners
 
 
@@ -54,89 +53,6 @@ class Sets:
     """[S], what part of the weights of a step is in this batch; for means by weight (softmax)"""
 
 
-class ClassTerm(Protocol):
-    """Class losses of a stack's queries, summed over the classes.
-
-    Most queries have no box, whoever supervises; so what they cost is computed once for a stack and
-    every set only adds what its own pairs change.
-    """
-
-    absent: Tensor
-    """[L, B, Q], loss of a query that should say that there is nothing"""
-    absent_weight: float
-    """class weight of such a query; a matched one has 1"""
-    weighted_mean: bool
-    """whether the loss is divided by the sum of the weights (as PyTorch's) rather than by N"""
-
-    def present(self, place: Tensor, labels: Tensor, values: Tensor) -> Tensor:
-        """Loss of the queries at `place` (among L x B x Q) that should say `labels` with
-        probability `values`; all of one shape.
-        """
-        ...
-
-
-class FocalTerm:
-    """Sigmoid focal loss (Lin et al., ICCV 2017)."""
-
-    absent_weight = 1.0
-    weighted_mean = False
-
-    def __init__(self, logits: Tensor, alpha: float, gamma: float):
-        """logits: [L, B, Q, C]."""
-        self._logits, self._alpha, self._gamma = logits, alpha, gamma
-        self.absent = self._without(logits).sum(-1)
-
-    def present(self, place: Tensor, labels: Tensor, values: Tensor) -> Tensor:
-        own = self._logits.flatten(0, 2)[place, labels]
-        return self.absent.flatten()[place] - self._without(own) + self._with(own, values)
-
-    def _without(self, logits: Tensor) -> Tensor:
-        """Of a class that is not there."""
-        return (self._alpha - 1) * F.logsigmoid(-logits) * logits.sigmoid() ** self._gamma
-
-    def _with(self, logits: Tensor, values: Tensor) -> Tensor:
-        """Of a class that is there, or that a soft label gives a probability."""
-        p = logits.sigmoid()
-        cross_entropy = F.binary_cross_entropy_with_logits(logits, values, reduction="none")
-        miss = p * (1 - values) + (1 - p) * values
-        balance = self._alpha * values + (1 - self._alpha) * (1 - values)
-        return balance * cross_entropy * miss**self._gamma
-
-
-class SoftmaxTerm:
-    """Cross-entropy; the last class is no-object and takes what a soft label leaves over.
-
-    It is a weighted mean, as PyTorch's and so DETR's and YOLOS':
-
-        class  sum_q w_q CE_q / sum_q w_q
-
-    with w_q the weight of q's box, or background x class weight of no-object. Teach-DETR
-    does not say what becomes of its loss here; this keeps what it says elsewhere (a box counts as
-    much as its teacher is sure of it, the background half) and has ground truth as the case of
-    weights 1 and background 1.
-    """
-
-    weighted_mean = True
-
-    def __init__(self, logits: Tensor, no_object: float):
-        """logits: [L, B, Q, C + 1]."""
-        self._log_p = logits.log_softmax(-1)
-        self.absent = -self._log_p[..., -1]
-        self.absent_weight = no_object
-
-    def present(self, place: Tensor, labels: Tensor, values: Tensor) -> Tensor:
-        said = self._log_p.flatten(0, 2)[place, labels]
-        return (1 - values) * self.absent.flatten()[place] - values * said
-
-
-def class_term(logits: Tensor, config: LossConfig) -> ClassTerm:
-    """The class losses of a stack [L, B, Q, C], in float32 or wider."""
-    logits = logits.to(torch.promote_types(logits.dtype, torch.float32))
-    if config.classification == "softmax":
-        return SoftmaxTerm(logits, config.no_object)
-    return FocalTerm(logits, config.focal_alpha, config.focal_gamma)
-
-
 def set_losses(
     classes: ClassTerm,
     boxes: Tensor,
@@ -159,9 +75,13 @@ def set_losses(
     weights = torch.where(real, score ** sets.power[:, None, None], 0)
     values = torch.where(sets.soft[:, None, None] > 0, score, 1)
 
+    mine, goal = boxes.flatten(0, 2)[pairs.place], wanted[pairs.row]  # [S, L, M, 4]
+    distance = (mine - goal).abs().sum(-1)
+    iou, giou = iou_and_giou(to_corners(mine), to_corners(goal), giou_eps)
+
     elsewhere = _unmatched(pairs, sets, classes)
     nothing = (elsewhere * classes.absent).sum((2, 3))  # [S, L]
-    present = classes.present(pairs.place, labels[pairs.row], values)
+    present = classes.present(pairs.place, labels[pairs.row], values, iou.detach())
     something = (weights * present).sum(-1)
     normaliser = sets.normaliser[:, None]
     divisor = normaliser
@@ -170,9 +90,6 @@ def set_losses(
         # a part without any weight adds 0, not 0/0
         divisor = torch.where(own * share > 0, own / share, 1)
 
-    mine, goal = boxes.flatten(0, 2)[pairs.place], wanted[pairs.row]  # [S, L, M, 4]
-    distance = (mine - goal).abs().sum(-1)
-    _, giou = iou_and_giou(to_corners(mine), to_corners(goal), giou_eps)
     most = torch.where(sets.released[:, None, None] > 0, real.to(weights.dtype), weights)
     return torch.stack(
         [

@@ -94,7 +94,7 @@ def test_every_family_has_a_preset_for_tests_and_one_for_scenes():
 def test_the_loss_reads_logits_as_the_student_means_them():
     for name in PRESETS:
         config = load_preset(name)
-        assert config.loss.classification == config.model.classification, name
+        assert config.loss.form == config.model.classification, name
 
 
 def test_the_documented_table_is_what_the_command_prints():

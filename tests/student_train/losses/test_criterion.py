@@ -40,7 +40,7 @@ def run(
     epoch: float = 0,
 ) -> Losses:
     criterion = Criterion(config)
-    output = replace(output, classification=config.classification)
+    output = replace(output, classification=config.form)
     return criterion(output, criterion.supervise(truth, teachers, epoch))
 
 
@@ -64,7 +64,7 @@ def same(left: list[Tensor], right: list[Tensor], factor: float = 1.0) -> None:
         torch.testing.assert_close(a, b * factor, rtol=1e-5, atol=1e-6)
 
 
-@pytest.mark.parametrize("form", ["focal", "softmax"])
+@pytest.mark.parametrize("form", ["focal", "softmax", "vfl"])
 @pytest.mark.parametrize("labels", ["class", "binary"])
 def test_sure_teacher_with_full_background_is_ground_truth(
     make_output: MakeOutput, make_targets: MakeTargets, form: str, labels: str

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from student_train.losses import Criterion, LossConfig, Losses, TeacherLossConfig
+from student_train.losses import Criterion, LossConfig, Losses, MatchCost, TeacherLossConfig
 from student_train.losses.loop import loop_losses
 from student_train.models.output import Prediction, StudentOutput
 from student_train.models.targets import Targets
@@ -21,6 +21,13 @@ MakeOutput = Callable[..., StudentOutput]
 CONFIGS = {
     "default": LossConfig(),
     "softmax": LossConfig(classification="softmax", giou_eps=0),
+    "vfl": LossConfig(classification="vfl", match=MatchCost(alpha=0.4, gamma=1.5)),
+    "vfl, soft": LossConfig(
+        classification="vfl",
+        quality_alpha=0.6,
+        quality_gamma=1.5,
+        teacher=TeacherLossConfig(label="soft", proposals="weighted"),
+    ),
     "choices": LossConfig(
         class_loss=2,
         denoising_background=0,
@@ -63,7 +70,7 @@ def test_all_at_once_is_one_at_a_time(
     make_output: MakeOutput, make_targets: MakeTargets, name: str, labels: str
 ) -> None:
     output, truth, teachers = everything(make_output, make_targets, labels)
-    output = replace(output, classification=CONFIGS[name].classification)
+    output = replace(output, classification=CONFIGS[name].form)
     criterion = Criterion(CONFIGS[name])
     supervisions = criterion.supervise(truth, teachers)
     ours = criterion(output, supervisions)
