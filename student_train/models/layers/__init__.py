@@ -1,0 +1,1 @@
+"""The parts that students of several families are built from."""
