@@ -4,12 +4,14 @@ are refined.
 
 from __future__ import annotations
 
+from typing import Literal
+
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from detr_kernels import MultiScaleDeformableAttention
 from student_train.models.encoder import Levels
-from student_train.models.heads import MLP, LayerHeads
+from student_train.models.heads import MLP, Activation, LayerHeads
 from student_train.models.output import Prediction
 from student_train.models.position import sine_boxes
 from student_train.models.recompute import run_layer
@@ -30,8 +32,10 @@ class DeformableDecoderLayer(nn.Module):
         n_points: int,
         dropout: float,
         backend: str,
+        activation: Activation = F.relu,
     ) -> None:
         super().__init__()
+        self.activation = activation
         self.cross_attn = MultiScaleDeformableAttention(
             dim, n_heads, n_levels, n_points, backend=backend
         )
@@ -66,17 +70,19 @@ class DeformableDecoderLayer(nn.Module):
         x = self.norm2(x + self.dropout2(seen))
         found = self.cross_attn(x + position, reference, memory, levels.shapes, levels.mask)
         x = self.norm1(x + self.dropout1(found))
-        hidden = self.dropout3(F.relu(self.linear1(x)))
+        hidden = self.dropout3(self.activation(self.linear1(x)))
         return self.norm3(x + self.dropout4(self.linear2(hidden)))
 
 
 class DeformableDecoder(RefiningDecoder):
-    """Layers that refine boxes: DINO's, Deformable DETR's, H-DETR's and ViDT's.
+    """Layers that refine boxes: DINO's, Deformable DETR's, H-DETR's, ViDT's and RT-DETR's.
 
     Beside what a `RefiningDecoder` leaves open they differ in two choices.
 
     - `box_position`: the queries' position is a network's reading of the current box, anew in every
-      layer (DINO). Without it the caller gives one position for all layers.
+      layer: of its sine encoding on the padded canvas (`sine`, DINO), or of its four numbers in the
+      valid image by `plain_layers` linear layers (`plain`, RT-DETR). Without it the caller gives
+      one position for all layers.
     - `predict_input`: the queries are read by a first pair of heads before any layer, and refined
       (ViDT). There is then one prediction more than layers.
     """
@@ -94,7 +100,9 @@ class DeformableDecoder(RefiningDecoder):
         backend: str = "auto",
         refinement: Refinement = "detached",
         norm: bool = False,
-        box_position: bool = False,
+        box_position: Literal["none", "sine", "plain"] = "none",
+        plain_layers: int = 2,
+        activation: Activation = F.relu,
         predict_input: bool = False,
         eps: float = 1e-5,
         box_eps: float | None = None,
@@ -105,10 +113,18 @@ class DeformableDecoder(RefiningDecoder):
         self.checkpointing = checkpointing
         self.predict_input = predict_input
         self.layers = nn.ModuleList(
-            DeformableDecoderLayer(dim, ffn_dim, n_heads, n_levels, n_points, dropout, backend)
+            DeformableDecoderLayer(
+                dim, ffn_dim, n_heads, n_levels, n_points, dropout, backend, activation
+            )
             for _ in range(n_layers)
         )
-        self.query_position = MLP(2 * dim, dim, dim, 2) if box_position else None
+        self.box_position = box_position
+        self.query_position = None
+        if box_position == "sine":
+            self.query_position = MLP(2 * dim, dim, dim, 2)
+        elif box_position == "plain":
+            hidden = 2 * dim if plain_layers == 2 else dim
+            self.query_position = MLP(4, hidden, dim, plain_layers, activation)
 
     def forward(
         self,
@@ -119,8 +135,9 @@ class DeformableDecoder(RefiningDecoder):
         heads: LayerHeads,
         blocked: Tensor | None = None,
         position: Tensor | None = None,
+        n_layers: int | None = None,
     ) -> list[Prediction]:
-        """Predictions of every layer, first to last.
+        """Predictions of every layer, first to last, or of the first `n_layers`.
 
         `content` is [B, Q, C]; `reference` the starting references in 0..1 of the valid image, [B,
         Q, 4] (cx, cy, w, h) or [B, Q, 2] (cx, cy); `memory` is the encoder's output [B, S, C];
@@ -132,11 +149,13 @@ class DeformableDecoder(RefiningDecoder):
         if self.predict_input:
             prediction, place = self.predict(state, place, heads, 0)
             predictions.append(prediction)
-        for layer in self.layers:
+        for layer in self.layers[:n_layers]:
             on_levels = _on_levels(place.reference, levels)
             if self.query_position is not None:
-                encoded = sine_boxes(on_levels[:, :, 0], self.dim).to(state.dtype)
-                position = self.query_position(encoded)
+                read = place.reference
+                if self.box_position == "sine":
+                    read = sine_boxes(on_levels[:, :, 0], self.dim)
+                position = self.query_position(read.to(state.dtype))
             assert position is not None
             inputs = (state, position, on_levels, memory, levels, blocked)
             state = run_layer(layer, self.checkpointing, *inputs)

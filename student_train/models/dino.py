@@ -76,7 +76,7 @@ class Dino(MultiScaleStudent):
             backend=config.attention_backend,
             refinement="look_forward_twice",
             norm=True,
-            box_position=True,
+            box_position="sine",
             eps=1e-3,
             box_eps=config.box_eps,
             checkpointing=config.checkpointing,

@@ -4,24 +4,35 @@ from __future__ import annotations
 
 import copy
 import math
+from collections.abc import Callable
 from itertools import pairwise
 
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+Activation = Callable[[Tensor], Tensor]
+
 
 class MLP(nn.Module):
-    """Linear layers with ReLU between them."""
+    """Linear layers with an activation between them."""
 
-    def __init__(self, in_dim: int, hidden_dim: int, out_dim: int, n_layers: int) -> None:
+    def __init__(
+        self,
+        in_dim: int,
+        hidden_dim: int,
+        out_dim: int,
+        n_layers: int,
+        activation: Activation = F.relu,
+    ) -> None:
         super().__init__()
+        self.activation = activation
         widths = [in_dim] + [hidden_dim] * (n_layers - 1) + [out_dim]
         self.layers = nn.ModuleList(nn.Linear(a, b) for a, b in pairwise(widths))
 
     def forward(self, x: Tensor) -> Tensor:
         """[..., in_dim] to [..., out_dim]."""
         for layer in self.layers[:-1]:
-            x = F.relu(layer(x))
+            x = self.activation(layer(x))
         return self.layers[-1](x)
 
 
@@ -34,11 +45,11 @@ def class_head(dim: int, n_classes: int, prior: float = 0.01) -> nn.Linear:
     return head
 
 
-def box_head(dim: int) -> MLP:
+def box_head(dim: int, activation: Activation = F.relu) -> MLP:
     """Three layers to the change of a box, in logit space; the last is zero, so boxes start at
     their reference.
     """
-    head = MLP(dim, dim, 4, 3)
+    head = MLP(dim, dim, 4, 3, activation)
     last = head.layers[-1]
     assert isinstance(last, nn.Linear)
     nn.init.zeros_(last.weight)
@@ -52,9 +63,16 @@ class LayerHeads(nn.Module):
     DINO shares one pair; detrex and Deformable DETR give every layer its own.
     """
 
-    def __init__(self, dim: int, n_classes: int, n_layers: int, shared: bool) -> None:
+    def __init__(
+        self,
+        dim: int,
+        n_classes: int,
+        n_layers: int,
+        shared: bool,
+        activation: Activation = F.relu,
+    ) -> None:
         super().__init__()
-        classify, locate = class_head(dim, n_classes), box_head(dim)
+        classify, locate = class_head(dim, n_classes), box_head(dim, activation)
         copies = 1 if shared else n_layers
         self.classes = nn.ModuleList(copy.deepcopy(classify) for _ in range(copies))
         self.boxes = nn.ModuleList(copy.deepcopy(locate) for _ in range(copies))

@@ -44,6 +44,30 @@ def sine_map(
     return torch.cat((_waves(y, dim // 2, temperature), _waves(x, dim // 2, temperature)), dim=-1)
 
 
+def sine_grid(
+    height: int,
+    width: int,
+    dim: int,
+    dtype: torch.dtype,
+    device: torch.device,
+    temperature: float = 10000.0,
+) -> Tensor:
+    """Position encoding of a grid's cells, row by row, [height x width, dim]: a quarter of the
+    channels each for sin and cos of the row's number, sin and cos of the column's.
+
+    Numbers count from 0, whatever the size (RT-DETR, as transformers has it).
+    """
+    index = torch.arange(dim // 4, dtype=dtype, device=device)
+    frequency = temperature ** (-index / (dim // 4))
+    rows, columns = (
+        torch.arange(count, dtype=dtype, device=device)[:, None] * frequency
+        for count in (height, width)
+    )
+    rows = torch.cat((rows.sin(), rows.cos()), -1)[:, None].expand(-1, width, -1)
+    columns = torch.cat((columns.sin(), columns.cos()), -1)[None].expand(height, -1, -1)
+    return torch.cat((rows, columns), -1).flatten(0, 1)
+
+
 def sine_coordinates(values: Tensor, dim: int, temperature: float = 10000.0) -> Tensor:
     """Encoding of N numbers in 0..1, [..., N] to [..., N x dim / 2], in their own order."""
     return _waves(values * (2 * math.pi), dim // 2, temperature).flatten(-2)

@@ -7,9 +7,10 @@ from typing import Literal
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional as F
 
 from student_train.models.encoder import Tokens
-from student_train.models.heads import box_head, class_head
+from student_train.models.heads import Activation, box_head, class_head
 from student_train.models.output import Prediction
 from student_train.models.position import sine_coordinates
 
@@ -105,6 +106,7 @@ class TwoStageQueries(nn.Module):
       (mixed query selection, DINO section 3.4).
     - `read_boxes`: positions, and contents unless they are learned, are read off the boxes. Without
       it the decoder makes positions of its own.
+    - Without either, contents are the selected tokens themselves, without gradient (RT-DETR).
 
     An image with fewer tokens than queries gets one query a token.
     """
@@ -117,6 +119,7 @@ class TwoStageQueries(nn.Module):
         labels: Literal["class", "binary"] = "class",
         learned_content: bool = True,
         read_boxes: bool = False,
+        activation: Activation = F.relu,
     ) -> None:
         super().__init__()
         self.n_queries = n_queries
@@ -124,7 +127,7 @@ class TwoStageQueries(nn.Module):
         self.project = nn.Linear(dim, dim)
         self.norm = nn.LayerNorm(dim)
         self.classes = class_head(dim, n_classes)
-        self.boxes = box_head(dim)
+        self.boxes = box_head(dim, activation)
         self.content = nn.Embedding(n_queries, dim) if learned_content else None
         self.embedding = BoxEmbedding(dim) if read_boxes else None
         nn.init.xavier_uniform_(self.project.weight)
@@ -139,24 +142,25 @@ class TwoStageQueries(nn.Module):
         anchors, usable = token_anchors(tokens)
         state = self.norm(self.project(memory.masked_fill(~usable[..., None], 0.0)))
         logits = self.classes(state).to(anchors.dtype)
-        boxes = self.boxes(state).to(anchors.dtype) + anchors
         scores = logits.amax(-1) if self.labels == "class" else logits[..., 0]
         count = min(self.n_queries if n_queries is None else n_queries, state.shape[1])
         index = scores.topk(count, dim=1).indices
-        selected = _gather(boxes, index)
+        chosen, starts = _gather(state, index), _gather(anchors, index)
+        if self.labels == "class":
+            boxes = selected = self.boxes(chosen).to(anchors.dtype) + starts
+            logits = _gather(logits, index)
+        else:
+            boxes = self.boxes(state).to(anchors.dtype) + anchors
+            selected = _gather(boxes, index)
         proposals = Proposals(
-            logits=_gather(logits, index) if self.labels == "class" else logits,
-            boxes=(selected if self.labels == "class" else boxes).sigmoid(),
-            token_index=index,
-            anchors=_gather(anchors, index).sigmoid(),
+            logits=logits, boxes=boxes.sigmoid(), token_index=index, anchors=starts.sigmoid()
         )
         references = selected.detach().sigmoid()
-        position = content = None
+        position, content = None, chosen.detach()
         if self.embedding is not None:
             position, content = self.embedding(references, state.dtype)
         if self.content is not None:
             content = self.content.weight[:count].expand(memory.shape[0], -1, -1)
-        assert content is not None
         return Queries(content, references, position, proposals)
 
 
