@@ -9,17 +9,9 @@ only module that needs DuckDB.
 
 from box_store.boxes import Boxes
 from box_store.categories import Categories, Category, ClassSpace
-from box_store.coco_io import (
-    Annotations,
-    CocoData,
-    ImageInfo,
-    ImportReport,
-    export_results,
-    image_path,
-    import_results,
-    iter_results,
-    load_coco,
-)
+from box_store.coco_annotations import Annotations, CocoData, ImageInfo, load_coco
+from box_store.coco_import import ImportReport, import_results
+from box_store.coco_results import export_results, iter_results
 from box_store.errors import (
     DataError,
     FingerprintMismatch,
@@ -30,6 +22,7 @@ from box_store.errors import (
     UsageError,
 )
 from box_store.fuse import FusionConfig, fuse
+from box_store.image_files import image_path
 from box_store.reader import boxes_of, iter_units, known_images, read_boxes, read_images
 from box_store.records import (
     DatasetInfo,

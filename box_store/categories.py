@@ -210,3 +210,25 @@ def _grouped(items: Sequence[Category], keys: Sequence[str]) -> dict[str, list[C
     for item, key in zip(items, keys, strict=True):
         groups.setdefault(key, []).append(item)
     return groups
+
+
+def check_same_categories(wanted: Categories, found: Categories, where: object) -> None:
+    """Refuse boxes of another category table.
+
+    Raises:
+        DataError: an id is missing or has another name; the first differences are shown.
+    """
+    ours = {item.id: item.name for item in wanted.items}
+    theirs = {item.id: item.name for item in found.items}
+    if ours == theirs:
+        return
+    differing = [
+        f"{key}: {ours.get(key, 'missing')!r} here, {theirs.get(key, 'missing')!r} there"
+        for key in sorted(set(ours) | set(theirs))
+        if ours.get(key) != theirs.get(key)
+    ]
+    more = f" and {len(differing) - 3} more" if len(differing) > 3 else ""
+    raise DataError(
+        f"the categories of the training data and of {where} differ: "
+        f"{'; '.join(differing[:3])}{more}"
+    )

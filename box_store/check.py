@@ -16,11 +16,10 @@ from box_store.check_rows import box_faults
 from box_store.coco_annotations import CocoData, load_coco
 from box_store.errors import FormatError, StoreError
 from box_store.locations import Location, location, relative, size_of, staged
-from box_store.reader import read_footer, read_part
+from box_store.parts import part_path, read_footer, read_part, unit_of
 from box_store.records import TeacherRecord
 from box_store.selection_file import Selection
 from box_store.store import BoxStore
-from box_store.writer import part_path, unit_of
 
 _REDO = "delete the unit's files under boxes and images and run the same teacher again"
 _RERUN = "run the same teacher again"

@@ -5,16 +5,23 @@ that renames atomically) a file is written beside its target, flushed and rename
 object appears as a whole when it is put; there are no locks, which is what `lease` is for.
 """
 
+import json
 import os
-import secrets
 import tempfile
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import IO, BinaryIO
+from typing import IO, Any, BinaryIO
 
+from box_store.durable import (
+    make_local_folder,
+    rename,
+    replacing_local,
+    sync_folder,
+    temporary_beside,
+)
 from box_store.errors import UsageError
 from box_store.locations import Location, RemotePath
 
@@ -28,47 +35,8 @@ def make_folder(path: Location) -> None:
     """Create a folder and its parents, and make their names durable."""
     if isinstance(path, RemotePath):
         path.make_folder()
-        return
-    missing: list[Path] = []
-    folder = path
-    while not folder.is_dir():
-        missing.append(folder)
-        folder = folder.parent
-    for folder in reversed(missing):
-        folder.mkdir(exist_ok=True)
-        sync_folder(folder.parent)
-
-
-def sync_folder(path: Path) -> None:
-    """Make renames inside a folder durable. Silently nothing where the platform cannot."""
-    try:
-        handle = os.open(path, os.O_RDONLY)
-    except OSError:  # pragma: no cover - Windows opens no folders
-        return
-    try:
-        with suppress(OSError):
-            os.fsync(handle)
-    finally:
-        os.close(handle)
-
-
-@contextmanager
-def temporary_beside(target: Path) -> Iterator[tuple[BinaryIO, Path]]:
-    """A new file, and its path, beside `target` under a unique hidden name; durable afterwards.
-
-    Leaves nothing behind when the block fails; an OSError passes through.
-    """
-    # never ends in .parquet or .json: whoever globs for those cannot see it
-    temporary = target.with_name(f".{target.name}.{os.getpid()}-{secrets.token_hex(4)}.tmp")
-    try:
-        with temporary.open("xb") as file:
-            yield file, temporary
-            file.flush()
-            os.fsync(file.fileno())
-    except BaseException:
-        with suppress(OSError):
-            temporary.unlink(missing_ok=True)
-        raise
+    else:
+        make_local_folder(path)
 
 
 @dataclass(frozen=True)
@@ -97,8 +65,7 @@ def move_into_place(temporary: Path | Upload, target: Location) -> None:
         target.put(temporary.data)
         return
     assert isinstance(temporary, Path)
-    temporary.replace(target)
-    sync_folder(target.parent)
+    rename(temporary, target)
 
 
 @contextmanager
@@ -110,14 +77,8 @@ def replacing(target: Location) -> Iterator[BinaryIO]:
             file.seek(0)
             target.upload(file)
         return
-    with temporary_beside(target) as (file, temporary):
+    with replacing_local(target) as file:
         yield file
-    try:
-        move_into_place(temporary, target)
-    except BaseException:
-        with suppress(OSError):
-            temporary.unlink(missing_ok=True)
-        raise
 
 
 @contextmanager
@@ -226,3 +187,10 @@ def _lock(file: IO[bytes]) -> bool:
     except OSError:
         pass
     return True
+
+
+def write_json(path: Path, content: Any, indent: int | None = 2) -> None:
+    """Write JSON, whole or not at all."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with replacing(path) as file:
+        file.write((json.dumps(content, indent=indent) + "\n").encode())

@@ -23,6 +23,7 @@ from urllib.parse import unquote
 from pyarrow import fs
 
 from box_store.connections import WITH_HOST, Place, connect
+from box_store.durable import make_local_folder, replacing_local
 from box_store.errors import StoreError, UsageError
 
 # Path turns s3://bucket into s3:/bucket; a single letter is a Windows drive
@@ -303,9 +304,6 @@ def cache_folder() -> Path:
 
 
 def _copy(file: Any, target: Path) -> None:
-    # here, as `files` builds on this module
-    from box_store import files
-
-    files.make_folder(target.parent)
-    with files.replacing(target) as out:
+    make_local_folder(target.parent)
+    with replacing_local(target) as out:
         shutil.copyfileobj(file, out, _CHUNK)

@@ -10,20 +10,14 @@ from typing import TYPE_CHECKING
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
-import pyarrow.parquet as pq
 
 from box_store import schema
 from box_store.boxes import Boxes
 from box_store.coco_annotations import ImageInfo
-from box_store.errors import FormatError
-from box_store.locations import Location, RemoteError, staged
-from box_store.records import TeacherRecord
-from box_store.writer import part_path
+from box_store.parts import part_path, read_part
 
 if TYPE_CHECKING:
     from box_store.store import BoxStore
-
-_REMEDY = "delete it and run the same teacher again: only that unit is redone"
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,47 +27,6 @@ class Unit:
     number: int
     boxes: pa.Table
     images: pa.Table
-
-
-def read_footer(path: Location) -> schema.Footer:
-    """The metadata of one file of a store, without its rows. Raises FormatError."""
-    return _footer(_metadata(path), path)
-
-
-def read_part(
-    path: Location, kind: str, record: TeacherRecord, columns: Sequence[str] | None = None
-) -> pa.Table:
-    """The rows of one file, checked to be of that kind and that teacher's configuration.
-
-    Raises FormatError, naming the file and the remedy, for a truncated, foreign or newer file.
-    """
-    metadata = _metadata(path)
-    check_footer(_footer(metadata, path), path, kind, record)
-    wanted = schema.SCHEMAS[kind]
-    lacking = [name for name in wanted.names if name not in metadata.schema.names]
-    if lacking:
-        raise FormatError(f"{path} lacks the columns {lacking}; {_REMEDY}")
-    try:
-        table = pq.ParquetFile(staged(path)).read(columns=list(columns or wanted.names))
-        return table.cast(pa.schema([wanted.field(name) for name in table.column_names]))
-    except RemoteError:
-        raise
-    except (pa.ArrowException, OSError, ValueError) as error:
-        raise _damaged(path, error) from error
-
-
-def check_footer(footer: schema.Footer, path: Location, kind: str, record: TeacherRecord) -> None:
-    """Raise FormatError unless the file is what its place in the store says."""
-    if footer.kind != kind or footer.teacher != record.name:
-        raise FormatError(
-            f"{path} holds {footer.kind} of teacher {footer.teacher}, expected {kind} of "
-            f"{record.name}; {_REMEDY}"
-        )
-    if footer.fingerprint != record.fingerprint:
-        raise FormatError(
-            f"{path} was made by another configuration (fingerprint {footer.fingerprint[:12]}, "
-            f"teachers/{record.name}.json has {record.fingerprint[:12]}); {_REMEDY}"
-        )
 
 
 def iter_units(store: "BoxStore", teacher: str) -> Iterator[Unit]:
@@ -155,20 +108,3 @@ def _read_all(
     wanted = schema.SCHEMAS[kind]
     names = list(columns or wanted.names)
     return pa.schema([wanted.field(name) for name in names]).empty_table()
-
-
-def _metadata(path: Location) -> pq.FileMetaData:
-    try:
-        return pq.read_metadata(staged(path))
-    except RemoteError:
-        raise
-    except (pa.ArrowException, OSError) as error:
-        raise _damaged(path, error) from error
-
-
-def _footer(metadata: pq.FileMetaData, path: Location) -> schema.Footer:
-    return schema.Footer.from_metadata(metadata.metadata, str(path))
-
-
-def _damaged(path: Location, error: Exception) -> FormatError:
-    return FormatError(f"{path} is truncated or no Parquet file ({error}); {_REMEDY}")

@@ -10,11 +10,8 @@ from typing import Any
 import pyarrow as pa
 
 from box_store.errors import FormatError
+from box_store.format import FORMAT_VERSION, METADATA_KEY, check_version
 
-FORMAT_MAJOR = 1
-FORMAT_MINOR = 0
-FORMAT_VERSION = f"{FORMAT_MAJOR}.{FORMAT_MINOR}"
-METADATA_KEY = b"teach_detr"
 BOX_FRAME = (
     "pixels of the original image as stored on disk (no EXIF rotation); x to the right, y down; "
     "corners x1, y1, x2, y2; the top left corner of the image is 0, 0"
@@ -122,15 +119,3 @@ class Footer:
             return cls(**known)
         except (ValueError, TypeError, AttributeError) as error:
             raise FormatError(f"{where} has a damaged footer ({error}); delete it") from error
-
-
-def check_version(version: Any, where: str) -> None:
-    """Raise FormatError unless this program understands format `version` of the file `where`."""
-    major = str(version).partition(".")[0]
-    if not major.isdigit():
-        raise FormatError(f"{where} has no readable format version (got {version!r})")
-    if int(major) > FORMAT_MAJOR:
-        raise FormatError(
-            f"{where} has the format version {version}, this program reads up to "
-            f"{FORMAT_MAJOR}.x: install a newer teach-detr"
-        )

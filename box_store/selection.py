@@ -21,10 +21,10 @@ from box_store.calibration import need_calibration
 from box_store.errors import UnknownTeacher, UsageError, nearest
 from box_store.fuse import FusionConfig, fuse
 from box_store.locations import RemotePath, cache_folder, staged
+from box_store.parts import part_path
 from box_store.selection_file import Selection, TeacherBoxes, write_selection
 from box_store.selection_rows import Rule, filtered
 from box_store.store import BoxStore
-from box_store.writer import part_path
 
 __all__ = ["FUSED", "Selection", "SelectionSpec", "TeacherFilter", "select"]
 

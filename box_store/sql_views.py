@@ -11,11 +11,10 @@ from box_store import schema
 from box_store.calibration import read_calibration
 from box_store.coco_annotations import CocoData
 from box_store.locations import staged
-from box_store.reader import check_footer, read_footer
+from box_store.parts import check_footer, part_path, read_footer
 from box_store.records import TeacherRecord
 from box_store.sql_examples import setup_sql
 from box_store.store import BoxStore
-from box_store.writer import part_path
 
 if TYPE_CHECKING:
     from duckdb import DuckDBPyConnection

@@ -25,9 +25,9 @@ from box_store.errors import (
     nearest,
 )
 from box_store.locations import Location, location
-from box_store.reader import read_footer
+from box_store.parts import part_path, read_footer, unit_of
 from box_store.records import DatasetInfo, ImageRow, TeacherRecord, check_teacher_name
-from box_store.writer import part_path, unit_of, write_unit
+from box_store.writer import write_unit
 
 __all__ = ["BoxStore", "DatasetInfo", "ImageRow", "TeacherRecord"]
 

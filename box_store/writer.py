@@ -13,7 +13,7 @@ from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -24,29 +24,9 @@ from box_store import files, schema
 from box_store.boxes import Boxes
 from box_store.categories import Categories
 from box_store.errors import StoreError
-from box_store.locations import Location, RemoteError, RemotePath
+from box_store.locations import Location, RemoteError
+from box_store.parts import is_committed, part_path
 from box_store.records import ImageRow, TeacherRecord
-
-_P = TypeVar("_P", Path, RemotePath, Location)
-
-
-def part_path(root: _P, kind: str, teacher: str, unit: int) -> _P:
-    """The file of a unit; `kind` is `boxes` or `images`."""
-    return root / kind / f"teacher={teacher}" / f"part-{unit:05d}.parquet"
-
-
-def unit_of(path: Location) -> int | None:
-    """The unit a file name stands for, None for any other file."""
-    stem = path.name.removeprefix("part-").removesuffix(".parquet")
-    return int(stem) if stem.isdigit() and path.name == f"part-{int(stem):05d}.parquet" else None
-
-
-def is_committed(root: Location, teacher: str, unit: int) -> bool:
-    """Whether both files of the unit have their names."""
-    return (
-        part_path(root, "images", teacher, unit).exists()
-        and part_path(root, "boxes", teacher, unit).exists()
-    )
 
 
 def write_unit(

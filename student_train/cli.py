@@ -70,9 +70,9 @@ def train(
     from student_train.config import resolve
     from student_train.launch import resumed
     from student_train.launch import train as run_training
+    from student_train.metrics_tables import class_table, metrics_table
     from student_train.overrides import Layer, parse_assignments, read_toml
     from student_train.presets import load_preset
-    from student_train.tables import class_table, metrics_table
 
     if out is None:
         raise UsageError("--out is missing: the folder of the run")
@@ -142,7 +142,7 @@ def presets(
     as_json: Json = False,
 ) -> None:
     """List what can be trained, or all settings of one preset."""
-    from student_train.commands import preset_rows, preset_settings
+    from student_train.presets.listing import preset_rows, preset_settings
     from student_train.presets.markdown import presets_markdown
     from student_train.tables import presets_table
 

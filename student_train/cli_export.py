@@ -38,7 +38,7 @@ def export(
     from student_train.export import export_student
     from student_train.export.program import DYNAMIC
     from student_train.official_export import export_checkpoint
-    from student_train.predictor import load_student
+    from student_train.trained import load_student
 
     if onnx is None and torch_export is None and official is None:
         raise UsageError(

@@ -42,8 +42,8 @@ def evaluate(
 ) -> None:
     """Evaluate a run on a split; writes metrics, curves, confusions and COCO results."""
     from student_train.commands import evaluate_run
+    from student_train.metrics_tables import class_table, metrics_table
     from student_train.overrides import parse_assignments
-    from student_train.tables import class_table, metrics_table
 
     console = open_console(to_stderr=as_json)
     done = evaluate_run(

@@ -3,21 +3,19 @@
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
 
-from box_store.files import local_folder
+from box_store.files import local_folder, write_json
 from box_store.locations import Location, RemotePath, as_typed
 from student_train.coco_metrics import read_annotations
-from student_train.config import TrainConfig, problems_of, resolve
+from student_train.config import problems_of
 from student_train.confusion import Confusion, confusion_matrix
-from student_train.evaluate import Evaluation, evaluate_model, write_json
-from student_train.inputs import find_split, make_validation, open_split
-from student_train.overrides import Layer, as_text, merge, settings, to_plain
+from student_train.data.splits import find_split, make_validation, open_split
+from student_train.evaluate import Evaluation, evaluate_model
+from student_train.overrides import Layer, merge
 from student_train.plots import plot_confusion, plot_precision_recall, require_plots
-from student_train.predictor import check_weights_name, load_student
-from student_train.presets import PRESETS, Preset, count_parameters, load_preset
 from student_train.run_folder import beside
 from student_train.runtime import Runtime
+from student_train.trained import check_weights_name, load_student
 
 
 @dataclass(frozen=True)
@@ -110,55 +108,3 @@ def _draw(evaluation: Evaluation, confusion: Confusion, folder: Path, name: str)
     plot_precision_recall(evaluation.metrics.curves.to_json(), folder / curves)
     plot_confusion(confusion.names, confusion.counts, folder / matrix)
     return curves, matrix
-
-
-@dataclass(frozen=True)
-class PresetRow:
-    """A preset with its size."""
-
-    preset: Preset
-    config: TrainConfig
-    n_parameters: int
-
-    def to_json(self) -> dict[str, Any]:
-        """Name, backbone, epochs, queries, parameters, published AP (percent) and its source."""
-        published = self.preset.published
-        return {
-            "name": self.preset.name,
-            "backbone": self.config.model.backbone,
-            "epochs": self.config.epochs,
-            "queries": self.config.model.n_queries,
-            "parameters": self.n_parameters,
-            "use": self.preset.use,
-            "published_AP": published and published.ap,
-            "published_AP_with_teachers": published and published.ap_with_teachers,
-            "published_source": published and published.source,
-        }
-
-
-def preset_rows() -> list[PresetRow]:
-    """All presets."""
-    rows = []
-    for name, preset in PRESETS.items():
-        config = load_preset(name)
-        rows.append(PresetRow(preset, config, count_parameters(config)))
-    return rows
-
-
-def preset_settings(name: str) -> dict[str, Any]:
-    """Every setting of a preset: value, text, origin, help.
-
-    Raises:
-        ConfigError: unknown preset.
-    """
-    resolved = resolve(load_preset(name))
-    rows = {
-        key: {
-            "value": to_plain(setting.value),
-            "text": as_text(setting.value),
-            "origin": resolved.origins.get(key, "default"),
-            "help": setting.help,
-        }
-        for key, setting in settings(resolved.config).items()
-    }
-    return {"preset": name, "settings": rows}

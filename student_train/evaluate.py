@@ -1,6 +1,5 @@
 """Evaluating a model over a split: detections of every image, then COCO metrics."""
 
-import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,10 +9,10 @@ import torch
 from torch import nn
 
 from box_store.boxes import Boxes
-from box_store.files import replacing
+from box_store.files import write_json
 from student_train.coco_metrics import METRIC_NAMES, ClassMetrics, Metrics, coco_metrics
+from student_train.data.splits import Validation
 from student_train.detections import to_boxes
-from student_train.inputs import Validation
 from student_train.interrupt import Stopped, StopRequest
 from student_train.models import top_k
 from student_train.runtime import Runtime
@@ -123,10 +122,3 @@ def to_results(image_id: int, boxes: Boxes) -> list[dict[str, Any]]:
 def write_results(path: Path, results: Sequence[Mapping[str, Any]]) -> None:
     """Write a COCO results file, whole or not at all."""
     write_json(path, list(results), indent=None)
-
-
-def write_json(path: Path, content: Any, indent: int | None = 2) -> None:
-    """Write JSON, whole or not at all."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with replacing(path) as file:
-        file.write((json.dumps(content, indent=indent) + "\n").encode())

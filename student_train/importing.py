@@ -21,8 +21,7 @@ from student_train.models.official import LoadReport, detect_family, load_offici
 from student_train.models.official.arguments import settings_from_arguments
 from student_train.models.official.foreign import Translation, translate
 from student_train.models.official.shapes import ONE_TO_MANY, is_hybrid, settings_from_shapes
-from student_train.models.weights_file import WeightsFile, read_weights_file
-from student_train.official_export import OURS
+from student_train.models.weights_file import OURS, WeightsFile, read_weights_file
 from student_train.overrides import Layer, Resolved, settings
 from student_train.presets import PRESETS, load_preset
 from student_train.run_folder import RunFolder, class_space_from_plain, class_space_to_plain

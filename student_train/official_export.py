@@ -10,11 +10,9 @@ from box_store.files import replacing
 from student_train.config import as_plain
 from student_train.errors import CheckpointError
 from student_train.models.official import export_official
-from student_train.predictor import TrainedStudent
+from student_train.models.weights_file import OURS
 from student_train.run_folder import class_space_to_plain
-
-OURS = "teach_detr"
-"""where a torch file keeps our own settings"""
+from student_train.trained import TrainedStudent
 
 
 def export_checkpoint(student: TrainedStudent, path: Path) -> int:

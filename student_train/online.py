@@ -13,15 +13,14 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
-from box_store.categories import ClassSpace
+from box_store.categories import ClassSpace, check_same_categories
 from box_store.locations import as_typed
 from student_train.config import NO_TEACHERS, TeacherConfig
 from student_train.data import Batch
 from student_train.models import Targets
 from student_train.models.postprocess import best
-from student_train.predictor import load_student
 from student_train.runtime import Runtime
-from student_train.teachers import check_same_categories
+from student_train.trained import load_student
 
 EMA = "ema"
 

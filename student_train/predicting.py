@@ -13,9 +13,10 @@ from box_store.files import local_folder
 from box_store.locations import Location, RemotePath, as_typed, staged
 from student_train.data import ImageError, read_image
 from student_train.drawing import draw_boxes, save_picture
-from student_train.predictor import Predictor, as_rows, check_weights_name, load_student
+from student_train.predictor import Predictor, as_rows
 from student_train.run_folder import beside
 from student_train.runtime import Runtime
+from student_train.trained import check_weights_name, load_student
 from student_train.video import (
     VIDEO_SUFFIXES,
     frames_per_second,

@@ -1,90 +1,22 @@
 """A trained student as a function from images to boxes."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
-from torch import nn
 
 from box_store.boxes import Boxes
-from box_store.categories import Categories, ClassSpace
-from box_store.errors import UsageError
-from box_store.locations import RemotePath, as_typed, staged
-from student_train.checkpoint import load_matching, load_weights
-from student_train.config import TrainConfig, from_plain
+from box_store.categories import Categories
+from box_store.locations import RemotePath
 from student_train.data import EvalTransform, Sample, Scene, collate
 from student_train.data.loader import Batch
 from student_train.detections import to_boxes
-from student_train.errors import CheckpointError, RunError
-from student_train.models import Targets, build_student, top_k
-from student_train.run_folder import SavedRun, class_space_from_plain
+from student_train.models import Targets, top_k
 from student_train.runtime import Runtime
-from student_train.states import SavedStates, state_weights
-
-
-@dataclass(frozen=True)
-class TrainedStudent:
-    """A model with its weights, and what is needed to read its output."""
-
-    model: nn.Module
-    config: TrainConfig
-    class_space: ClassSpace
-    origin: str
-    """which weights these are, for people"""
-
-
-def check_weights_name(weights: str) -> None:
-    """Refuse anything but best and last."""
-    if weights not in ("best", "last"):
-        raise UsageError(f"--weights is best or last, got {weights!r}")
-
-
-def load_student(run: Path | RemotePath, weights: str = "best") -> TrainedStudent:
-    """A student on the CPU, in evaluation mode.
-
-    Args:
-        run: a run folder, or a `.safetensors` file written by a run; a path or a URL.
-        weights: which of a run folder: best (by AP on the evaluation split) or last.
-
-    Raises:
-        RunError: there is no such run, or it has no such weights yet.
-        CheckpointError: the file is damaged or foreign.
-    """
-    run = as_typed(run)
-    if run.is_file():
-        tensors, about = load_weights(staged(run))
-        if "config" not in about or "classes" not in about:
-            raise CheckpointError(
-                f"{run} does not say which student it belongs to: expected a file written by "
-                "student-train; official checkpoints go through `student-train train --init`"
-            )
-        space = class_space_from_plain(about["classes"])
-        config, origin = from_plain(about["config"], str(run)), str(run)
-    else:
-        folder = SavedRun(run)
-        record = folder.read()
-        config, space = record.config, record.class_space
-        if weights == "last":
-            state, note = SavedStates(folder.checkpoints).load()
-            tensors = state_weights(state)
-            origin = f"step {state['position']['step']} of {folder.root} {note}".strip()
-        elif folder.best.exists():
-            tensors, _ = load_weights(staged(folder.best))
-            origin = str(folder.best)
-        else:
-            raise RunError(
-                f"{run} has no best.safetensors yet: it is written after the first evaluation; "
-                "--weights last takes the last saved state"
-            )
-    # the trained backbone is among the tensors: its file of pretrained weights is not needed again
-    model = build_student(replace(config.model, backbone_weights=None))
-    report = load_matching(model, tensors)
-    if report.missing or report.other_shape:
-        raise CheckpointError(f"{origin} does not fit its own configuration: {report.describe()}")
-    return TrainedStudent(model.eval(), config, space, origin)
+from student_train.trained import TrainedStudent, load_student
 
 
 class Predictor:

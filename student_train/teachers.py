@@ -4,7 +4,7 @@ from collections.abc import Iterator, Sequence
 
 import numpy as np
 
-from box_store.categories import Categories
+from box_store.categories import check_same_categories
 from box_store.coco_annotations import CocoData
 from box_store.errors import DataError
 from box_store.selection import (
@@ -17,28 +17,6 @@ from box_store.selection import (
 from box_store.store import BoxStore
 from student_train.config import ALL_TEACHERS, NO_TEACHERS, TeacherConfig
 from student_train.distributed import World
-
-
-def check_same_categories(wanted: Categories, found: Categories, where: object) -> None:
-    """Refuse boxes of another category table.
-
-    Raises:
-        DataError: an id is missing or has another name; the first differences are shown.
-    """
-    ours = {item.id: item.name for item in wanted.items}
-    theirs = {item.id: item.name for item in found.items}
-    if ours == theirs:
-        return
-    differing = [
-        f"{key}: {ours.get(key, 'missing')!r} here, {theirs.get(key, 'missing')!r} there"
-        for key in sorted(set(ours) | set(theirs))
-        if ours.get(key) != theirs.get(key)
-    ]
-    more = f" and {len(differing) - 3} more" if len(differing) > 3 else ""
-    raise DataError(
-        f"the categories of the training data and of {where} differ: "
-        f"{'; '.join(differing[:3])}{more}"
-    )
 
 
 def open_teachers(

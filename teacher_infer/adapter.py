@@ -6,103 +6,18 @@ with its framework's own preprocessing; what is the same for all of them (input 
 score floor, NMS, clipping, order, top-k) happens once, here.
 """
 
-from dataclasses import dataclass, field
+import hashlib
+from collections.abc import Sequence
 from importlib import import_module
 from pathlib import Path
-from typing import Protocol
 
 import numpy as np
 
 from box_store.boxes import Boxes, nms_keep
 from box_store.errors import TeachDetrError, UsageError, nearest
+from teacher_infer.adapters.protocol import AdapterError, AdapterSpec, Detections, Detector, Teacher
 from teacher_infer.adapters.registry import ADAPTERS, COMMON_OPTIONS, AdapterInfo
-from teacher_infer.views import ViewingTeacher, ViewSpec
-
-
-class AdapterError(TeachDetrError):
-    """A teacher can't be loaded or misbehaves; the message says what to do."""
-
-
-class MissingLibrary(AdapterError):
-    """The adapter's framework isn't installed, or a system library that it needs isn't."""
-
-
-class Teacher(Protocol):
-    """A loaded detector, ready to predict.
-
-    `class_names` are the teacher's own, in the order of its class indices; `licence` is SPDX-like
-    ("AGPL-3.0", "unknown"); `versions` are those of the frameworks behind it.
-    """
-
-    class_names: tuple[str, ...]
-    licence: str
-    versions: dict[str, str]
-
-    def predict(self, images: list[np.ndarray]) -> list[Boxes]:
-        """Boxes of each image (H x W x 3, uint8, RGB, any sizes), in pixels of that image.
-
-        `class_ids` are indices into `class_names`. Boxes lie inside the image, are sorted by
-        descending score, not below the score floor, and at most top-k many.
-        """
-        ...
-
-
-@dataclass(frozen=True)
-class AdapterSpec:
-    """Which teacher to load and how to run it.
-
-    `nms_iou=None` leaves the NMS that belongs to the model; a number asks for a class-wise NMS at
-    that IoU. `threads` bounds the CPU threads of the process. `options` are the adapter's own keys
-    (`adapter_help()` lists them). `prompts` are the classes that an open-vocabulary model is asked
-    for, each with the words to ask (None: its name); models with classes of their own ignore them.
-    `views`: what the teacher is shown of each image.
-    """
-
-    adapter: str
-    model: str
-    device: str = "cpu"
-    score_floor: float = 0.05
-    nms_iou: float | None = None
-    top_k: int = 100
-    batch_size: int = 8
-    threads: int | None = None
-    options: dict[str, str] = field(default_factory=dict)
-    prompts: dict[str, str | None] = field(default_factory=dict)
-    views: ViewSpec = field(default_factory=ViewSpec)
-
-    def option(self, key: str) -> str | None:
-        """The value of one of the adapter's own keys, None where it wasn't given."""
-        return self.options.get(key)
-
-
-@dataclass(frozen=True)
-class Detections:
-    """What a framework found in one image, unordered and unfiltered.
-
-    boxes_xyxy: [N, 4], pixels of the image given, corners; may reach outside it. scores: [N] in
-    0..1. class_ids: [N], indices into the detector's class names.
-    """
-
-    boxes_xyxy: np.ndarray
-    scores: np.ndarray
-    class_ids: np.ndarray
-
-
-class Detector(Protocol):
-    """What an adapter's `load` returns.
-
-    `nms_iou` is the IoU of the NMS that its raw detections still need by default, None for those
-    whose framework has done it, or which need none.
-    """
-
-    class_names: tuple[str, ...]
-    licence: str
-    versions: dict[str, str]
-    nms_iou: float | None
-
-    def detect(self, images: list[np.ndarray]) -> list[Detections]:
-        """Raw detections of each image (H x W x 3, uint8, RGB); never called without any."""
-        ...
+from teacher_infer.views import ViewingTeacher
 
 
 def adapter_help() -> tuple[AdapterInfo, ...]:
@@ -278,3 +193,26 @@ def _check_image(image: np.ndarray, index: int) -> None:
             f"image {index}: expected a non-empty H x W x 3 array of uint8 (RGB), "
             f"got {image.dtype} of shape {image.shape}"
         )
+
+
+def weights_sha256(files: Sequence[Path]) -> str:
+    """Hash of what a model was read from: of the one file, or of all files' hashes and names.
+
+    Empty for no file: random weights, or a name that only a hub knows.
+    """
+    hashes = [(_file_sha256(path), path.name) for path in files]
+    if len(hashes) < 2:
+        return hashes[0][0] if hashes else ""
+    lines = "\n".join(f"{digest}  {name}" for digest, name in sorted(hashes))
+    return hashlib.sha256(lines.encode()).hexdigest()
+
+
+def _file_sha256(path: Path) -> str:
+    digest = hashlib.sha256()
+    with path.open("rb") as file:
+        while chunk := file.read(_CHUNK):
+            digest.update(chunk)
+    return digest.hexdigest()
+
+
+_CHUNK = 1 << 20

@@ -10,7 +10,7 @@ import sys
 from multiprocessing.connection import Connection
 
 from teacher_infer.actor import Worker, WorkerBroken
-from teacher_infer.adapter import AdapterSpec
+from teacher_infer.adapters.protocol import AdapterSpec
 
 # linux/prctl.h
 _PR_SET_PDEATHSIG = 1

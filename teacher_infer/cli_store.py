@@ -5,7 +5,9 @@ from typing import Annotated
 
 import typer
 
-from box_store.coco_io import export_results, import_results, load_coco
+from box_store.coco_annotations import load_coco
+from box_store.coco_import import import_results
+from box_store.coco_results import export_results
 from box_store.errors import UsageError
 from box_store.records import DatasetInfo
 from box_store.store import BoxStore

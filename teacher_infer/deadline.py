@@ -7,7 +7,7 @@ from math import inf
 from threading import Thread
 from typing import TypeVar
 
-from teacher_infer.adapter import AdapterError
+from teacher_infer.adapters.protocol import AdapterError
 from teacher_infer.spec import TeacherSpec
 
 T = TypeVar("T")

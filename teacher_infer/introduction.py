@@ -6,7 +6,7 @@ from collections.abc import Callable
 
 from box_store.records import TeacherRecord
 from teacher_infer.actor import Loaded
-from teacher_infer.adapter import AdapterError
+from teacher_infer.adapters.protocol import AdapterError
 from teacher_infer.dataset import Dataset
 from teacher_infer.job import Job
 from teacher_infer.plan import make_record

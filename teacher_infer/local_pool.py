@@ -12,7 +12,7 @@ from multiprocessing.connection import Connection, wait
 from typing import Any
 
 from teacher_infer.actor import Labelled, Loaded, LoadFailed, Worker, WorkerBroken
-from teacher_infer.adapter import AdapterSpec
+from teacher_infer.adapters.protocol import AdapterSpec
 from teacher_infer.class_map import ClassMap
 from teacher_infer.images import ImageTask
 from teacher_infer.pool import (

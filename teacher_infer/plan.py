@@ -1,6 +1,5 @@
 """What a run will do: units of images, and the record that ties boxes to their origin."""
 
-import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,7 +13,6 @@ from teacher_infer.spec import TeacherSpec
 # a unit is what a killed run loses and what a worker is handed: small data sets still get enough of
 # them to share, large ones get files of a sensible size
 _SMALLEST_UNIT, _LARGEST_UNIT, _UNITS_WANTED = 32, 512, 64
-_CHUNK = 1 << 20
 
 
 @dataclass(frozen=True)
@@ -39,26 +37,6 @@ def make_units(tasks: Sequence[ImageTask], size: int) -> list[Unit]:
         Unit(index, tuple(by_id[image_id] for image_id in image_ids))
         for index, image_ids in enumerate(split_units(list(by_id), size))
     ]
-
-
-def weights_sha256(files: Sequence[Path]) -> str:
-    """Hash of what a model was read from: of the one file, or of all files' hashes and names.
-
-    Empty for no file: random weights, or a name that only a hub knows.
-    """
-    hashes = [(_file_sha256(path), path.name) for path in files]
-    if len(hashes) < 2:
-        return hashes[0][0] if hashes else ""
-    lines = "\n".join(f"{digest}  {name}" for digest, name in sorted(hashes))
-    return hashlib.sha256(lines.encode()).hexdigest()
-
-
-def _file_sha256(path: Path) -> str:
-    digest = hashlib.sha256()
-    with path.open("rb") as file:
-        while chunk := file.read(_CHUNK):
-            digest.update(chunk)
-    return digest.hexdigest()
 
 
 def make_record(

@@ -6,13 +6,14 @@ from collections import deque
 from box_store.reader import read_images
 from box_store.store import BoxStore
 from teacher_infer.actor import Loaded
-from teacher_infer.adapter import AdapterError, weights_files
+from teacher_infer.adapter import weights_files, weights_sha256
+from teacher_infer.adapters.protocol import AdapterError
 from teacher_infer.attempt import Attempt
 from teacher_infer.class_map import ClassMap
 from teacher_infer.dataset import Dataset
 from teacher_infer.deadline import in_time, too_slow
 from teacher_infer.job import Job
-from teacher_infer.plan import default_unit_size, make_record, make_units, weights_sha256
+from teacher_infer.plan import default_unit_size, make_record, make_units
 from teacher_infer.pool import Died, Ready, Refused, WorkerPool
 from teacher_infer.spec import TeacherSpec
 

@@ -16,8 +16,8 @@ from typing import Any
 
 from box_store.errors import UsageError, nearest
 from box_store.records import check_teacher_name
-from teacher_infer.adapter import AdapterSpec, adapter_info
-from teacher_infer.views import ViewSpec
+from teacher_infer.adapter import adapter_info
+from teacher_infer.adapters.protocol import AdapterSpec, ViewSpec
 
 # a comma separates keys only where `key=` follows, so paths and sizes may contain commas
 _COMMA = re.compile(r",(?=\s*(?:(?:map|prompts)\.[^=,]+|[A-Za-z_][A-Za-z0-9_]*)\s*=)")

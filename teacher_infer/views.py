@@ -7,75 +7,25 @@ windows, each enlarged, and boxes that a cut may have truncated are dropped.
 """
 
 from dataclasses import dataclass
-from itertools import pairwise, product
+from itertools import product
 from math import floor
-from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 
 from box_store.boxes import Boxes
-from box_store.errors import UsageError
-from box_store.fuse import FusionConfig, fuse
+from box_store.fuse import fuse
+from teacher_infer.adapters.protocol import Teacher, ViewSpec
 from teacher_infer.adapters.resize import resize
 
-if TYPE_CHECKING:
-    from teacher_infer.adapter import Teacher
-
 _GREY = 114
-_SCALES = (0.25, 4.0)
 # of a window's side: a box that ends nearer than this to a cut may go on beyond it
 _CUT_MARGIN = 0.01
-
-
-@dataclass(frozen=True)
-class ViewSpec:
-    """Which views, and how their boxes become one set.
-
-    flip: each view also mirrored. scales: how large objects appear. merge: `nms` keeps the best of
-    boxes of a class that overlap by more than `merge_iou`, `soft_nms` lowers the others' scores,
-    `wbf` averages them (see `box_store.fuse`).
-    """
-
-    flip: bool = False
-    scales: tuple[float, ...] = (1.0,)
-    merge: Literal["nms", "soft_nms", "wbf"] = "nms"
-    merge_iou: float = 0.6
-
-    def __post_init__(self) -> None:
-        low, high = _SCALES
-        ascending = all(a < b for a, b in pairwise(self.scales))
-        if not (self.scales and ascending and low <= self.scales[0] and self.scales[-1] <= high):
-            raise UsageError(
-                f"scales are ascending numbers from {low:g} to {high:g}, got "
-                f"{', '.join(f'{scale:g}' for scale in self.scales) or 'none'}"
-            )
-        # refuses methods and overlaps that there are not
-        self.fusion()
-
-    def __bool__(self) -> bool:
-        """Whether there is any view but the image itself."""
-        return self.flip or self.scales != (1.0,)
-
-    def fusion(self) -> FusionConfig:
-        """How the views' boxes are merged."""
-        return FusionConfig(self.merge, self.merge_iou, quota=False)
-
-    def options(self) -> dict[str, object]:
-        """What the teacher's record says of the views: nothing where there are none."""
-        if not self:
-            return {}
-        return {
-            "flip": self.flip,
-            "scales": list(self.scales),
-            "merge": self.merge,
-            "merge_iou": self.merge_iou,
-        }
 
 
 class ViewingTeacher:
     """A teacher that looks at several views of each image; a `Teacher` itself."""
 
-    def __init__(self, teacher: "Teacher", spec: ViewSpec, score_floor: float, top_k: int) -> None:
+    def __init__(self, teacher: Teacher, spec: ViewSpec, score_floor: float, top_k: int) -> None:
         self._teacher = teacher
         self._spec = spec
         self._score_floor = score_floor

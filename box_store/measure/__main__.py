@@ -29,11 +29,10 @@ from box_store.measure.synthetic import (
     detections,
     write_annotations,
 )
+from box_store.parts import part_path, read_part
 from box_store.query import open_store
-from box_store.reader import read_part
 from box_store.records import DatasetInfo, TeacherRecord, image_ids_sha256
 from box_store.store import BoxStore
-from box_store.writer import part_path
 
 _IMAGES = 5000
 # boxes whose formats are compared

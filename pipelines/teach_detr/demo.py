@@ -10,84 +10,30 @@ import json
 import os
 import shutil
 import time
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from importlib.util import find_spec
 from pathlib import Path
 
 from rich.console import Console
 
 from box_store.errors import UsageError
-from student_train.evaluate import write_json
+from box_store.files import write_json
+from teach_detr.demo_places import (
+    BASELINE,
+    FAST,
+    FULL,
+    MMDET,
+    START,
+    TAUGHT,
+    YOLO,
+    DemoSize,
+    Places,
+)
 from teach_detr.drawing import draw_once
 from teach_detr.scenes import VAL_FIRST_ID, VAL_SEED
 from teach_detr.stages import Stages, stoppable
 from teach_detr.weights import START_STUDENT, mmdet_checkpoint, weights_folder
 from teach_detr.yolo_training import IMAGE_SIZE
-
-MMDET, YOLO, START = "rtmdet", "yolo", "start"
-BASELINE, TAUGHT = "baseline", "taught"
-
-
-@dataclass(frozen=True)
-class DemoSize:
-    """How large everything is; `images` counts files, `steps` are of 16 images each."""
-
-    train_images: int
-    val_images: int
-    other_images: int
-    yolo_seconds: int
-    steps: int
-    evaluate_every: int
-    lr: float = 3e-4
-    seed: int = 7
-    thin: float = 0.33
-    style: str = "day"
-    # small detectors are rarely sure: below this, most of their boxes hold nothing
-    score_floor: float = 0.45
-    top_k: int = 20
-
-
-FULL = DemoSize(1280, 250, 1600, 110, 240, 80)
-FAST = DemoSize(64, 24, 96, 4, 8, 4)
-
-
-@dataclass(frozen=True)
-class Places:
-    """Where the demo keeps what it makes."""
-
-    root: Path
-
-    @property
-    def scenes(self) -> Path:
-        """The data set: COCO's layout."""
-        return self.root / "scenes"
-
-    @property
-    def other(self) -> Path:
-        """Fully labelled scenes that the Ultralytics teacher is trained on: YOLO's layout."""
-        return self.root / "other"
-
-    @property
-    def teachers(self) -> Path:
-        """Weights of the teachers."""
-        return self.root / "teachers"
-
-    @property
-    def store(self) -> Path:
-        """The box store."""
-        return self.root / "store"
-
-    def run(self, name: str) -> Path:
-        """The run folder of a student."""
-        return self.root / "runs" / name
-
-    def results(self, name: str) -> Path:
-        """Detections of a student's last evaluation."""
-        return self.run(name) / "results" / "val2017.json"
-
-    def annotations(self, split: str) -> Path:
-        """COCO annotations of the scenes."""
-        return self.scenes / "annotations" / f"instances_{split}.json"
 
 
 def run_demo(out: Path, *, fast: bool, fresh: bool, console: Console) -> None:

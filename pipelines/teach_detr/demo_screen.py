@@ -16,9 +16,9 @@ from box_store.reader import boxes_of
 from detr_kernels import choose_backend
 from student_train.evaluate import METRIC_NAMES
 from student_train.metrics import read_metrics
+from student_train.metrics_tables import percent
 from student_train.runtime import Runtime
-from student_train.tables import percent
-from teach_detr.demo import BASELINE, TAUGHT, DemoSize, Places
+from teach_detr.demo_places import BASELINE, TAUGHT, DemoSize, Places
 from teach_detr.pictures import (
     Column,
     picture_grid,

@@ -28,10 +28,10 @@ from student_train.config import resolve
 from student_train.data import read_image
 from student_train.evaluate import coco_metrics, to_results
 from student_train.launch import train
+from student_train.metrics_tables import percent
 from student_train.overrides import Layer
 from student_train.predictor import load_predictor
 from student_train.presets import load_preset
-from student_train.tables import percent
 from teach_detr.backbone_training import BackboneRecipe, train_backbone
 from teach_detr.mmdet_training import CONFIG, MMDetRecipe, train_mmdet
 from teach_detr.scenes import STYLES, VAL_FIRST_ID, make_split
@@ -185,7 +185,8 @@ class _Maker:
             log.write_text(text, encoding="utf-8")
 
     def _teacher_predictor(self) -> Callable[[list[Any]], list[Boxes]]:
-        from teacher_infer.adapter import AdapterSpec, load_teacher
+        from teacher_infer.adapter import load_teacher
+        from teacher_infer.adapters.protocol import AdapterSpec
 
         weights = self.work / "teacher.pth"
         weights.unlink(missing_ok=True)

@@ -15,9 +15,9 @@ from rich.console import Console
 from rich.table import Table
 
 from box_store import BoxStore
-from box_store.files import alone_in
-from student_train.evaluate import METRIC_NAMES, write_json
-from student_train.tables import percent
+from box_store.files import alone_in, write_json
+from student_train.evaluate import METRIC_NAMES
+from student_train.metrics_tables import percent
 from teach_detr.labelling import Labelling
 from teach_detr.run_config import (
     BASELINE,

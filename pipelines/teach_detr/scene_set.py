@@ -16,8 +16,7 @@ import torch
 from rich.console import Console
 
 from box_store.errors import UsageError
-from box_store.files import replacing
-from student_train.evaluate import write_json
+from box_store.files import replacing, write_json
 from teach_detr.drawing import draw_once
 from teach_detr.scenes import VAL_FIRST_ID, VAL_SEED, check_names
 from teach_detr.stages import Stages, stoppable

@@ -6,7 +6,7 @@ from rich.table import Table
 
 from box_store.calibration import Calibration, Part
 from student_train.coco_metrics import METRIC_NAMES
-from student_train.tables import percent
+from student_train.metrics_tables import percent
 from teach_detr.assessment import Assessment, Row
 from teach_detr.terminal import table
 

@@ -165,3 +165,7 @@ def _sort_out(content: object, path: Path) -> WeightsFile:
 def _sample(names: Mapping[object, object], count: int = 5) -> str:
     shown = ", ".join(repr(str(name)) for name in list(names)[:count])
     return shown + (", ..." if len(names) > count else "") if names else "none"
+
+
+OURS = "teach_detr"
+"""where a torch file keeps our own settings"""

@@ -4,7 +4,7 @@ from collections.abc import Callable, Sequence
 
 import numpy as np
 
-from teacher_infer.adapter import Detections
+from teacher_infer.adapters.protocol import Detections
 
 
 def detect_by_size(

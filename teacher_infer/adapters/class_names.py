@@ -3,8 +3,8 @@
 import json
 from pathlib import Path
 
-from teacher_infer.adapter import AdapterError, AdapterSpec
 from teacher_infer.adapters.loading import existing_file
+from teacher_infer.adapters.protocol import AdapterError, AdapterSpec
 
 _COCO_80 = """
 person, bicycle, car, motorcycle, airplane, bus, train, truck, boat, traffic light,

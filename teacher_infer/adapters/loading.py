@@ -9,7 +9,7 @@ from types import ModuleType
 from typing import Any
 
 from box_store.errors import UsageError
-from teacher_infer.adapter import AdapterError, AdapterSpec, MissingLibrary
+from teacher_infer.adapters.protocol import AdapterError, AdapterSpec, MissingLibrary
 
 RANDOM = "random"
 # every worker builds the same model from it, so that runs with random weights agree

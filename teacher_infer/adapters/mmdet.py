@@ -15,7 +15,6 @@ import numpy as np
 import torch
 
 from box_store.errors import UsageError, nearest
-from teacher_infer.adapter import AdapterError, AdapterSpec, Detections
 from teacher_infer.adapters import mmcv_ops
 from teacher_infer.adapters.batching import detect_by_size
 from teacher_infer.adapters.class_names import COCO_80, class_names
@@ -32,6 +31,7 @@ from teacher_infer.adapters.loading import (
     torch_device,
     weights_option,
 )
+from teacher_infer.adapters.protocol import AdapterError, AdapterSpec, Detections
 
 # heads whose boxes don't depend on the masks that they would go on to compute
 _HEADS_WITH_SPARE_MASKS = ("StandardRoIHead", "CascadeRoIHead")

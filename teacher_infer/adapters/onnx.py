@@ -7,7 +7,6 @@ from typing import Any
 import numpy as np
 
 from box_store.errors import UsageError, nearest
-from teacher_infer.adapter import AdapterError, AdapterSpec, Detections
 from teacher_infer.adapters.class_names import COCO_80, class_names
 from teacher_infer.adapters.loading import existing_file, image_size, import_library
 from teacher_infer.adapters.onnx_boxes import FinishedBoxes
@@ -19,6 +18,7 @@ from teacher_infer.adapters.onnx_formats import (
     Prepared,
     Yolox,
 )
+from teacher_infer.adapters.protocol import AdapterError, AdapterSpec, Detections
 
 _FORMATS = {"yolox": Yolox, "nanodet": NanoDet, "centernet": CenterNet, "fastestdet": FastestDet}
 _FORMAT_NAMES = (*_FORMATS, "boxes")

@@ -9,8 +9,8 @@ original sizes as a second input (`orig_target_sizes`) return boxes in pixels of
 import numpy as np
 
 from box_store.errors import UsageError, nearest
-from teacher_infer.adapter import AdapterError, AdapterSpec, Detections
 from teacher_infer.adapters.onnx_formats import Format, Outputs, Prepared, prepared_input
+from teacher_infer.adapters.protocol import AdapterError, AdapterSpec, Detections
 from teacher_infer.adapters.resize import letterbox, stretch
 
 _NAMES = {

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from teacher_infer.adapter import AdapterError, Detections
+from teacher_infer.adapters.protocol import AdapterError, Detections
 from teacher_infer.adapters.resize import Placement, letterbox, stretch
 
 Outputs = dict[str, np.ndarray]

@@ -22,8 +22,8 @@ import torch
 from torch import Tensor
 
 from box_store.errors import UsageError
-from teacher_infer.adapter import AdapterError, AdapterSpec, Detections
 from teacher_infer.adapters.loading import quiet
+from teacher_infer.adapters.protocol import AdapterError, AdapterSpec, Detections
 
 _NAME = "{}"
 # of OWL, as its authors and transformers' documentation ask

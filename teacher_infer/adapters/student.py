@@ -9,9 +9,9 @@ from typing import Any
 
 import numpy as np
 
-from teacher_infer.adapter import AdapterError, AdapterSpec, Detections
 from teacher_infer.adapters.batching import detect_by_size
 from teacher_infer.adapters.loading import torch_device
+from teacher_infer.adapters.protocol import AdapterError, AdapterSpec, Detections
 
 
 def load(spec: AdapterSpec) -> "StudentDetector":

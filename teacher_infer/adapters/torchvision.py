@@ -9,7 +9,6 @@ import torchvision
 from torchvision.models import get_model, get_model_weights, list_models
 
 from box_store.errors import UsageError, nearest
-from teacher_infer.adapter import AdapterError, AdapterSpec, Detections
 from teacher_infer.adapters.batching import detect_by_size
 from teacher_infer.adapters.class_names import class_names
 from teacher_infer.adapters.loading import (
@@ -22,6 +21,7 @@ from teacher_infer.adapters.loading import (
     torch_device,
     weights_option,
 )
+from teacher_infer.adapters.protocol import AdapterError, AdapterSpec, Detections
 
 _DEFAULT = "DEFAULT"
 _BACKGROUND = "__background__"

@@ -13,7 +13,6 @@ import numpy as np
 import torch
 
 from box_store.errors import UsageError
-from teacher_infer.adapter import AdapterError, AdapterSpec, Detections
 from teacher_infer.adapters import open_vocabulary
 from teacher_infer.adapters.batching import detect_by_size
 from teacher_infer.adapters.loading import (
@@ -24,6 +23,7 @@ from teacher_infer.adapters.loading import (
     seeded,
     torch_device,
 )
+from teacher_infer.adapters.protocol import AdapterError, AdapterSpec, Detections
 
 _PREPROCESSING = ("preprocessor_config.json", "processor_config.json")
 # config and preprocessing, and what turns words into tokens for models that read them

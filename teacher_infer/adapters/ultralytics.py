@@ -21,7 +21,6 @@ import torch
 from PIL import Image
 
 from box_store.errors import UsageError
-from teacher_infer.adapter import AdapterError, AdapterSpec, Detections
 from teacher_infer.adapters.batching import detect_by_size
 from teacher_infer.adapters.loading import (
     image_size,
@@ -31,6 +30,7 @@ from teacher_infer.adapters.loading import (
     seeded,
     torch_device,
 )
+from teacher_infer.adapters.protocol import AdapterError, AdapterSpec, Detections
 
 _log = logging.getLogger(__name__)
 _CONFIG = (".yaml", ".yml")

@@ -16,8 +16,8 @@ from student_train.models.official.arguments import settings_from_arguments
 from student_train.models.official.shapes import settings_from_shapes
 from student_train.models.weights_file import read_checkpoint
 from student_train.official_export import export_checkpoint
-from student_train.predictor import load_student
 from student_train.presets import load_preset
+from student_train.trained import load_student
 
 MICRO = {
     "conditional_detr": "conditional-micro",

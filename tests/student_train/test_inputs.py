@@ -14,9 +14,10 @@ from box_store.records import DatasetInfo, ImageRow, TeacherRecord, image_ids_sh
 from box_store.selection import SelectionSpec, select
 from box_store.store import BoxStore
 from student_train.config import TrainConfig
+from student_train.data.splits import open_split
 from student_train.distributed import World
 from student_train.errors import ConfigError
-from student_train.inputs import Inputs, make_inputs, open_split, train_source
+from student_train.inputs import Inputs, make_inputs, train_source
 from student_train.overrides import Layer, merge
 from student_train.presets import load_preset
 

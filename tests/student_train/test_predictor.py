@@ -21,10 +21,11 @@ from student_train.evaluate import to_results
 from student_train.launch import train
 from student_train.overrides import Layer
 from student_train.predicting import list_images, predict_images
-from student_train.predictor import load_predictor, load_student
+from student_train.predictor import load_predictor
 from student_train.presets import load_preset
 from student_train.run_folder import RunFolder
 from student_train.states import StateFolder
+from student_train.trained import load_student
 from student_train.video import read_frames, writing
 
 

@@ -24,10 +24,10 @@ from student_train.metrics import read_metrics
 from student_train.mirror import Mirror
 from student_train.models import build_student
 from student_train.overrides import Layer
-from student_train.predictor import load_student
 from student_train.presets import load_preset
 from student_train.publisher import Publisher
 from student_train.states import SavedStates, StateFolder
+from student_train.trained import load_student
 
 SETTINGS = {
     "model.n_queries": "8",

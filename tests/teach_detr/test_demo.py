@@ -11,7 +11,8 @@ from rich.console import Console
 from box_store.errors import UsageError
 from student_train.evaluate import METRIC_NAMES, Metrics
 from teach_detr import demo as module
-from teach_detr.demo import BASELINE, FAST, FULL, TAUGHT, Places, run_demo
+from teach_detr.demo import run_demo
+from teach_detr.demo_places import BASELINE, FAST, FULL, TAUGHT, Places
 from teach_detr.demo_screen import Outcome, check_shape, show
 from teach_detr.stages import StageError, StageStopped
 from teach_detr.teachers import TeacherScore

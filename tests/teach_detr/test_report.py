@@ -22,7 +22,7 @@ from box_store import (
 )
 from box_store.calibration import Calibration, Part, Quality, ScoreMap, write_calibration
 from box_store.query import example_query, open_store, run_sql
-from student_train.tables import percent
+from student_train.metrics_tables import percent
 from teach_detr.cli import main
 from teach_detr.report import ReportOptions, write_report
 from teach_detr.report.findings import gather

@@ -7,8 +7,8 @@ import torch
 from safetensors.torch import save_file
 
 from box_store.errors import DataError
-from student_train.predictor import load_student
 from student_train.presets import load_preset
+from student_train.trained import load_student
 from teach_detr.sprites import TOYS
 from teach_detr.weights import (
     MMDET_TEACHER,

@@ -19,7 +19,7 @@ import numpy as np
 from PIL import Image
 
 from teacher_infer import adapter, child, local_pool
-from teacher_infer.adapter import AdapterSpec, Detections
+from teacher_infer.adapters.protocol import AdapterSpec, Detections
 from teacher_infer.adapters.registry import AdapterInfo
 
 SIZE = 16

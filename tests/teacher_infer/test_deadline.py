@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from teacher_infer.adapter import AdapterError
+from teacher_infer.adapters.protocol import AdapterError
 from teacher_infer.deadline import in_time
 from teacher_infer.spec import TeacherSpec, parse_teacher
 

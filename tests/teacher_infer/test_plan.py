@@ -6,10 +6,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from teacher_infer.adapter import weights_sha256
 from teacher_infer.class_map import ClassMap
 from teacher_infer.dataset import load_dataset
 from teacher_infer.images import ImageTask
-from teacher_infer.plan import default_unit_size, make_record, make_units, weights_sha256
+from teacher_infer.plan import default_unit_size, make_record, make_units
 from teacher_infer.spec import parse_teacher
 
 

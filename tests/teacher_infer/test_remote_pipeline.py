@@ -13,7 +13,7 @@ from box_store.locations import location
 from box_store.reader import read_images
 from box_store.store import BoxStore
 from student_train.cli import app
-from student_train.predictor import load_student
+from student_train.trained import load_student
 from teacher_infer.cli import main
 
 # the command, killed as soon as its second unit is in the store

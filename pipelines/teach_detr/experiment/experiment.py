@@ -17,9 +17,8 @@ from rich.console import Console
 
 from box_store import BoxStore
 from box_store.errors import StoreError, UsageError, nearest
-from box_store.files import alone_in
+from box_store.files import alone_in, write_json
 from student_train.coco_metrics import read_annotations
-from student_train.evaluate import write_json
 from student_train.launch import random_start
 from teach_detr.experiment.config import Plan, named_teachers
 from teach_detr.experiment.estimate import TIME_NOTE, estimate
@@ -30,10 +29,11 @@ from teach_detr.experiment.labels import (
     sample_images,
     spoil_labels,
 )
-from teach_detr.experiment.outcome import gather, write_outcome
+from teach_detr.experiment.outcome import gather
 from teach_detr.experiment.progress import CellProgress
 from teach_detr.experiment.tables import print_outcome
 from teach_detr.experiment.workers import Ended, Job, run_here, run_on_cluster
+from teach_detr.experiment.writing import write_outcome
 from teach_detr.experiment.wrong_teacher import write_wrong
 from teach_detr.labelling import Labelling
 from teach_detr.run_config import student_config

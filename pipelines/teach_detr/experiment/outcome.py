@@ -16,17 +16,14 @@ from dataclasses import asdict, dataclass, field
 from typing import Any
 
 import numpy as np
-import pyarrow as pa
-import pyarrow.parquet as pq
 from numpy.typing import NDArray
 from rich.console import Console
 from rich.progress import track
 
 from box_store import BoxStore
 from box_store.errors import TeachDetrError
-from box_store.files import replacing
 from student_train.coco_metrics import read_annotations
-from student_train.evaluate import METRIC_NAMES, write_json
+from student_train.evaluate import METRIC_NAMES
 from student_train.overrides import to_plain
 from student_train.provenance import source_revision, versions
 from teach_detr.experiment.estimate import run_seconds
@@ -222,19 +219,6 @@ def run_rows(runs: Sequence[Run]) -> list[dict[str, Any]]:
         {**asdict(run.cell), **run.metrics, "seconds": run.seconds, "run": run.cell.name}
         for run in runs
     ]
-
-
-def write_outcome(outcome: Outcome, grid: Grid) -> None:
-    """Write JSON, Parquet, pictures and the page into the experiment's folder."""
-    from teach_detr.experiment.page import write_page
-    from teach_detr.experiment.tables import markdown
-
-    write_json(grid.out / "results.json", finite(outcome.to_json()))
-    with replacing(grid.out / "results.parquet") as file:
-        pq.write_table(pa.Table.from_pylist(run_rows(outcome.runs)), file)
-    with replacing(grid.out / "results.md") as file:
-        file.write(markdown(outcome).encode())
-    write_page(outcome, grid, grid.out / "page.html")
 
 
 def finite(value: Any) -> Any:

@@ -5,7 +5,7 @@ import json
 from pathlib import Path
 
 from box_store.files import replacing
-from student_train.tables import percent
+from student_train.metrics_tables import percent
 from teach_detr.experiment.figures import Figure, write_figures
 from teach_detr.experiment.grid import Grid
 from teach_detr.experiment.outcome import Outcome

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from box_store import files
-from box_store.coco_io import detections
+from box_store.coco_results import detections
 from box_store.json_stream import write_array
 from teach_detr.export.chosen import Chosen, one_set
 

@@ -6,7 +6,7 @@ from typing import Any
 
 from box_store.reliability import calibration_error
 from student_train.coco_metrics import METRIC_NAMES
-from student_train.tables import percent
+from student_train.metrics_tables import percent
 from teach_detr.assessment import SURE_SCORE
 from teach_detr.report import charts
 from teach_detr.report.findings import Findings, Row

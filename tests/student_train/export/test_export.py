@@ -20,8 +20,8 @@ from student_train.export.files import run_onnx
 from student_train.export.program import Detector, Example, trace
 from student_train.models import build_student
 from student_train.models.dino import DinoConfig
-from student_train.predictor import TrainedStudent
 from student_train.presets import load_preset
+from student_train.trained import TrainedStudent
 
 SPACE = ClassSpace("contiguous", Categories((Category(2, "cat"), Category(5, "dog"))))
 

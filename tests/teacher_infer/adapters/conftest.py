@@ -10,7 +10,7 @@ import pytest
 import torch
 from PIL import Image
 
-from teacher_infer.adapter import AdapterSpec
+from teacher_infer.adapters.protocol import AdapterSpec
 
 Pictures = dict[str, np.ndarray]
 

@@ -12,9 +12,6 @@ from hypothesis import strategies as st
 
 from box_store.errors import UsageError
 from teacher_infer.adapter import (
-    AdapterError,
-    AdapterSpec,
-    Detections,
     LoadedTeacher,
     adapter_help,
     adapter_info,
@@ -23,6 +20,7 @@ from teacher_infer.adapter import (
     load_teacher,
     weights_files,
 )
+from teacher_infer.adapters.protocol import AdapterError, AdapterSpec, Detections
 
 SPEC = AdapterSpec("onnx", "model.onnx")
 

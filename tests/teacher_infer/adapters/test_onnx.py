@@ -14,7 +14,8 @@ from PIL import Image
 
 from box_store.categories import Categories
 from box_store.errors import UsageError
-from teacher_infer.adapter import AdapterError, AdapterSpec, load_teacher, weights_files
+from teacher_infer.adapter import load_teacher, weights_files
+from teacher_infer.adapters.protocol import AdapterError, AdapterSpec
 from teacher_infer.class_map import ClassMap
 
 BuildModel = Callable[..., Path]

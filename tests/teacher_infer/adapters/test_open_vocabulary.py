@@ -8,9 +8,10 @@ import pytest
 import torch
 
 from box_store.errors import UsageError
-from teacher_infer.adapter import AdapterError, AdapterSpec, load_teacher, weights_files
+from teacher_infer.adapter import load_teacher, weights_files
 from teacher_infer.adapters.loading import quiet
 from teacher_infer.adapters.open_vocabulary import pack
+from teacher_infer.adapters.protocol import AdapterError, AdapterSpec
 
 Pictures = dict[str, np.ndarray]
 

@@ -1,0 +1,135 @@
+"""A split of a data set: where its images and annotations lie, and what evaluating on it needs."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from box_store.categories import ClassSpace, check_same_categories
+from box_store.coco_annotations import CocoData, load_coco
+from box_store.errors import DataError, nearest
+from box_store.locations import Location, as_typed, cache_folder
+from student_train.config import DataConfig, TrainConfig
+from student_train.data import (
+    CocoDetection,
+    EvalTransform,
+    Loader,
+    make_loader,
+)
+from student_train.distributed import World
+from student_train.errors import ConfigError
+
+
+@dataclass(frozen=True)
+class Source:
+    """One split: where its images and annotations are, and what it is called."""
+
+    name: str
+    images: Location
+    annotations: Location
+
+
+@dataclass(frozen=True)
+class Validation:
+    """A split to evaluate on."""
+
+    source: Source
+    dataset: CocoDetection
+    loader: Loader
+    class_space: ClassSpace
+    backend: str = "pycocotools"
+    """what computes the metrics"""
+
+
+def find_split(
+    data: DataConfig, split: str, images: Location | None, annotations: Location | None
+) -> Source:
+    """Where a split lies: the explicit paths where given, else the COCO layout below `data.root`.
+
+    Raises:
+        DataError: a folder or file is missing; the message says what is there instead.
+    """
+    if data.root is None and (images is None or annotations is None):
+        raise ConfigError(
+            [
+                f"no data for {split!r}: give --data DIR in COCO layout, "
+                "or both its images and its annotations"
+            ]
+        )
+    root = as_typed(data.root or Path())
+    if data.root is not None and not root.is_dir() and (images is None or annotations is None):
+        raise DataError(f"no data folder at {root}")
+    images = as_typed(images or root / split)
+    annotations = as_typed(annotations or root / "annotations" / f"instances_{split}.json")
+    if not images.is_dir():
+        raise DataError(f"no image folder at {images}.{_alternatives(images)}")
+    if not annotations.is_file():
+        raise DataError(f"no annotations at {annotations}.{_alternatives(annotations)}")
+    return Source(split, images, annotations)
+
+
+def open_split(source: Source) -> CocoData:
+    """The annotations of a split.
+
+    Raises:
+        DataError: they cannot be used, or list no image or no category.
+    """
+    coco = load_coco(source.annotations, cache=cache_folder())
+    if not len(coco.table):
+        raise DataError(f"{source.annotations} lists no images: the data set is empty")
+    if not coco.categories.items:
+        raise DataError(f"{source.annotations} lists no categories: there is nothing to detect")
+    return coco
+
+
+def val_source(config: TrainConfig) -> Source | None:
+    """The evaluation split; None where it is "none"."""
+    data = config.data
+    if data.val_split == NO_SPLIT and data.val_annotations is None:
+        return None
+    return find_split(data, data.val_split, data.val_images, data.val_annotations)
+
+
+def make_validation(
+    config: TrainConfig,
+    source: Source,
+    coco: CocoData,
+    space: ClassSpace,
+    world: World,
+    batch_size: int,
+) -> Validation:
+    """A split to evaluate on: every image once, nothing random, no teachers.
+
+    Raises:
+        DataError: its categories are not those of `space`.
+    """
+    check_same_categories(space.categories, coco.categories, source.annotations)
+    dataset = CocoDetection(
+        source.images,
+        coco,
+        space,
+        EvalTransform(config.augment),
+        limit=config.data.val_limit,
+        replace=False,
+    )
+    loader = make_loader(
+        dataset,
+        batch_size,
+        shuffle=False,
+        workers=config.data.workers,
+        rank=world.rank,
+        world=world.size,
+    )
+    return Validation(source, dataset, loader, space, config.eval_backend)
+
+
+NO_SPLIT = "none"
+
+
+def _alternatives(missing: Location) -> str:
+    """What lies beside a missing path, the nearest name first."""
+    if not missing.parent.is_dir():
+        return f" There is no folder {missing.parent} either."
+    wants_folder = missing.suffix == ""
+    names = sorted(p.name for p in missing.parent.iterdir() if p.is_dir() == wants_folder)
+    if not names:
+        return f" {missing.parent} holds nothing of that kind."
+    return f"{nearest(missing.name, names)} {missing.parent} has: {', '.join(names[:8])}"

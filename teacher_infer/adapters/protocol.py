@@ -1,0 +1,145 @@
+"""What an adapter is asked for and what it supplies: `AdapterSpec` in, a `Detector` out."""
+
+from dataclasses import dataclass, field
+from itertools import pairwise
+from typing import Literal, Protocol
+
+import numpy as np
+
+from box_store.boxes import Boxes
+from box_store.errors import TeachDetrError, UsageError
+from box_store.fuse import FusionConfig
+
+# how large objects appear, at most and at least
+_SCALES = (0.25, 4.0)
+
+
+@dataclass(frozen=True)
+class ViewSpec:
+    """Which views, and how their boxes become one set.
+
+    flip: each view also mirrored. scales: how large objects appear. merge: `nms` keeps the best of
+    boxes of a class that overlap by more than `merge_iou`, `soft_nms` lowers the others' scores,
+    `wbf` averages them (see `box_store.fuse`).
+    """
+
+    flip: bool = False
+    scales: tuple[float, ...] = (1.0,)
+    merge: Literal["nms", "soft_nms", "wbf"] = "nms"
+    merge_iou: float = 0.6
+
+    def __post_init__(self) -> None:
+        low, high = _SCALES
+        ascending = all(a < b for a, b in pairwise(self.scales))
+        if not (self.scales and ascending and low <= self.scales[0] and self.scales[-1] <= high):
+            raise UsageError(
+                f"scales are ascending numbers from {low:g} to {high:g}, got "
+                f"{', '.join(f'{scale:g}' for scale in self.scales) or 'none'}"
+            )
+        # refuses methods and overlaps that there are not
+        self.fusion()
+
+    def __bool__(self) -> bool:
+        """Whether there is any view but the image itself."""
+        return self.flip or self.scales != (1.0,)
+
+    def fusion(self) -> FusionConfig:
+        """How the views' boxes are merged."""
+        return FusionConfig(self.merge, self.merge_iou, quota=False)
+
+    def options(self) -> dict[str, object]:
+        """What the teacher's record says of the views: nothing where there are none."""
+        if not self:
+            return {}
+        return {
+            "flip": self.flip,
+            "scales": list(self.scales),
+            "merge": self.merge,
+            "merge_iou": self.merge_iou,
+        }
+
+
+class AdapterError(TeachDetrError):
+    """A teacher can't be loaded or misbehaves; the message says what to do."""
+
+
+class MissingLibrary(AdapterError):
+    """The adapter's framework isn't installed, or a system library that it needs isn't."""
+
+
+class Teacher(Protocol):
+    """A loaded detector, ready to predict.
+
+    `class_names` are the teacher's own, in the order of its class indices; `licence` is SPDX-like
+    ("AGPL-3.0", "unknown"); `versions` are those of the frameworks behind it.
+    """
+
+    class_names: tuple[str, ...]
+    licence: str
+    versions: dict[str, str]
+
+    def predict(self, images: list[np.ndarray]) -> list[Boxes]:
+        """Boxes of each image (H x W x 3, uint8, RGB, any sizes), in pixels of that image.
+
+        `class_ids` are indices into `class_names`. Boxes lie inside the image, are sorted by
+        descending score, not below the score floor, and at most top-k many.
+        """
+        ...
+
+
+@dataclass(frozen=True)
+class AdapterSpec:
+    """Which teacher to load and how to run it.
+
+    `nms_iou=None` leaves the NMS that belongs to the model; a number asks for a class-wise NMS at
+    that IoU. `threads` bounds the CPU threads of the process. `options` are the adapter's own keys
+    (`adapter_help()` lists them). `prompts` are the classes that an open-vocabulary model is asked
+    for, each with the words to ask (None: its name); models with classes of their own ignore them.
+    `views`: what the teacher is shown of each image.
+    """
+
+    adapter: str
+    model: str
+    device: str = "cpu"
+    score_floor: float = 0.05
+    nms_iou: float | None = None
+    top_k: int = 100
+    batch_size: int = 8
+    threads: int | None = None
+    options: dict[str, str] = field(default_factory=dict)
+    prompts: dict[str, str | None] = field(default_factory=dict)
+    views: ViewSpec = field(default_factory=ViewSpec)
+
+    def option(self, key: str) -> str | None:
+        """The value of one of the adapter's own keys, None where it wasn't given."""
+        return self.options.get(key)
+
+
+@dataclass(frozen=True)
+class Detections:
+    """What a framework found in one image, unordered and unfiltered.
+
+    boxes_xyxy: [N, 4], pixels of the image given, corners; may reach outside it. scores: [N] in
+    0..1. class_ids: [N], indices into the detector's class names.
+    """
+
+    boxes_xyxy: np.ndarray
+    scores: np.ndarray
+    class_ids: np.ndarray
+
+
+class Detector(Protocol):
+    """What an adapter's `load` returns.
+
+    `nms_iou` is the IoU of the NMS that its raw detections still need by default, None for those
+    whose framework has done it, or which need none.
+    """
+
+    class_names: tuple[str, ...]
+    licence: str
+    versions: dict[str, str]
+    nms_iou: float | None
+
+    def detect(self, images: list[np.ndarray]) -> list[Detections]:
+        """Raw detections of each image (H x W x 3, uint8, RGB); never called without any."""
+        ...
