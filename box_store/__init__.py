@@ -9,9 +9,7 @@ only module that needs DuckDB.
 
 from box_store.boxes import Boxes
 from box_store.categories import Categories, Category, ClassSpace
-from box_store.coco_annotations import Annotations, CocoData, ImageInfo, load_coco
-from box_store.coco_import import ImportReport, import_results
-from box_store.coco_results import export_results, iter_results
+from box_store.coco.annotations import Annotations, CocoData, ImageInfo, load_coco
 from box_store.errors import (
     DataError,
     FingerprintMismatch,
@@ -22,17 +20,19 @@ from box_store.errors import (
     UsageError,
 )
 from box_store.fuse import FusionConfig, fuse
-from box_store.image_files import image_path
-from box_store.reader import boxes_of, iter_units, known_images, read_boxes, read_images
-from box_store.records import (
+from box_store.places.image_files import image_path
+from box_store.results.exporting import export_results, iter_results
+from box_store.results.importing import ImportReport, import_results
+from box_store.selection.selecting import Selection, SelectionSpec, TeacherFilter, select
+from box_store.store.reader import boxes_of, iter_units, known_images, read_boxes, read_images
+from box_store.store.records import (
     DatasetInfo,
     ImageRow,
     TeacherRecord,
     image_ids_sha256,
     split_units,
 )
-from box_store.selection import Selection, SelectionSpec, TeacherFilter, select
-from box_store.store import BoxStore
+from box_store.store.store import BoxStore
 
 __all__ = [
     "Annotations",

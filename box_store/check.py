@@ -10,16 +10,16 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from box_store import schema
-from box_store.calibration import read_calibration
-from box_store.check_rows import box_faults
-from box_store.coco_annotations import CocoData, load_coco
+from box_store.calibration.score_map import read_calibration
+from box_store.coco.annotations import CocoData, load_coco
 from box_store.errors import FormatError, StoreError
-from box_store.locations import Location, location, relative, size_of, staged
-from box_store.parts import part_path, read_footer, read_part, unit_of
-from box_store.records import TeacherRecord
-from box_store.selection_file import Selection
-from box_store.store import BoxStore
+from box_store.places.locations import Location, location, relative, size_of, staged
+from box_store.selection.file import Selection
+from box_store.store import schema
+from box_store.store.parts import part_path, read_footer, read_part, unit_of
+from box_store.store.records import TeacherRecord
+from box_store.store.row_faults import box_faults
+from box_store.store.store import BoxStore
 
 _REDO = "delete the unit's files under boxes and images and run the same teacher again"
 _RERUN = "run the same teacher again"

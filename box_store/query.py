@@ -13,23 +13,23 @@ from typing import TYPE_CHECKING, Any
 
 import pyarrow as pa
 
-from box_store.calibration import need_calibration, read_calibration
-from box_store.coco_annotations import load_coco
+from box_store.calibration.score_map import need_calibration, read_calibration
+from box_store.coco.annotations import load_coco
 from box_store.errors import FormatError, StoreError, TeachDetrError, UsageError, nearest
-from box_store.locations import Location, cache_folder, location
-from box_store.records import TeacherRecord
-from box_store.selection import licence_admitted
-from box_store.selection_file import content_key, write_selection
-from box_store.selection_sql import REQUIRED, covered_images, grouped_by_teacher
-from box_store.sql_examples import (
+from box_store.places.locations import Location, cache_folder, location
+from box_store.selection.file import content_key, write_selection
+from box_store.selection.selecting import licence_admitted
+from box_store.sql.examples import (
     ExampleQuery,
     example_queries,
     example_query,
     parse_query,
     without_comments,
 )
-from box_store.sql_views import make_views
-from box_store.store import BoxStore
+from box_store.sql.selecting import REQUIRED, covered_images, grouped_by_teacher
+from box_store.sql.views import make_views
+from box_store.store.records import TeacherRecord
+from box_store.store.store import BoxStore
 
 if TYPE_CHECKING:
     from duckdb import DuckDBPyConnection

@@ -12,12 +12,12 @@ import typer
 from rich.console import Console
 
 from box_store.errors import TeachDetrError, UsageError
-from box_store.locations import as_typed
-from student_train.cli_bench import bench
-from student_train.cli_export import export
-from student_train.cli_import import import_file
-from student_train.cli_results import compare, evaluate, predict
-from student_train.terminal import Json, Overrides, is_other_rank, open_console, print_json
+from box_store.places.locations import as_typed
+from student_train.commands.bench import bench
+from student_train.commands.export import export
+from student_train.commands.importing import import_file
+from student_train.commands.results import compare, evaluate, predict
+from student_train.commands.terminal import Json, Overrides, is_other_rank, open_console, print_json
 
 app = typer.Typer(
     name="student-train",
@@ -68,11 +68,11 @@ def train(
 ) -> None:
     """Train a student into the folder OUT, evaluating as it goes."""
     from student_train.config import resolve
-    from student_train.launch import resumed
-    from student_train.launch import train as run_training
-    from student_train.metrics_tables import class_table, metrics_table
-    from student_train.overrides import Layer, parse_assignments, read_toml
+    from student_train.evaluation.tables import class_table, metrics_table
     from student_train.presets import load_preset
+    from student_train.settings.overrides import Layer, parse_assignments, read_toml
+    from student_train.training.launch import resumed
+    from student_train.training.launch import train as run_training
 
     if out is None:
         raise UsageError("--out is missing: the folder of the run")
@@ -142,9 +142,9 @@ def presets(
     as_json: Json = False,
 ) -> None:
     """List what can be trained, or all settings of one preset."""
+    from student_train.commands.tables import presets_table
     from student_train.presets.listing import preset_rows, preset_settings
     from student_train.presets.markdown import presets_markdown
-    from student_train.tables import presets_table
 
     console = open_console()
     if markdown:
@@ -186,8 +186,8 @@ def parity(
     as_json: Json = False,
 ) -> None:
     """Compare students and losses with the official implementations' numbers, set by set."""
+    from student_train.commands.tables import parity_row, parity_table
     from student_train.parity import iterate_parity
-    from student_train.tables import parity_row, parity_table
 
     console = open_console(to_stderr=as_json)
     rows = []

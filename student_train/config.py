@@ -13,8 +13,8 @@ from typing import Any, Literal
 from box_store.fuse import FusionConfig
 from student_train.losses.config import LossConfig
 from student_train.models import StudentConfig, family_of
-from student_train.models.dino import DinoConfig
-from student_train.overrides import Layer, Resolved, flatten, merge, settings, to_plain
+from student_train.models.families.dino import DinoConfig
+from student_train.settings.overrides import Layer, Resolved, flatten, merge, settings, to_plain
 
 ALL_TEACHERS = ("all",)
 NO_TEACHERS = ("none",)

@@ -10,13 +10,13 @@ import torch
 
 from box_store.boxes import Boxes
 from box_store.categories import Categories
-from box_store.locations import RemotePath
+from box_store.places.locations import RemotePath
 from student_train.data import EvalTransform, Sample, Scene, collate
 from student_train.data.loader import Batch
-from student_train.detections import to_boxes
+from student_train.evaluation.detections import to_boxes
+from student_train.machine.runtime import Runtime
 from student_train.models import Targets, top_k
-from student_train.runtime import Runtime
-from student_train.trained import TrainedStudent, load_student
+from student_train.runs.trained import TrainedStudent, load_student
 
 
 class Predictor:

@@ -6,11 +6,11 @@ from collections.abc import Sequence
 import typer
 
 from box_store.errors import TeachDetrError
-from teacher_infer.cli_bench import bench_service
-from teacher_infer.cli_list import list_adapters
-from teacher_infer.cli_run import plan, run
-from teacher_infer.cli_store import export, import_file, status
-from teacher_infer.terminal import complain
+from teacher_infer.commands.bench import bench_service
+from teacher_infer.commands.listing import list_adapters
+from teacher_infer.commands.run import plan, run
+from teacher_infer.commands.store import export, import_file, status
+from teacher_infer.commands.terminal import complain
 
 app = typer.Typer(
     no_args_is_help=True,

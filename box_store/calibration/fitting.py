@@ -1,9 +1,9 @@
 """Fitting a teacher's score map to ground truth, and judging it on images held out.
 
 A box is right when it finds an object of its class at an IoU of at least 0.5 by COCO's greedy rule
-(`box_store.matching`). Isotonic regression (pool adjacent violators; Zadrozny and Elkan, KDD 2002)
-follows any monotone shape and wants some hundreds of boxes; a temperature (Guo et al., ICML 2017)
-has one number and does with few.
+(`matching` beside this file). Isotonic regression (pool adjacent violators; Zadrozny and Elkan, KDD
+2002) follows any monotone shape and wants some hundreds of boxes; a temperature (Guo et al., ICML
+2017) has one number and does with few.
 """
 
 from dataclasses import dataclass
@@ -12,13 +12,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from box_store.boxes import Boxes
-from box_store.calibration import Calibration, Method, Part, Quality, ScoreMap, logits
-from box_store.coco_annotations import CocoData
+from box_store.calibration.matching import HIT, IGNORED, match_boxes
+from box_store.calibration.reliability import brier_score, calibration_error, reliability
+from box_store.calibration.score_map import Calibration, Method, Part, Quality, ScoreMap, logits
+from box_store.coco.annotations import CocoData
 from box_store.errors import DataError, UsageError
-from box_store.matching import HIT, IGNORED, match_boxes
-from box_store.reader import read_boxes, read_images, xyxy_of
-from box_store.reliability import brier_score, calibration_error, reliability
-from box_store.store import BoxStore
+from box_store.store.reader import read_boxes, read_images, xyxy_of
+from box_store.store.store import BoxStore
 
 MIN_BOXES = 50
 _SURE_SCORE = 0.3
@@ -113,8 +113,8 @@ def calibrate(
     """Fit a teacher's score map on part of the images and judge it on the rest.
 
     held_out: share of the images, 0..1 but not 1, drawn with `seed`, that the fit does not see.
-    Writes nothing: `box_store.calibration.write_calibration` does. Raises UsageError, and DataError
-    where there are no annotated images, other categories, or too few boxes to fit to.
+    Writes nothing: `write_calibration` does. Raises UsageError, and DataError where there are no
+    annotated images, other categories, or too few boxes to fit to.
     """
     if not 0 <= held_out < 1:
         raise UsageError(f"held_out is a share of the images from 0 to below 1, got {held_out}")

@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from box_store.boxes import Boxes, pairwise_iou
-from box_store.coco_annotations import Annotations
+from box_store.coco.annotations import Annotations
 
 HIT, MISS, IGNORED = 1, 0, -1
 

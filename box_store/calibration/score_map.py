@@ -1,7 +1,7 @@
 """Score calibration of a teacher: a monotone map, kept in the store beside the raw scores.
 
 store/calibration/<teacher>.json holds the map, what it was fitted on and how good it is. Boxes are
-never changed: a selection applies the map when it is asked to. `box_store.calibration_fit` fits
+never changed: a selection applies the map when it is asked to. `box_store.calibration.fitting` fits
 one. Needs numpy only.
 """
 
@@ -9,19 +9,18 @@ import hashlib
 import json
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
-from typing import TYPE_CHECKING, Any, Literal
+from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
-from box_store import files, schema
+from box_store.calibration.reliability import Band
 from box_store.errors import FormatError, StoreError, UsageError
-from box_store.locations import Location
-from box_store.records import check_teacher_name
-from box_store.reliability import Band
-
-if TYPE_CHECKING:
-    from box_store.store import BoxStore
+from box_store.places import files
+from box_store.places.locations import Location
+from box_store.store import schema
+from box_store.store.records import check_teacher_name
+from box_store.store.store import BoxStore
 
 Method = Literal["isotonic", "temperature"]
 
@@ -171,12 +170,12 @@ def _part(values: Mapping[str, Any]) -> Part:
     return Part(**{**values, **{name: Quality(**values[name]) for name in ("raw", "calibrated")}})
 
 
-def calibration_path(store: "BoxStore", teacher: str) -> Location:
+def calibration_path(store: BoxStore, teacher: str) -> Location:
     """Where a teacher's calibration lies."""
     return store.path / "calibration" / f"{check_teacher_name(teacher)}.json"
 
 
-def write_calibration(store: "BoxStore", calibration: Calibration) -> None:
+def write_calibration(store: BoxStore, calibration: Calibration) -> None:
     """Keep a calibration, in the place of an earlier one, as a whole. Raises StoreError."""
     path = calibration_path(store, calibration.teacher)
     data = json.dumps(calibration.to_json(), indent=1, ensure_ascii=False) + "\n"
@@ -188,7 +187,7 @@ def write_calibration(store: "BoxStore", calibration: Calibration) -> None:
         raise StoreError(f"cannot write {path}: {error.strerror or error}") from error
 
 
-def read_calibration(store: "BoxStore", teacher: str) -> Calibration | None:
+def read_calibration(store: BoxStore, teacher: str) -> Calibration | None:
     """A teacher's calibration, None where it has none.
 
     Raises FormatError for a damaged file, and for one of another configuration of that name.
@@ -213,7 +212,7 @@ def read_calibration(store: "BoxStore", teacher: str) -> Calibration | None:
     return found
 
 
-def need_calibration(store: "BoxStore", teacher: str) -> Calibration:
+def need_calibration(store: BoxStore, teacher: str) -> Calibration:
     """A teacher's calibration. Raises UsageError, with the command to run, where it has none."""
     found = read_calibration(store, teacher)
     if found is None:

@@ -16,8 +16,9 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from box_store import files, schema
 from box_store.errors import FormatError
+from box_store.places import files
+from box_store.store import schema
 
 _KIND = "annotations"
 _CORNERS = pa.list_(pa.float32(), 4)

@@ -17,15 +17,15 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from box_store.annotation_table import (
+from box_store.categories import Categories
+from box_store.coco.annotation_table import (
     AnnotationTable,
     open_with_metadata,
     pack_names,
     write_table,
 )
-from box_store.categories import Categories
 from box_store.errors import DataError, FormatError
-from box_store.locations import Location, RemoteError, as_typed, staged
+from box_store.places.locations import Location, RemoteError, as_typed, staged
 
 # COCO writes two decimals, so x + width may pass the border by a hundredth: not worth a report
 _ROUNDING_PX = 0.05

@@ -16,7 +16,7 @@ from pathlib import Path
 
 import pyarrow as pa
 
-from box_store.coco_categories import COCO_CATEGORIES
+from box_store.coco.categories80 import COCO_CATEGORIES
 from box_store.errors import TeachDetrError
 from box_store.measure.access import lookups, queries, reading, selecting
 from box_store.measure.figures import Figure, Spent, machine, spend, table
@@ -29,10 +29,10 @@ from box_store.measure.synthetic import (
     detections,
     write_annotations,
 )
-from box_store.parts import part_path, read_part
 from box_store.query import open_store
-from box_store.records import DatasetInfo, TeacherRecord, image_ids_sha256
-from box_store.store import BoxStore
+from box_store.store.parts import part_path, read_part
+from box_store.store.records import DatasetInfo, TeacherRecord, image_ids_sha256
+from box_store.store.store import BoxStore
 
 _IMAGES = 5000
 # boxes whose formats are compared

@@ -9,9 +9,9 @@ import numpy as np
 
 from box_store.measure.figures import Figure, spend
 from box_store.query import example_queries, run_sql
-from box_store.reader import iter_units, read_boxes
-from box_store.selection import Selection, SelectionSpec, select
-from box_store.store import BoxStore
+from box_store.selection.selecting import Selection, SelectionSpec, select
+from box_store.store.reader import iter_units, read_boxes
+from box_store.store.store import BoxStore
 
 if TYPE_CHECKING:
     from duckdb import DuckDBPyConnection

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeVar
 
-from box_store.processes import forget_peak, peak_bytes, resident_bytes
+from box_store.measure.processes import forget_peak, peak_bytes, resident_bytes
 
 _T = TypeVar("_T")
 

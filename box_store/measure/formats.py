@@ -9,8 +9,8 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from box_store import schema
 from box_store.measure.figures import Figure, spend
+from box_store.store import schema
 
 _GROUP = "the same boxes in other formats"
 

@@ -14,10 +14,10 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from box_store import schema
 from box_store.boxes import Boxes
-from box_store.coco_categories import COCO_CATEGORIES
-from box_store.records import ImageRow
+from box_store.coco.categories80 import COCO_CATEGORIES
+from box_store.store import schema
+from box_store.store.records import ImageRow
 
 COCO_IMAGES = 118_287
 UNIT = 512

@@ -15,15 +15,15 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any, BinaryIO
 
-from box_store.durable import (
+from box_store.errors import UsageError
+from box_store.places.durable import (
     make_local_folder,
     rename,
     replacing_local,
     sync_folder,
     temporary_beside,
 )
-from box_store.errors import UsageError
-from box_store.locations import Location, RemotePath
+from box_store.places.locations import Location, RemotePath
 
 try:
     import fcntl

@@ -4,7 +4,7 @@ from pathlib import Path, PurePosixPath, PureWindowsPath
 from typing import overload
 
 from box_store.errors import DataError
-from box_store.locations import Location, RemotePath
+from box_store.places.locations import Location, RemotePath
 
 
 @overload

@@ -22,7 +22,7 @@ from pathlib import Path
 from typing import Any
 
 from box_store.errors import StoreError, TeachDetrError
-from box_store.locations import Location, RemotePath, location
+from box_store.places.locations import Location, RemotePath, location
 
 LAPSES_S = 60.0
 """how long a lease holds after it was last written"""

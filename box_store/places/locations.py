@@ -22,9 +22,9 @@ from urllib.parse import unquote
 
 from pyarrow import fs
 
-from box_store.connections import WITH_HOST, Place, connect
-from box_store.durable import make_local_folder, replacing_local
 from box_store.errors import StoreError, UsageError
+from box_store.places.connections import WITH_HOST, Place, connect
+from box_store.places.durable import make_local_folder, replacing_local
 
 # Path turns s3://bucket into s3:/bucket; a single letter is a Windows drive
 _URL = re.compile(r"([A-Za-z][A-Za-z0-9+.-]+):/+(.*)", re.DOTALL)

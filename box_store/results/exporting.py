@@ -8,15 +8,15 @@ from typing import Any, BinaryIO
 
 import numpy as np
 
-from box_store import files
 from box_store.boxes import Boxes
+from box_store.coco.json_stream import iter_array, write_array
 from box_store.errors import DataError, StoreError
 from box_store.fuse import FusionConfig
-from box_store.json_stream import iter_array, write_array
-from box_store.schema import MAX_BOXES_PER_IMAGE
-from box_store.selection import FUSED, Selection, SelectionSpec, select
-from box_store.selection_file import TeacherBoxes
-from box_store.store import BoxStore
+from box_store.places import files
+from box_store.selection.file import TeacherBoxes
+from box_store.selection.selecting import FUSED, Selection, SelectionSpec, select
+from box_store.store.schema import MAX_BOXES_PER_IMAGE
+from box_store.store.store import BoxStore
 
 _KEYS = ("image_id", "category_id", "bbox", "score")
 

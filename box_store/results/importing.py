@@ -17,13 +17,13 @@ from numpy.typing import NDArray
 
 from box_store.boxes import Boxes
 from box_store.categories import Categories
-from box_store.coco_annotations import ImageInfo
-from box_store.coco_results import is_number, iter_results, shortened
+from box_store.coco.annotations import ImageInfo
 from box_store.errors import DataError, StoreError, UsageError
-from box_store.lease import hold
-from box_store.reader import known_images
-from box_store.records import ImageRow, TeacherRecord, image_ids_sha256, split_units
-from box_store.store import BoxStore
+from box_store.places.lease import hold
+from box_store.results.exporting import is_number, iter_results, shortened
+from box_store.store.reader import known_images
+from box_store.store.records import ImageRow, TeacherRecord, image_ids_sha256, split_units
+from box_store.store.store import BoxStore
 
 _ROW = np.dtype([("image", "<i8"), ("category", "<i4"), ("score", "<f4"), ("box", "<f4", (4,))])
 # boxes held in memory before they go to the temporary files

@@ -15,10 +15,11 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from box_store import files, schema
 from box_store.boxes import Boxes
 from box_store.errors import FormatError, StoreError, UnknownTeacher, nearest
-from box_store.locations import Location, RemoteError, location, staged
+from box_store.places import files
+from box_store.places.locations import Location, RemoteError, location, staged
+from box_store.store import schema
 
 _KIND = "selection"
 _CORNERS = pa.list_(pa.float32(), 4)

@@ -14,11 +14,11 @@ import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from box_store.boxes import nms_keep
-from box_store.calibration import Calibration, tempered
+from box_store.calibration.score_map import Calibration, tempered
 from box_store.errors import FormatError
-from box_store.reader import Unit, iter_units, xyxy_of
-from box_store.selection_file import TeacherBoxes
-from box_store.store import BoxStore
+from box_store.selection.file import TeacherBoxes
+from box_store.store.reader import Unit, iter_units, xyxy_of
+from box_store.store.store import BoxStore
 
 
 @dataclass(frozen=True, slots=True)

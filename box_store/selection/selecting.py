@@ -15,16 +15,16 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from box_store import schema
 from box_store.boxes import Boxes
-from box_store.calibration import need_calibration
+from box_store.calibration.score_map import need_calibration
 from box_store.errors import UnknownTeacher, UsageError, nearest
 from box_store.fuse import FusionConfig, fuse
-from box_store.locations import RemotePath, cache_folder, staged
-from box_store.parts import part_path
-from box_store.selection_file import Selection, TeacherBoxes, write_selection
-from box_store.selection_rows import Rule, filtered
-from box_store.store import BoxStore
+from box_store.places.locations import RemotePath, cache_folder, staged
+from box_store.selection.file import Selection, TeacherBoxes, write_selection
+from box_store.selection.rows import Rule, filtered
+from box_store.store import schema
+from box_store.store.parts import part_path
+from box_store.store.store import BoxStore
 
 __all__ = ["FUSED", "Selection", "SelectionSpec", "TeacherFilter", "select"]
 

@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 from box_store.categories import Categories
 from box_store.errors import DataError
-from box_store.selection_file import TeacherBoxes
+from box_store.selection.file import TeacherBoxes
 
 REQUIRED = ("image_id", "category_id", "score", "x1", "y1", "x2", "y2")
 # the box set of a query that names no teacher

@@ -7,14 +7,14 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pyarrow as pa
 
-from box_store import schema
-from box_store.calibration import read_calibration
-from box_store.coco_annotations import CocoData
-from box_store.locations import staged
-from box_store.parts import check_footer, part_path, read_footer
-from box_store.records import TeacherRecord
-from box_store.sql_examples import setup_sql
-from box_store.store import BoxStore
+from box_store.calibration.score_map import read_calibration
+from box_store.coco.annotations import CocoData
+from box_store.places.locations import staged
+from box_store.sql.examples import setup_sql
+from box_store.store import schema
+from box_store.store.parts import check_footer, part_path, read_footer
+from box_store.store.records import TeacherRecord
+from box_store.store.store import BoxStore
 
 if TYPE_CHECKING:
     from duckdb import DuckDBPyConnection

@@ -7,10 +7,10 @@ from typing import TYPE_CHECKING, TypeVar
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from box_store import schema
 from box_store.errors import FormatError
-from box_store.locations import Location, RemoteError, RemotePath, staged
-from box_store.records import TeacherRecord
+from box_store.places.locations import Location, RemoteError, RemotePath, staged
+from box_store.store import schema
+from box_store.store.records import TeacherRecord
 
 if TYPE_CHECKING:
     pass

@@ -5,19 +5,16 @@ Only units that have both files are seen, and every file is checked against the 
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from box_store import schema
 from box_store.boxes import Boxes
-from box_store.coco_annotations import ImageInfo
-from box_store.parts import part_path, read_part
-
-if TYPE_CHECKING:
-    from box_store.store import BoxStore
+from box_store.coco.annotations import ImageInfo
+from box_store.store import schema
+from box_store.store.parts import part_path, read_part
+from box_store.store.store import BoxStore
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,7 +26,7 @@ class Unit:
     images: pa.Table
 
 
-def iter_units(store: "BoxStore", teacher: str) -> Iterator[Unit]:
+def iter_units(store: BoxStore, teacher: str) -> Iterator[Unit]:
     """The committed units of a teacher, one after the other. Raises UnknownTeacher, FormatError."""
     record = store.record(teacher)
     for number in sorted(store.units_done(teacher)):
@@ -40,17 +37,17 @@ def iter_units(store: "BoxStore", teacher: str) -> Iterator[Unit]:
         )
 
 
-def read_boxes(store: "BoxStore", teacher: str, columns: Sequence[str] | None = None) -> pa.Table:
+def read_boxes(store: BoxStore, teacher: str, columns: Sequence[str] | None = None) -> pa.Table:
     """All boxes of a teacher, in the order of its units. Raises UnknownTeacher, FormatError."""
     return _read_all(store, teacher, "boxes", columns)
 
 
-def read_images(store: "BoxStore", teacher: str, columns: Sequence[str] | None = None) -> pa.Table:
+def read_images(store: BoxStore, teacher: str, columns: Sequence[str] | None = None) -> pa.Table:
     """All images a teacher was shown. Raises UnknownTeacher, FormatError."""
     return _read_all(store, teacher, "images", columns)
 
 
-def known_images(store: "BoxStore") -> tuple[ImageInfo, ...]:
+def known_images(store: BoxStore) -> tuple[ImageInfo, ...]:
     """Every image that some teacher was shown and could read, by ascending id."""
     found: dict[int, ImageInfo] = {}
     for name in store.teachers:
@@ -64,7 +61,7 @@ def known_images(store: "BoxStore") -> tuple[ImageInfo, ...]:
     return tuple(found[key] for key in sorted(found))
 
 
-def boxes_of(store: "BoxStore", teacher: str, image_id: int) -> Boxes | None:
+def boxes_of(store: BoxStore, teacher: str, image_id: int) -> Boxes | None:
     """One image's boxes, best first; None where the teacher has not, or not successfully, seen it.
 
     Opens files for every call: for looking at images. A trainer reads a `Selection`.
@@ -95,9 +92,7 @@ def xyxy_of(boxes: pa.Table) -> np.ndarray:
     return np.stack(corners, axis=1).astype(np.float32, copy=False)
 
 
-def _read_all(
-    store: "BoxStore", teacher: str, kind: str, columns: Sequence[str] | None
-) -> pa.Table:
+def _read_all(store: BoxStore, teacher: str, kind: str, columns: Sequence[str] | None) -> pa.Table:
     record = store.record(teacher)
     tables = [
         read_part(part_path(store.path, kind, teacher, number), kind, record, columns)

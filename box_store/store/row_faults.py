@@ -6,7 +6,7 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from box_store.reader import xyxy_of
+from box_store.store.reader import xyxy_of
 
 
 def box_faults(

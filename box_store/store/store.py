@@ -14,7 +14,6 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from box_store import files, schema
 from box_store.categories import Categories
 from box_store.errors import (
     DataError,
@@ -24,10 +23,12 @@ from box_store.errors import (
     UnknownTeacher,
     nearest,
 )
-from box_store.locations import Location, location
-from box_store.parts import part_path, read_footer, unit_of
-from box_store.records import DatasetInfo, ImageRow, TeacherRecord, check_teacher_name
-from box_store.writer import write_unit
+from box_store.places import files
+from box_store.places.locations import Location, location
+from box_store.store import schema
+from box_store.store.parts import part_path, read_footer, unit_of
+from box_store.store.records import DatasetInfo, ImageRow, TeacherRecord, check_teacher_name
+from box_store.store.writer import write_unit
 
 __all__ = ["BoxStore", "DatasetInfo", "ImageRow", "TeacherRecord"]
 

@@ -20,13 +20,14 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
-from box_store import files, schema
 from box_store.boxes import Boxes
 from box_store.categories import Categories
 from box_store.errors import StoreError
-from box_store.locations import Location, RemoteError
-from box_store.parts import is_committed, part_path
-from box_store.records import ImageRow, TeacherRecord
+from box_store.places import files
+from box_store.places.locations import Location, RemoteError
+from box_store.store import schema
+from box_store.store.parts import is_committed, part_path
+from box_store.store.records import ImageRow, TeacherRecord
 
 
 def write_unit(

@@ -9,11 +9,11 @@ import typer
 from rich.console import Console
 
 from box_store.errors import TeachDetrError
-from teach_detr.cli_experiment import experiment
-from teach_detr.cli_inspect import export, report
-from teach_detr.cli_scenes import scenes
-from teach_detr.cli_sql import check, select, sql
-from teach_detr.cli_teachers import calibrate, teachers
+from teach_detr.commands.experiment import experiment
+from teach_detr.commands.page_and_export import export, report
+from teach_detr.commands.scenes import scenes
+from teach_detr.commands.sql import check, select, sql
+from teach_detr.commands.teachers import calibrate, teachers
 from teach_detr.terminal import AsJson, open_console, print_json
 
 app = typer.Typer(
@@ -54,7 +54,7 @@ def demo(
 
     Stopped at any time, the same command goes on. Works offline.
     """
-    from teach_detr.demo import run_demo
+    from teach_detr.demo.demo import run_demo
 
     run_demo(
         out or Path("demo-fast" if fast else "demo"), fast=fast, fresh=fresh, console=open_console()
@@ -78,8 +78,8 @@ def run(
 
     Example: teach-detr run yolox.toml student.preset=dino-r50-4scale --dry-run
     """
-    from student_train.overrides import parse_assignments
-    from teach_detr.run import run_file
+    from student_train.settings.overrides import parse_assignments
+    from teach_detr.runs.run import run_file
 
     console = Console(stderr=True) if as_json else open_console()
     report = run_file(config, parse_assignments(overrides or []), dry_run=dry_run, console=console)
@@ -103,7 +103,7 @@ def demo_weights(
     log: Annotated[Path | None, typer.Option(help="Markdown file for the log")] = None,
 ) -> None:
     """Make the weights that the demo starts from, on scenes other than the demo's."""
-    from teach_detr.demo_weights import make_weights
+    from teach_detr.demo.make_weights import make_weights
 
     make_weights(work, out, part, log, open_console())
 

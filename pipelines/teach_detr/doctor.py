@@ -136,7 +136,7 @@ def _installed(import_name: str) -> bool:
 
 def _licences() -> list[dict[str, str]]:
     """Each teacher framework that is installed, with the licence that boxes made by it inherit."""
-    from teacher_infer.adapter import adapter_help
+    from teacher_infer.teachers.loaded import adapter_help
 
     return [
         {"adapter": info.name, "licence": info.licence}

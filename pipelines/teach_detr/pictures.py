@@ -14,7 +14,7 @@ from torchvision.transforms.v2.functional import resize
 from torchvision.utils import draw_bounding_boxes, make_grid
 
 from box_store.boxes import Boxes
-from box_store.coco_annotations import CocoData
+from box_store.coco.annotations import CocoData
 from student_train.data import read_image
 
 # distinct on light and dark grounds; a class keeps its colour in every picture

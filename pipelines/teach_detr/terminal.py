@@ -6,7 +6,7 @@ from collections.abc import Iterable, Sequence
 from rich.console import Console
 from rich.table import Table
 
-from teacher_infer.terminal import AsJson, print_json
+from teacher_infer.commands.terminal import AsJson, print_json
 
 __all__ = ["AsJson", "open_console", "print_json", "table"]
 

@@ -5,11 +5,11 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from box_store.annotation_table import AnnotationTable, open_table, pack_names, write_table
 from box_store.categories import Categories, Category, ClassSpace
-from box_store.coco_annotations import CocoData
-from box_store.selection import Selection
-from box_store.selection_file import TeacherBoxes, write_selection
+from box_store.coco.annotation_table import AnnotationTable, open_table, pack_names, write_table
+from box_store.coco.annotations import CocoData
+from box_store.selection.file import TeacherBoxes, write_selection
+from box_store.selection.selecting import Selection
 from student_train.config import TrainConfig
 from student_train.data import CocoDetection, TrainTransform
 

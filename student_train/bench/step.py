@@ -11,14 +11,14 @@ import torch
 from box_store.errors import UsageError
 from detr_kernels import explain
 from student_train.bench.paired import Cost
-from student_train.compiling import compile_parts
 from student_train.config import TrainConfig
 from student_train.data import Batch, BoxSets
 from student_train.losses import Criterion, Losses
+from student_train.machine.compiling import compile_parts
+from student_train.machine.runtime import Runtime
 from student_train.models import Targets, build_student
-from student_train.optim import clip_gradients, make_optimizer
-from student_train.provenance import source_revision, versions
-from student_train.runtime import Runtime
+from student_train.runs.provenance import source_revision, versions
+from student_train.training.optim import clip_gradients, make_optimizer
 
 _TRUTH_BOXES = 7
 

@@ -7,7 +7,7 @@ from typing import Annotated, Any
 import typer
 
 from box_store.errors import UsageError
-from student_train.terminal import Json, Overrides, open_console, print_json
+from student_train.commands.terminal import Json, Overrides, open_console, print_json
 
 
 def bench(
@@ -54,8 +54,8 @@ def bench(
     from student_train.bench.presets import presets_table
     from student_train.bench.teachers import parse_teachers
     from student_train.config import TrainConfig, resolve
-    from student_train.overrides import Layer, parse_assignments
     from student_train.presets import PRESETS, load_preset
+    from student_train.settings.overrides import Layer, parse_assignments
 
     if sum((presets is not None, profile, data)) > 1:
         raise UsageError("--presets, --profile and --data are three measurements: choose one")

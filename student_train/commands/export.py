@@ -6,7 +6,7 @@ from typing import Annotated
 import typer
 
 from box_store.errors import UsageError
-from student_train.terminal import Json, Weights, open_console, print_json, print_plain
+from student_train.commands.terminal import Json, Weights, open_console, print_json, print_plain
 
 
 def export(
@@ -36,9 +36,9 @@ def export(
     write its weights as the official code of its family stores them.
     """
     from student_train.export import export_student
+    from student_train.export.official import export_checkpoint
     from student_train.export.program import DYNAMIC
-    from student_train.official_export import export_checkpoint
-    from student_train.trained import load_student
+    from student_train.runs.trained import load_student
 
     if onnx is None and torch_export is None and official is None:
         raise UsageError(

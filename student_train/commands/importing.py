@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from student_train.terminal import Json, Overrides, open_console, print_json, print_plain
+from student_train.commands.terminal import Json, Overrides, open_console, print_json, print_plain
 
 
 def import_file(
@@ -35,8 +35,8 @@ def import_file(
 ) -> None:
     """Make a run folder of a checkpoint, for eval, predict and train --init."""
     from box_store.errors import UsageError
-    from student_train.importing import import_checkpoint
-    from student_train.overrides import parse_assignments
+    from student_train.runs.importing import import_checkpoint
+    from student_train.settings.overrides import parse_assignments
 
     if out is None:
         raise UsageError("--out is missing: the folder of the run")

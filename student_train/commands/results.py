@@ -6,8 +6,8 @@ from typing import Annotated
 import typer
 
 from box_store.errors import TeachDetrError
-from box_store.locations import as_typed
-from student_train.terminal import (
+from box_store.places.locations import as_typed
+from student_train.commands.terminal import (
     Device,
     Json,
     Overrides,
@@ -41,9 +41,9 @@ def evaluate(
     as_json: Json = False,
 ) -> None:
     """Evaluate a run on a split; writes metrics, curves, confusions and COCO results."""
-    from student_train.commands import evaluate_run
-    from student_train.metrics_tables import class_table, metrics_table
-    from student_train.overrides import parse_assignments
+    from student_train.evaluation.of_run import evaluate_run
+    from student_train.evaluation.tables import class_table, metrics_table
+    from student_train.settings.overrides import parse_assignments
 
     console = open_console(to_stderr=as_json)
     done = evaluate_run(
@@ -89,7 +89,7 @@ def predict(
     as_json: Json = False,
 ) -> None:
     """Detect in images and videos; draws the boxes and writes them as JSON."""
-    from student_train.predicting import predict_images
+    from student_train.prediction.predicting import predict_images
 
     console = open_console(to_stderr=as_json)
     done = predict_images(run, images, out, threshold, weights, device, every)
@@ -113,8 +113,8 @@ def compare(
     as_json: Json = False,
 ) -> None:
     """Put runs side by side: best metrics, curves, and the settings that differ."""
-    from student_train.compare import differences, read_run, write_plot
-    from student_train.tables import compare_table, curve_lines, difference_table
+    from student_train.commands.tables import compare_table, curve_lines, difference_table
+    from student_train.evaluation.compare import differences, read_run, write_plot
 
     console = open_console(to_stderr=as_json)
     found = [read_run(run) for run in runs]

@@ -5,10 +5,10 @@ from collections.abc import Iterator, Sequence
 from rich import box
 from rich.table import Table
 
-from student_train.coco_metrics import METRIC_NAMES
-from student_train.compare import RunSummary, curves, differences, metric_row, sparkline
 from student_train.config import TrainConfig
-from student_train.metrics_tables import percent
+from student_train.evaluation.coco_metrics import METRIC_NAMES
+from student_train.evaluation.compare import RunSummary, curves, differences, metric_row, sparkline
+from student_train.evaluation.tables import percent
 from student_train.parity import Row
 from student_train.presets import Preset
 

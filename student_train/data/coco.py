@@ -11,11 +11,11 @@ from torch.utils.data import Dataset
 
 from box_store.boxes import Boxes
 from box_store.categories import ClassSpace
-from box_store.coco_annotations import CocoData
+from box_store.coco.annotations import CocoData
 from box_store.errors import DataError
-from box_store.image_files import image_path
-from box_store.locations import Location, as_typed
-from box_store.selection import Selection
+from box_store.places.image_files import image_path
+from box_store.places.locations import Location, as_typed
+from box_store.selection.selecting import Selection
 from student_train.data.images import ImageError, ImageProblem, read_image
 from student_train.data.transforms import Scene, Transform
 from student_train.models.targets import Targets

@@ -13,7 +13,7 @@ from PIL import Image, UnidentifiedImageError
 from torch import Tensor
 
 from box_store.errors import DataError
-from box_store.locations import Location, RemoteError
+from box_store.places.locations import Location, RemoteError
 
 
 @dataclass(frozen=True)

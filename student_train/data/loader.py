@@ -10,7 +10,7 @@ import torch
 from torch.utils.data import DataLoader, Dataset
 
 from box_store.errors import TeachDetrError
-from box_store.locations import RemotePath
+from box_store.places.locations import RemotePath
 from student_train.data.batch import Batch, collate
 from student_train.data.coco import CocoDetection, Key, Loaded
 from student_train.data.images import ImageProblem

@@ -4,9 +4,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from box_store.categories import ClassSpace, check_same_categories
-from box_store.coco_annotations import CocoData, load_coco
+from box_store.coco.annotations import CocoData, load_coco
 from box_store.errors import DataError, nearest
-from box_store.locations import Location, as_typed, cache_folder
+from box_store.places.locations import Location, as_typed, cache_folder
 from student_train.config import DataConfig, TrainConfig
 from student_train.data import (
     CocoDetection,
@@ -14,8 +14,8 @@ from student_train.data import (
     Loader,
     make_loader,
 )
-from student_train.distributed import World
 from student_train.errors import ConfigError
+from student_train.machine.distributed import World
 
 
 @dataclass(frozen=True)

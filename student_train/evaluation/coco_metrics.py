@@ -14,7 +14,7 @@ from pycocotools.coco import COCO
 from pycocotools.cocoeval import COCOeval
 
 from box_store.errors import DataError, UsageError, nearest
-from box_store.locations import Location, RemoteError, RemotePath, staged
+from box_store.places.locations import Location, RemoteError, RemotePath, staged
 
 METRIC_NAMES = ("AP", "AP50", "AP75", "APs", "APm", "APl", "AR100")
 

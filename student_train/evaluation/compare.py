@@ -7,12 +7,12 @@ from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
-from box_store.locations import RemoteError, RemotePath, as_typed
-from student_train.coco_metrics import METRIC_NAMES
+from box_store.places.locations import RemoteError, RemotePath, as_typed
 from student_train.errors import RunError
-from student_train.metrics import read_metrics
-from student_train.overrides import as_text
-from student_train.run_folder import SavedRun
+from student_train.evaluation.coco_metrics import METRIC_NAMES
+from student_train.runs.metrics import read_metrics
+from student_train.runs.run_folder import SavedRun
+from student_train.settings.overrides import as_text
 
 # where a run lies and what it is called says nothing about what it does
 _UNINTERESTING = frozenset({"preset"})
@@ -131,7 +131,7 @@ def write_plot(runs: Sequence[RunSummary], path: Path) -> None:
     Raises:
         UsageError: matplotlib is not installed.
     """
-    from student_train.plots import new_figure, save_figure
+    from student_train.evaluation.plots import new_figure, save_figure
 
     figure, axes = new_figure(1, 2)
     for axis, (name, lines) in zip(axes, curves(runs).items(), strict=True):

@@ -9,13 +9,13 @@ import torch
 from torch import nn
 
 from box_store.boxes import Boxes
-from box_store.files import write_json
-from student_train.coco_metrics import METRIC_NAMES, ClassMetrics, Metrics, coco_metrics
+from box_store.places.files import write_json
 from student_train.data.splits import Validation
-from student_train.detections import to_boxes
-from student_train.interrupt import Stopped, StopRequest
+from student_train.evaluation.coco_metrics import METRIC_NAMES, ClassMetrics, Metrics, coco_metrics
+from student_train.evaluation.detections import to_boxes
+from student_train.machine.interrupt import Stopped, StopRequest
+from student_train.machine.runtime import Runtime
 from student_train.models import top_k
-from student_train.runtime import Runtime
 
 __all__ = [
     "METRIC_NAMES",

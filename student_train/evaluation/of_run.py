@@ -4,18 +4,18 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from box_store.files import local_folder, write_json
-from box_store.locations import Location, RemotePath, as_typed
-from student_train.coco_metrics import read_annotations
+from box_store.places.files import local_folder, write_json
+from box_store.places.locations import Location, RemotePath, as_typed
 from student_train.config import problems_of
-from student_train.confusion import Confusion, confusion_matrix
 from student_train.data.splits import find_split, make_validation, open_split
-from student_train.evaluate import Evaluation, evaluate_model
-from student_train.overrides import Layer, merge
-from student_train.plots import plot_confusion, plot_precision_recall, require_plots
-from student_train.run_folder import beside
-from student_train.runtime import Runtime
-from student_train.trained import check_weights_name, load_student
+from student_train.evaluation.coco_metrics import read_annotations
+from student_train.evaluation.confusion import Confusion, confusion_matrix
+from student_train.evaluation.evaluate import Evaluation, evaluate_model
+from student_train.evaluation.plots import plot_confusion, plot_precision_recall, require_plots
+from student_train.machine.runtime import Runtime
+from student_train.runs.run_folder import beside
+from student_train.runs.trained import check_weights_name, load_student
+from student_train.settings.overrides import Layer, merge
 
 
 @dataclass(frozen=True)

@@ -7,8 +7,8 @@ from typing import Any
 
 import numpy as np
 
-from box_store.durable import temporary_beside
 from box_store.errors import UsageError
+from box_store.places.durable import temporary_beside
 
 
 def require_plots() -> None:

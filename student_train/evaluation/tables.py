@@ -2,7 +2,7 @@
 
 from rich.table import Table
 
-from student_train.coco_metrics import METRIC_NAMES, Metrics
+from student_train.evaluation.coco_metrics import METRIC_NAMES, Metrics
 
 
 def percent(value: float | None) -> str:

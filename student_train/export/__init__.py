@@ -23,7 +23,7 @@ from student_train.export.files import (
     write_torch,
 )
 from student_train.export.program import Detector, Dynamic, Example, Program, trace
-from student_train.trained import TrainedStudent
+from student_train.runs.trained import TrainedStudent
 
 __all__ = ["Exported", "export_student"]
 

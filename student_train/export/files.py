@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from box_store.durable import temporary_beside
+from box_store.places.durable import temporary_beside
 from student_train.errors import ExportError
 from student_train.export.check import Run
 from student_train.export.program import INPUTS, OUTPUTS, Example, Program, quiet

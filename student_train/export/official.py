@@ -6,13 +6,13 @@ import torch
 from safetensors import SafetensorError
 from safetensors.torch import save
 
-from box_store.files import replacing
+from box_store.places.files import replacing
 from student_train.config import as_plain
 from student_train.errors import CheckpointError
 from student_train.models.official import export_official
 from student_train.models.weights_file import OURS
-from student_train.run_folder import class_space_to_plain
-from student_train.trained import TrainedStudent
+from student_train.runs.run_folder import class_space_to_plain
+from student_train.runs.trained import TrainedStudent
 
 
 def export_checkpoint(student: TrainedStudent, path: Path) -> int:

@@ -12,8 +12,8 @@ from torch import Tensor, nn
 
 from student_train.errors import ExportError
 from student_train.export.attention import with_plain_attention
+from student_train.models.backbones.swin import WindowBlock
 from student_train.models.postprocess import best
-from student_train.models.swin import WindowBlock
 
 Dynamic = Literal["size", "batch", "none"]
 """what may differ from the traced example: batch and image size, the batch alone, nothing"""

@@ -9,8 +9,8 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 
-from student_train.distributed import World, join_world
 from student_train.errors import ConfigError
+from student_train.machine.distributed import World, join_world
 
 
 @dataclass(frozen=True)

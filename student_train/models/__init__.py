@@ -12,18 +12,18 @@ from torch import nn
 
 from box_store.errors import nearest
 from student_train.errors import ConfigError
-from student_train.models.conditional_detr import ConditionalDetr, ConditionalDetrConfig
 from student_train.models.config import StudentConfig
-from student_train.models.dab_detr import DabDetr, DabDetrConfig
-from student_train.models.deformable_detr import DeformableDetr, DeformableDetrConfig
-from student_train.models.dino import Dino, DinoConfig
-from student_train.models.dn_detr import DnDetr, DnDetrConfig
-from student_train.models.h_detr import HDetr, HDetrConfig
+from student_train.models.families.conditional_detr import ConditionalDetr, ConditionalDetrConfig
+from student_train.models.families.dab_detr import DabDetr, DabDetrConfig
+from student_train.models.families.deformable_detr import DeformableDetr, DeformableDetrConfig
+from student_train.models.families.dino import Dino, DinoConfig
+from student_train.models.families.dn_detr import DnDetr, DnDetrConfig
+from student_train.models.families.h_detr import HDetr, HDetrConfig
+from student_train.models.families.vidt import Vidt, VidtConfig
+from student_train.models.families.yolos import Yolos, YolosConfig
 from student_train.models.output import Denoising, Prediction, StudentOutput
 from student_train.models.postprocess import Detections, top_k
 from student_train.models.targets import Targets
-from student_train.models.vidt import Vidt, VidtConfig
-from student_train.models.yolos import Yolos, YolosConfig
 
 
 class Family(NamedTuple):

@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 from student_train.errors import ConfigError
-from student_train.models.backbone import BackboneConfig, TrunkConfig
+from student_train.models.backbones.backbone import BackboneConfig, TrunkConfig
 from student_train.models.output import Form
 
 

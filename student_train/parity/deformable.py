@@ -6,9 +6,9 @@ import torch
 
 from student_train.losses import LossConfig
 from student_train.models import DeformableDetrConfig, HDetrConfig, StudentOutput
-from student_train.models.deformable_detr import DeformableDetr
-from student_train.models.h_detr import HDetr
-from student_train.models.queries import Proposals
+from student_train.models.families.deformable_detr import DeformableDetr
+from student_train.models.families.h_detr import HDetr
+from student_train.models.layers.queries import Proposals
 from student_train.parity.backbones import BACKBONES
 from student_train.parity.family import (
     Arrays,

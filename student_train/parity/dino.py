@@ -7,10 +7,10 @@ import torch
 
 from student_train.losses import LossConfig
 from student_train.models import StudentOutput
-from student_train.models.denoising import Noise
-from student_train.models.dino import Dino, DinoConfig
-from student_train.models.position import inverse_sigmoid
-from student_train.models.queries import Proposals
+from student_train.models.families.dino import Dino, DinoConfig
+from student_train.models.layers.denoising import Noise
+from student_train.models.layers.position import inverse_sigmoid
+from student_train.models.layers.queries import Proposals
 from student_train.parity.backbones import BACKBONES
 from student_train.parity.family import (
     BOXES,

@@ -8,10 +8,10 @@ import numpy as np
 import torch
 
 from student_train.losses import LossConfig
-from student_train.models.conditional_detr import ConditionalDetrConfig
-from student_train.models.dab_detr import DabDetrConfig
-from student_train.models.denoising import Noise
-from student_train.models.dn_detr import DnDetr, DnDetrConfig
+from student_train.models.families.conditional_detr import ConditionalDetrConfig
+from student_train.models.families.dab_detr import DabDetrConfig
+from student_train.models.families.dn_detr import DnDetr, DnDetrConfig
+from student_train.models.layers.denoising import Noise
 from student_train.parity.backbones import BACKBONES
 from student_train.parity.family import FamilyParity, Settings
 from student_train.parity.golden import GoldenStudent

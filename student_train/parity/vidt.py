@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from student_train.losses import LossConfig
-from student_train.models.vidt import VidtConfig
+from student_train.models.families.vidt import VidtConfig
 from student_train.parity.backbones import BACKBONES
 from student_train.parity.family import FamilyParity, Settings
 

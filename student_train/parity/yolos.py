@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from student_train.losses import LossConfig, MatchCost
-from student_train.models.yolos import YolosConfig
+from student_train.models.families.yolos import YolosConfig
 from student_train.parity.backbones import BACKBONES
 from student_train.parity.family import FamilyParity, Settings
 

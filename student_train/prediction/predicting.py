@@ -9,15 +9,12 @@ from typing import Any
 import numpy as np
 
 from box_store.errors import DataError, UsageError
-from box_store.files import local_folder
-from box_store.locations import Location, RemotePath, as_typed, staged
+from box_store.places.files import local_folder
+from box_store.places.locations import Location, RemotePath, as_typed, staged
 from student_train.data import ImageError, read_image
-from student_train.drawing import draw_boxes, save_picture
-from student_train.predictor import Predictor, as_rows
-from student_train.run_folder import beside
-from student_train.runtime import Runtime
-from student_train.trained import check_weights_name, load_student
-from student_train.video import (
+from student_train.machine.runtime import Runtime
+from student_train.prediction.drawing import draw_boxes, save_picture
+from student_train.prediction.video import (
     VIDEO_SUFFIXES,
     frames_per_second,
     is_video,
@@ -25,6 +22,9 @@ from student_train.video import (
     require_opencv,
     writing,
 )
+from student_train.predictor import Predictor, as_rows
+from student_train.runs.run_folder import beside
+from student_train.runs.trained import check_weights_name, load_student
 
 IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".webp", ".gif", ".tif", ".tiff")
 

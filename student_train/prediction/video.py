@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from box_store.errors import DataError, UsageError
-from box_store.locations import Location
+from box_store.places.locations import Location
 
 VIDEO_SUFFIXES = (".mp4", ".avi", ".mov", ".mkv", ".webm", ".m4v")
 

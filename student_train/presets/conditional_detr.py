@@ -2,7 +2,7 @@
 
 from student_train.config import TrainConfig
 from student_train.losses import LossConfig
-from student_train.models.conditional_detr import ConditionalDetrConfig
+from student_train.models.families.conditional_detr import ConditionalDetrConfig
 from student_train.presets.preset import (
     SMALL,
     SMALLEST,

@@ -2,7 +2,7 @@
 
 from student_train.config import TrainConfig
 from student_train.losses import LossConfig
-from student_train.models.dab_detr import DabDetrConfig
+from student_train.models.families.dab_detr import DabDetrConfig
 from student_train.presets.preset import (
     SMALL,
     SMALLEST,

@@ -6,7 +6,7 @@ from dataclasses import replace
 
 from student_train.config import OptimConfig, TrainConfig
 from student_train.losses import LossConfig
-from student_train.models.deformable_detr import DeformableDetrConfig
+from student_train.models.families.deformable_detr import DeformableDetrConfig
 from student_train.presets.preset import (
     SMALL,
     SMALLEST,

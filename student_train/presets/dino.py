@@ -2,7 +2,7 @@
 
 from student_train.config import DataConfig, OptimConfig, TrainConfig
 from student_train.losses import LossConfig
-from student_train.models.dino import DinoConfig
+from student_train.models.families.dino import DinoConfig
 from student_train.presets.preset import (
     SMALL,
     SMALLEST,

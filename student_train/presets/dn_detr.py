@@ -2,7 +2,7 @@
 
 from student_train.config import TrainConfig
 from student_train.losses import LossConfig
-from student_train.models.dn_detr import DnDetrConfig
+from student_train.models.families.dn_detr import DnDetrConfig
 from student_train.presets.preset import (
     SMALL,
     SMALLEST,

@@ -1,7 +1,7 @@
 """Presets of H-Deformable-DETR (`configs/two_stage/deformable-detr-hybrid-branch/36eps`)."""
 
 from student_train.config import TrainConfig
-from student_train.models.h_detr import HDetrConfig
+from student_train.models.families.h_detr import HDetrConfig
 from student_train.presets.deformable_detr import LOSS, OPTIM, SWIN_S, SWIN_T
 from student_train.presets.preset import (
     SMALL,

@@ -4,8 +4,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from student_train.config import TrainConfig, resolve
-from student_train.overrides import as_text, settings, to_plain
 from student_train.presets import PRESETS, Preset, count_parameters, load_preset
+from student_train.settings.overrides import as_text, settings, to_plain
 
 
 @dataclass(frozen=True)

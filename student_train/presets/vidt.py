@@ -2,7 +2,7 @@
 
 from student_train.config import OptimConfig, TrainConfig
 from student_train.losses import LossConfig
-from student_train.models.vidt import VidtConfig
+from student_train.models.families.vidt import VidtConfig
 from student_train.presets.preset import Preset, Published, for_scenes, for_tests, teach_detr
 
 LOSS = LossConfig(class_loss=2, giou_eps=0)

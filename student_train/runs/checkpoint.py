@@ -12,7 +12,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 from torch import Tensor, nn
 
-from box_store.files import remove_temporaries, replacing
+from box_store.places.files import remove_temporaries, replacing
 from student_train.errors import CheckpointError
 
 WEIGHTS_FORMAT = "teach-detr weights 1"

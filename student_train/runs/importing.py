@@ -10,10 +10,9 @@ from typing import Any
 import torch
 
 from box_store.categories import ClassSpace
-from box_store.coco_annotations import load_coco
-from box_store.coco_categories import COCO_CATEGORIES
-from box_store.locations import local_only
-from student_train.checkpoint import save_weights
+from box_store.coco.annotations import load_coco
+from box_store.coco.categories80 import COCO_CATEGORIES
+from box_store.places.locations import local_only
 from student_train.config import TrainConfig, as_plain, from_plain, resolve
 from student_train.errors import CheckpointError, ConfigError, RunError
 from student_train.models import FAMILIES, build_student, family_of
@@ -22,9 +21,10 @@ from student_train.models.official.arguments import settings_from_arguments
 from student_train.models.official.foreign import Translation, translate
 from student_train.models.official.shapes import ONE_TO_MANY, is_hybrid, settings_from_shapes
 from student_train.models.weights_file import OURS, WeightsFile, read_weights_file
-from student_train.overrides import Layer, Resolved, settings
 from student_train.presets import PRESETS, load_preset
-from student_train.run_folder import RunFolder, class_space_from_plain, class_space_to_plain
+from student_train.runs.checkpoint import save_weights
+from student_train.runs.run_folder import RunFolder, class_space_from_plain, class_space_to_plain
+from student_train.settings.overrides import Layer, Resolved, settings
 
 # what leaves no trace in any shape, and changes what a student computes
 _SILENT = ("output_stride", "strides", "temperature", "n_queries", "n_heads", "n_points")

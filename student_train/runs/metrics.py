@@ -12,8 +12,8 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from box_store.files import replacing
-from box_store.locations import Location
+from box_store.places.files import replacing
+from box_store.places.locations import Location
 
 
 class RunningMeans:

@@ -15,9 +15,9 @@ import os
 import shutil
 from collections.abc import Callable, Iterator, Sequence, Set
 
-from box_store import files
-from box_store.locations import Location, RemoteNotFound, RemotePath, cache_folder
-from student_train.states import LIST, SavedState, SavedStates, list_of
+from box_store.places import files
+from box_store.places.locations import Location, RemoteNotFound, RemotePath, cache_folder
+from student_train.runs.states import LIST, SavedState, SavedStates, list_of
 
 _CHECKPOINTS = "checkpoints"
 _STATES = f"{_CHECKPOINTS}/{LIST}"

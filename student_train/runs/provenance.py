@@ -1,13 +1,16 @@
 """Where a run comes from: versions of what computes it, and the revision of its sources."""
 
 import importlib.metadata
+import importlib.util
 import platform
 import subprocess
 import sys
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+# a result may depend on any of them: the trainer on its kernels and on the store it reads
+_OURS = ("box_store", "detr_kernels", "student_train", "teacher_infer", "teach_detr")
 _PACKAGES = (
     "teach-detr",
     "torch",
@@ -31,14 +34,24 @@ def versions() -> dict[str, str]:
     return found
 
 
-def source_revision(folder: Path | None = None) -> dict[str, Any] | None:
-    """Commit of this package's sources and whether they differ from it; None outside of git."""
-    folder = folder or Path(__file__).resolve().parent
-    commit = _git(folder, "rev-parse", "HEAD")
+def source_revision(folders: Sequence[Path] | None = None) -> dict[str, Any] | None:
+    """Commit of the sources and whether they differ from it; None outside of git.
+
+    `folders`: those of our packages, all in one repository; by default of all that are installed.
+    """
+    folders = folders or [folder for name in _OURS if (folder := _folder(name))]
+    commit = _git(folders[0], "rev-parse", "HEAD")
     # an installed package lies in site-packages, maybe inside somebody else's repository
-    if commit is None or not _git(folder, "ls-files", "--", "."):
+    if commit is None or not all(_git(folder, "ls-files", "--", ".") for folder in folders):
         return None
-    return {"commit": commit, "modified": bool(_git(folder, "status", "--porcelain", "--", "."))}
+    changes = [_git(folder, "status", "--porcelain", "--", ".") for folder in folders]
+    return {"commit": commit, "modified": any(changes)}
+
+
+def _folder(package: str) -> Path | None:
+    """Where a package lies; it is not imported."""
+    spec = importlib.util.find_spec(package)
+    return Path(spec.origin).resolve().parent if spec is not None and spec.origin else None
 
 
 def _git(folder: Path, *arguments: str) -> str | None:

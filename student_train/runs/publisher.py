@@ -4,7 +4,7 @@ import threading
 import time
 from collections.abc import Callable
 
-from box_store.lease import TakenOver
+from box_store.places.lease import TakenOver
 
 _FIRST_DELAY_S, _LONGEST_DELAY_S = 1.0, 60.0
 

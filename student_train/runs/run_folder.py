@@ -20,13 +20,13 @@ from pathlib import Path
 from typing import Any, Generic
 
 from box_store.categories import Categories, ClassSpace
-from box_store.files import alone_in, replacing
-from box_store.locations import Location, RemotePath, as_typed
+from box_store.places.files import alone_in, replacing
+from box_store.places.locations import Location, RemotePath, as_typed
 from student_train.config import OPERATIONAL, TrainConfig, as_plain, from_plain
 from student_train.errors import RunError
-from student_train.overrides import Resolved, as_text, settings
-from student_train.provenance import source_revision, versions
-from student_train.states import P, SavedStates, StateFolder
+from student_train.runs.provenance import source_revision, versions
+from student_train.runs.states import P, SavedStates, StateFolder
+from student_train.settings.overrides import Resolved, as_text, settings
 
 # how long a trainer that is told to stop may take to save its state
 PATIENCE_S = 30.0

@@ -25,9 +25,9 @@ from typing import IO, Any, BinaryIO, Generic, TypeVar, cast
 import torch
 from torch import Tensor
 
-from box_store.durable import temporary_beside
-from box_store.files import move_into_place, replacing
-from box_store.locations import Location, RemoteError, RemotePath, size_of, staged
+from box_store.places.durable import temporary_beside
+from box_store.places.files import move_into_place, replacing
+from box_store.places.locations import Location, RemoteError, RemotePath, size_of, staged
 from student_train.errors import CheckpointError
 
 FORMAT = "teach-detr training state 1"

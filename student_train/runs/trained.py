@@ -7,13 +7,13 @@ from torch import nn
 
 from box_store.categories import ClassSpace
 from box_store.errors import UsageError
-from box_store.locations import RemotePath, as_typed, staged
-from student_train.checkpoint import load_matching, load_weights
+from box_store.places.locations import RemotePath, as_typed, staged
 from student_train.config import TrainConfig, from_plain
 from student_train.errors import CheckpointError, RunError
 from student_train.models import build_student
-from student_train.run_folder import SavedRun, class_space_from_plain
-from student_train.states import SavedStates, state_weights
+from student_train.runs.checkpoint import load_matching, load_weights
+from student_train.runs.run_folder import SavedRun, class_space_from_plain
+from student_train.runs.states import SavedStates, state_weights
 
 
 @dataclass(frozen=True)

@@ -5,13 +5,13 @@ from contextlib import contextmanager
 
 from rich.console import Console
 
-from box_store.lease import hold
-from box_store.locations import Location, RemotePath
-from student_train.distributed import World
+from box_store.places.lease import hold
+from box_store.places.locations import Location, RemotePath
 from student_train.errors import RunError
-from student_train.mirror import Mirror
-from student_train.publisher import Publisher
-from student_train.run_folder import RunFolder
+from student_train.machine.distributed import World
+from student_train.runs.mirror import Mirror
+from student_train.runs.publisher import Publisher
+from student_train.runs.run_folder import RunFolder
 
 
 @contextmanager

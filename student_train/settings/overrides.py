@@ -21,8 +21,8 @@ from pathlib import Path
 from typing import Any, Generic, TypeVar
 
 from box_store.errors import TeachDetrError, nearest
-from student_train.convert import convert, is_table
 from student_train.errors import ConfigError
+from student_train.settings.convert import convert, is_table
 
 T = TypeVar("T")
 

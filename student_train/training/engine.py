@@ -10,24 +10,30 @@ import torch
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
-from student_train.checkpoint import save_weights
-from student_train.compiling import compile_parts
 from student_train.config import TrainConfig, as_plain
 from student_train.data import Batch, prefetch
 from student_train.errors import CheckpointError, Interrupted, NonFiniteLoss
-from student_train.evaluate import Evaluation, evaluate_model
-from student_train.inputs import Inputs
-from student_train.interrupt import Stopped, StopRequest
+from student_train.evaluation.evaluate import Evaluation, evaluate_model
 from student_train.losses import Criterion, Losses, NonFinitePrediction, Supervision, Totals
+from student_train.machine.compiling import compile_parts
+from student_train.machine.interrupt import Stopped, StopRequest
+from student_train.machine.runtime import Runtime
 from student_train.models import Targets
 from student_train.models.output import StudentOutput
-from student_train.online import look_all, open_online
-from student_train.optim import WeightAverage, clip_gradients, lr_factor, make_optimizer, set_lr
-from student_train.progress import ProgressLine
-from student_train.recorder import Recorder
-from student_train.run_folder import RunFolder, class_space_to_plain
-from student_train.runtime import Runtime
-from student_train.states import StateFolder
+from student_train.runs.checkpoint import save_weights
+from student_train.runs.run_folder import RunFolder, class_space_to_plain
+from student_train.runs.states import StateFolder
+from student_train.training.inputs import Inputs
+from student_train.training.online import look_all, open_online
+from student_train.training.optim import (
+    WeightAverage,
+    clip_gradients,
+    lr_factor,
+    make_optimizer,
+    set_lr,
+)
+from student_train.training.progress import ProgressLine
+from student_train.training.recorder import Recorder
 
 
 @dataclass

@@ -4,7 +4,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 
 from box_store.categories import ClassSpace
-from box_store.coco_annotations import CocoData
+from box_store.coco.annotations import CocoData
 from student_train.config import TrainConfig
 from student_train.data import (
     Batch,
@@ -21,9 +21,9 @@ from student_train.data.splits import (
     open_split,
     val_source,
 )
-from student_train.distributed import World
 from student_train.errors import ConfigError
-from student_train.teachers import open_teachers
+from student_train.machine.distributed import World
+from student_train.training.teachers import open_teachers
 
 
 @dataclass(frozen=True)

@@ -11,25 +11,25 @@ from rich.console import Console
 from torch import nn
 
 from box_store.categories import ClassSpace
-from box_store.locations import Location, RemotePath, as_typed, staged
+from box_store.places.locations import Location, RemotePath, as_typed, staged
 from detr_kernels import explain
-from student_train import provenance
-from student_train.checkpoint import InitReport, load_matching, load_weights
 from student_train.config import TrainConfig, problems_of
 from student_train.data.splits import open_split
-from student_train.engine import Trainer
 from student_train.errors import ConfigError, RunError
-from student_train.evaluate import Evaluation
-from student_train.inputs import Inputs, make_inputs, train_source
+from student_train.evaluation.evaluate import Evaluation
+from student_train.machine.runtime import Runtime
 from student_train.models import build_student
 from student_train.models.official import load_official, read_checkpoint, translate
-from student_train.overrides import Layer, Resolved, as_text, merge, settings
-from student_train.progress import ProgressLine
-from student_train.run_folder import RunFolder, SavedRun, changed_settings
-from student_train.runtime import Runtime
-from student_train.states import is_state, read_state, state_weights
-from student_train.trained import load_student
-from student_train.working_folder import working_folder
+from student_train.runs import provenance
+from student_train.runs.checkpoint import InitReport, load_matching, load_weights
+from student_train.runs.run_folder import RunFolder, SavedRun, changed_settings
+from student_train.runs.states import is_state, read_state, state_weights
+from student_train.runs.trained import load_student
+from student_train.runs.working_folder import working_folder
+from student_train.settings.overrides import Layer, Resolved, as_text, merge, settings
+from student_train.training.engine import Trainer
+from student_train.training.inputs import Inputs, make_inputs, train_source
+from student_train.training.progress import ProgressLine
 
 N_CLASSES = "model.n_classes"
 

@@ -14,13 +14,13 @@ import torch
 from torch import Tensor, nn
 
 from box_store.categories import ClassSpace, check_same_categories
-from box_store.locations import as_typed
+from box_store.places.locations import as_typed
 from student_train.config import NO_TEACHERS, TeacherConfig
 from student_train.data import Batch
+from student_train.machine.runtime import Runtime
 from student_train.models import Targets
 from student_train.models.postprocess import best
-from student_train.runtime import Runtime
-from student_train.trained import load_student
+from student_train.runs.trained import load_student
 
 EMA = "ema"
 

@@ -10,14 +10,14 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from student_train.coco_metrics import Metrics
 from student_train.config import TrainConfig
+from student_train.evaluation.coco_metrics import Metrics
 from student_train.losses import fold
-from student_train.metrics import Clock, MetricsLog, RunningMeans
-from student_train.progress import ProgressLine, Status
-from student_train.run_folder import RunFolder
-from student_train.runtime import Runtime
-from student_train.trackers import Trackers
+from student_train.machine.runtime import Runtime
+from student_train.runs.metrics import Clock, MetricsLog, RunningMeans
+from student_train.runs.run_folder import RunFolder
+from student_train.training.progress import ProgressLine, Status
+from student_train.training.trackers import Trackers
 
 _NORM = "grad_norm"
 

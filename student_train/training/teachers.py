@@ -5,18 +5,18 @@ from collections.abc import Iterator, Sequence
 import numpy as np
 
 from box_store.categories import check_same_categories
-from box_store.coco_annotations import CocoData
+from box_store.coco.annotations import CocoData
 from box_store.errors import DataError
-from box_store.selection import (
+from box_store.selection.selecting import (
     Selection,
     SelectionSpec,
     TeacherFilter,
     licence_admitted,
     select,
 )
-from box_store.store import BoxStore
+from box_store.store.store import BoxStore
 from student_train.config import ALL_TEACHERS, NO_TEACHERS, TeacherConfig
-from student_train.distributed import World
+from student_train.machine.distributed import World
 
 
 def open_teachers(

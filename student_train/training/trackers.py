@@ -12,7 +12,7 @@ from typing import Any, Protocol
 
 from student_train.config import TrainConfig, as_plain
 from student_train.errors import ConfigError
-from student_train.run_folder import RunFolder
+from student_train.runs.run_folder import RunFolder
 
 # what a record holds besides measurements
 _COORDINATES = frozenset({"kind", "step", "split", "per_class"})

@@ -9,8 +9,8 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from box_store.coco_categories import COCO_CATEGORIES
-from teacher_infer.dataset import Dataset
+from box_store.coco.categories80 import COCO_CATEGORIES
+from teacher_infer.data.dataset import Dataset
 
 # a real network, with random weights: what it finds does not matter here, what it costs does
 SLOW_TEACHER = "ssdlite=torchvision:ssdlite320_mobilenet_v3_large,weights=random"

@@ -9,13 +9,13 @@ from typing import Any
 
 from rich.console import Console
 
-from box_store.processes import descendants, resident_bytes
-from teacher_infer.bench import service_rate
-from teacher_infer.bench_processes import started_processes
-from teacher_infer.dataset import Dataset
-from teacher_infer.pool import WorkerPool
-from teacher_infer.progress import PlainReporter
-from teacher_infer.spec import TeacherSpec
+from box_store.measure.processes import descendants, resident_bytes
+from teacher_infer.bench.processes import started_processes
+from teacher_infer.bench.rate import service_rate
+from teacher_infer.data.dataset import Dataset
+from teacher_infer.run.progress import PlainReporter
+from teacher_infer.teachers.spec import TeacherSpec
+from teacher_infer.workers.pool import WorkerPool
 
 _LOOKS = 10
 

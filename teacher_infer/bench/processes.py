@@ -2,10 +2,10 @@
 
 import os
 
-from box_store.processes import command_line, descendants
+from box_store.measure.processes import command_line, descendants
 
 # how worker processes call themselves: Ray's actors, and children without Ray
-_WORKERS = ("ray::Worker", "teacher_infer.child")
+_WORKERS = ("ray::Worker", "teacher_infer.workers.child")
 
 
 def started_processes() -> tuple[list[int], list[int]]:

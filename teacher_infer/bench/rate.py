@@ -19,17 +19,17 @@ import numpy as np
 from rich.console import Console
 
 from box_store.errors import TeachDetrError
-from box_store.processes import cpu_seconds
-from box_store.store import BoxStore
-from teacher_infer.adapter import load_teacher
-from teacher_infer.bench_processes import started_processes
-from teacher_infer.dataset import Dataset
-from teacher_infer.images import ImageError, ImageTask, load_image
-from teacher_infer.pool import WorkerPool, cores, thread_limit
-from teacher_infer.prepare import prepare
-from teacher_infer.progress import PlainReporter, Reporter
-from teacher_infer.service import Service
-from teacher_infer.spec import TeacherSpec
+from box_store.measure.processes import cpu_seconds
+from box_store.store.store import BoxStore
+from teacher_infer.bench.processes import started_processes
+from teacher_infer.data.dataset import Dataset
+from teacher_infer.data.images import ImageError, ImageTask, load_image
+from teacher_infer.run.prepare import prepare
+from teacher_infer.run.progress import PlainReporter, Reporter
+from teacher_infer.run.service import Service
+from teacher_infer.teachers.loaded import load_teacher
+from teacher_infer.teachers.spec import TeacherSpec
+from teacher_infer.workers.pool import WorkerPool, cores, thread_limit
 
 
 @dataclass(frozen=True)

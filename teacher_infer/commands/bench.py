@@ -12,10 +12,10 @@ import typer
 from rich.console import Console
 
 from box_store.errors import UsageError
-from teacher_infer.bench import BenchResult, bench
-from teacher_infer.bench_inputs import SLOW_TEACHER, draw_images, repeated, write_tiny_detector
-from teacher_infer.bench_memory import MemoryResult, memory_of_run
-from teacher_infer.cli_options import (
+from teacher_infer.bench.inputs import SLOW_TEACHER, draw_images, repeated, write_tiny_detector
+from teacher_infer.bench.memory import MemoryResult, memory_of_run
+from teacher_infer.bench.rate import BenchResult, bench
+from teacher_infer.commands.options import (
     Annotations,
     Data,
     Images,
@@ -24,11 +24,11 @@ from teacher_infer.cli_options import (
     TeachersFile,
     read_specs,
 )
-from teacher_infer.dataset import Dataset, load_dataset
-from teacher_infer.local_pool import LocalPool
-from teacher_infer.pool import WorkerPool
-from teacher_infer.spec import TeacherSpec
-from teacher_infer.terminal import AsJson, print_json, say
+from teacher_infer.commands.terminal import AsJson, print_json, say
+from teacher_infer.data.dataset import Dataset, load_dataset
+from teacher_infer.teachers.spec import TeacherSpec
+from teacher_infer.workers.local_pool import LocalPool
+from teacher_infer.workers.pool import WorkerPool
 
 # drawn images: as many, of that size, where time is measured, and where memory is
 _PHOTOS, _STAMPS = (64, 640, 480), (64, 64, 48)
@@ -107,8 +107,8 @@ def _pools(spec: TeacherSpec, local: bool) -> Iterator[dict[str, Callable[[], Wo
     if local or importlib.util.find_spec("ray") is None:
         yield pools
         return
-    from teacher_infer.ray_cluster import RayCluster
-    from teacher_infer.ray_pool import RayPool
+    from teacher_infer.workers.ray_cluster import RayCluster
+    from teacher_infer.workers.ray_pool import RayPool
 
     cluster = RayCluster(None)
     try:

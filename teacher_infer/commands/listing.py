@@ -7,9 +7,9 @@ from typing import Annotated, Any
 
 import typer
 
-from teacher_infer.adapter import AdapterInfo, adapter_help, adapter_info
-from teacher_infer.spec import KEYS, TeacherSpec, parse_teacher
-from teacher_infer.terminal import AsJson, print_json, say, stdout
+from teacher_infer.commands.terminal import AsJson, print_json, say, stdout
+from teacher_infer.teachers.loaded import AdapterInfo, adapter_help, adapter_info
+from teacher_infer.teachers.spec import KEYS, TeacherSpec, parse_teacher
 
 
 def list_adapters(

@@ -7,9 +7,9 @@ from typing import Annotated
 
 import typer
 
-from teacher_infer.adapter import weights_files
-from teacher_infer.deadline import in_time
-from teacher_infer.spec import TeacherSpec, check_names, load_teachers, parse_teacher
+from teacher_infer.run.deadline import in_time
+from teacher_infer.teachers.loaded import weights_files
+from teacher_infer.teachers.spec import TeacherSpec, check_names, load_teachers, parse_teacher
 
 Data = Annotated[
     Path | None,

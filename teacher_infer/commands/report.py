@@ -7,14 +7,14 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
-from box_store.reader import read_images
-from box_store.records import TeacherRecord
-from box_store.store import BoxStore
-from teacher_infer.class_map import ClassMap
-from teacher_infer.dataset import Dataset
-from teacher_infer.job import Job
-from teacher_infer.progress import duration
-from teacher_infer.terminal import say
+from box_store.store.reader import read_images
+from box_store.store.records import TeacherRecord
+from box_store.store.store import BoxStore
+from teacher_infer.commands.terminal import say
+from teacher_infer.data.dataset import Dataset
+from teacher_infer.run.job import Job
+from teacher_infer.run.progress import duration
+from teacher_infer.teachers.class_map import ClassMap
 
 _HASH_CHARS = 12
 

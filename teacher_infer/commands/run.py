@@ -10,10 +10,9 @@ import typer
 from rich.console import Console
 
 from box_store.errors import UsageError
-from box_store.locations import location
-from box_store.store import BoxStore
-from teacher_infer.choose_pool import choose_pool
-from teacher_infer.cli_options import (
+from box_store.places.locations import location
+from box_store.store.store import BoxStore
+from teacher_infer.commands.options import (
     Annotations,
     Data,
     Images,
@@ -26,17 +25,18 @@ from teacher_infer.cli_options import (
     UnitSize,
     read_specs,
 )
-from teacher_infer.dataset import Dataset, load_dataset
-from teacher_infer.job import Job
-from teacher_infer.local_pool import LocalPool
-from teacher_infer.plan import make_record
-from teacher_infer.pool import WorkerPool
-from teacher_infer.prepare import describe, prepare, probe
-from teacher_infer.progress import make_reporter
-from teacher_infer.report import plan_row, print_plan, print_run, run_row
-from teacher_infer.service import Service
-from teacher_infer.spec import TeacherSpec
-from teacher_infer.terminal import AsJson, complain, print_json, stdout
+from teacher_infer.commands.report import plan_row, print_plan, print_run, run_row
+from teacher_infer.commands.terminal import AsJson, complain, print_json, stdout
+from teacher_infer.data.dataset import Dataset, load_dataset
+from teacher_infer.run.job import Job
+from teacher_infer.run.plan import make_record
+from teacher_infer.run.prepare import describe, prepare, probe
+from teacher_infer.run.progress import make_reporter
+from teacher_infer.run.service import Service
+from teacher_infer.teachers.spec import TeacherSpec
+from teacher_infer.workers.choose_pool import choose_pool
+from teacher_infer.workers.local_pool import LocalPool
+from teacher_infer.workers.pool import WorkerPool
 
 
 def plan(

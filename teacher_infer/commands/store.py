@@ -5,15 +5,15 @@ from typing import Annotated
 
 import typer
 
-from box_store.coco_annotations import load_coco
-from box_store.coco_import import import_results
-from box_store.coco_results import export_results
+from box_store.coco.annotations import load_coco
 from box_store.errors import UsageError
-from box_store.records import DatasetInfo
-from box_store.store import BoxStore
-from teacher_infer.cli_options import Store, Takeover
-from teacher_infer.report import print_status, teacher_status
-from teacher_infer.terminal import AsJson, print_json, say, stdout
+from box_store.results.exporting import export_results
+from box_store.results.importing import import_results
+from box_store.store.records import DatasetInfo
+from box_store.store.store import BoxStore
+from teacher_infer.commands.options import Store, Takeover
+from teacher_infer.commands.report import print_status, teacher_status
+from teacher_infer.commands.terminal import AsJson, print_json, say, stdout
 
 
 def status(

@@ -5,11 +5,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from box_store.categories import Categories
-from box_store.coco_annotations import load_coco
+from box_store.coco.annotations import load_coco
 from box_store.errors import DataError, UsageError, nearest
-from box_store.locations import Location, as_typed, location
-from box_store.store import DatasetInfo
-from teacher_infer.images import ImageError, ImageTask, find_image
+from box_store.places.locations import Location, as_typed, location
+from box_store.store.store import DatasetInfo
+from teacher_infer.data.images import ImageError, ImageTask, find_image
 
 # files looked at before a run starts: enough to tell a wrong folder from a few missing photos
 _PROBES = 64

@@ -19,8 +19,8 @@ from PIL import Image, UnidentifiedImageError
 from PIL.Image import open as open_image
 
 from box_store.errors import DataError
-from box_store.image_files import image_path
-from box_store.locations import Location, RemoteError, location
+from box_store.places.image_files import image_path
+from box_store.places.locations import Location, RemoteError, location
 
 # what the column `status` of the store says when an image was not seen; "ok" is the store's own
 UNSAFE_PATH = "unsafe_path"

@@ -10,11 +10,11 @@ from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 
-from box_store.records import ImageRow
-from teacher_infer.actor import failed_row
-from teacher_infer.images import ImageError, ImageTask
-from teacher_infer.plan import Unit
-from teacher_infer.pool import Cause
+from box_store.store.records import ImageRow
+from teacher_infer.data.images import ImageError, ImageTask
+from teacher_infer.run.plan import Unit
+from teacher_infer.workers.pool import Cause
+from teacher_infer.workers.worker import failed_row
 
 # status of an image that killed its worker, or kept it busy for ever, whenever it was tried alone
 WORKER_DIED, TIMED_OUT = "worker_died", "timed_out"

@@ -8,7 +8,7 @@ from threading import Thread
 from typing import TypeVar
 
 from teacher_infer.adapters.protocol import AdapterError
-from teacher_infer.spec import TeacherSpec
+from teacher_infer.teachers.spec import TeacherSpec
 
 T = TypeVar("T")
 

@@ -4,13 +4,13 @@ have loaded the same.
 
 from collections.abc import Callable
 
-from box_store.records import TeacherRecord
-from teacher_infer.actor import Loaded
+from box_store.store.records import TeacherRecord
 from teacher_infer.adapters.protocol import AdapterError
-from teacher_infer.dataset import Dataset
-from teacher_infer.job import Job
-from teacher_infer.plan import make_record
-from teacher_infer.prepare import describe
+from teacher_infer.data.dataset import Dataset
+from teacher_infer.run.job import Job
+from teacher_infer.run.plan import make_record
+from teacher_infer.run.prepare import describe
+from teacher_infer.workers.worker import Loaded
 
 
 def introduce(

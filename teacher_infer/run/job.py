@@ -4,13 +4,13 @@ import time
 from collections import Counter, deque
 from dataclasses import dataclass, field, replace
 
-from box_store.records import ImageRow, TeacherRecord
-from box_store.store import BoxStore
-from teacher_infer.actor import SUSPECT_BATCHES, Labelled, Loaded
-from teacher_infer.attempt import Attempt
-from teacher_infer.class_map import ClassMap
-from teacher_infer.pool import Cause
-from teacher_infer.spec import TeacherSpec
+from box_store.store.records import ImageRow, TeacherRecord
+from box_store.store.store import BoxStore
+from teacher_infer.run.attempt import Attempt
+from teacher_infer.teachers.class_map import ClassMap
+from teacher_infer.teachers.spec import TeacherSpec
+from teacher_infer.workers.pool import Cause
+from teacher_infer.workers.worker import SUSPECT_BATCHES, Labelled, Loaded
 
 # a batch may take so long before any has been seen: kernels are compiled and tuned in the first
 _FIRST_BATCH_S = 1800.0

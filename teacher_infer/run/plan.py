@@ -4,11 +4,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from box_store.records import TeacherRecord, image_ids_sha256, split_units
-from teacher_infer.class_map import ClassMap
-from teacher_infer.dataset import Dataset
-from teacher_infer.images import ImageTask
-from teacher_infer.spec import TeacherSpec
+from box_store.store.records import TeacherRecord, image_ids_sha256, split_units
+from teacher_infer.data.dataset import Dataset
+from teacher_infer.data.images import ImageTask
+from teacher_infer.teachers.class_map import ClassMap
+from teacher_infer.teachers.spec import TeacherSpec
 
 # a unit is what a killed run loses and what a worker is handed: small data sets still get enough of
 # them to share, large ones get files of a sensible size

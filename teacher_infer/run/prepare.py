@@ -3,19 +3,19 @@
 import time
 from collections import deque
 
-from box_store.reader import read_images
-from box_store.store import BoxStore
-from teacher_infer.actor import Loaded
-from teacher_infer.adapter import weights_files, weights_sha256
+from box_store.store.reader import read_images
+from box_store.store.store import BoxStore
 from teacher_infer.adapters.protocol import AdapterError
-from teacher_infer.attempt import Attempt
-from teacher_infer.class_map import ClassMap
-from teacher_infer.dataset import Dataset
-from teacher_infer.deadline import in_time, too_slow
-from teacher_infer.job import Job
-from teacher_infer.plan import default_unit_size, make_record, make_units
-from teacher_infer.pool import Died, Ready, Refused, WorkerPool
-from teacher_infer.spec import TeacherSpec
+from teacher_infer.data.dataset import Dataset
+from teacher_infer.run.attempt import Attempt
+from teacher_infer.run.deadline import in_time, too_slow
+from teacher_infer.run.job import Job
+from teacher_infer.run.plan import default_unit_size, make_record, make_units
+from teacher_infer.teachers.class_map import ClassMap
+from teacher_infer.teachers.loaded import weights_files, weights_sha256
+from teacher_infer.teachers.spec import TeacherSpec
+from teacher_infer.workers.pool import Died, Ready, Refused, WorkerPool
+from teacher_infer.workers.worker import Loaded
 
 _POLL_S = 0.2
 

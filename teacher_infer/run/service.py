@@ -10,17 +10,18 @@ from collections.abc import Callable, Sequence
 from contextlib import suppress
 
 from box_store.errors import StoreError, TeachDetrError
-from box_store.lease import TakenOver, hold
-from box_store.records import ImageRow, TeacherRecord
-from box_store.store import BoxStore
-from teacher_infer.actor import PREDICT_ERROR, Labelled, Loaded
-from teacher_infer.attempt import Attempt
-from teacher_infer.class_map import ClassMap
-from teacher_infer.dataset import Dataset
-from teacher_infer.deadline import too_slow
-from teacher_infer.introduction import introduce
-from teacher_infer.job import Job, committed
-from teacher_infer.pool import (
+from box_store.places.lease import TakenOver, hold
+from box_store.store.records import ImageRow, TeacherRecord
+from box_store.store.store import BoxStore
+from teacher_infer.data.dataset import Dataset
+from teacher_infer.run.attempt import Attempt
+from teacher_infer.run.deadline import too_slow
+from teacher_infer.run.introduction import introduce
+from teacher_infer.run.job import Job, committed
+from teacher_infer.run.progress import Reporter
+from teacher_infer.run.store_watch import StoreWatch
+from teacher_infer.teachers.class_map import ClassMap
+from teacher_infer.workers.pool import (
     Batch,
     Cause,
     Died,
@@ -31,8 +32,7 @@ from teacher_infer.pool import (
     Started,
     WorkerPool,
 )
-from teacher_infer.progress import Reporter
-from teacher_infer.store_watch import StoreWatch
+from teacher_infer.workers.worker import PREDICT_ERROR, Labelled, Loaded
 
 _POLL_S = 0.2
 _MAX_START_DEATHS = 3

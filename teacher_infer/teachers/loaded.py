@@ -17,7 +17,7 @@ from box_store.boxes import Boxes, nms_keep
 from box_store.errors import TeachDetrError, UsageError, nearest
 from teacher_infer.adapters.protocol import AdapterError, AdapterSpec, Detections, Detector, Teacher
 from teacher_infer.adapters.registry import ADAPTERS, COMMON_OPTIONS, AdapterInfo
-from teacher_infer.views import ViewingTeacher
+from teacher_infer.teachers.views import ViewingTeacher
 
 
 def adapter_help() -> tuple[AdapterInfo, ...]:

@@ -15,9 +15,9 @@ from pathlib import Path
 from typing import Any
 
 from box_store.errors import UsageError, nearest
-from box_store.records import check_teacher_name
-from teacher_infer.adapter import adapter_info
+from box_store.store.records import check_teacher_name
 from teacher_infer.adapters.protocol import AdapterSpec, ViewSpec
+from teacher_infer.teachers.loaded import adapter_info
 
 # a comma separates keys only where `key=` follows, so paths and sizes may contain commas
 _COMMA = re.compile(r",(?=\s*(?:(?:map|prompts)\.[^=,]+|[A-Za-z_][A-Za-z0-9_]*)\s*=)")
@@ -39,7 +39,7 @@ class TeacherSpec:
     adapter, model: which framework, and which model of it: a file, a configuration, or a name.
     score_floor, nms_iou, top_k: which detections are kept; recorded.
     flip, scales, merge, merge_iou: which views of an image it is shown, and how their boxes become
-        one set (see `teacher_infer.views`); recorded.
+        one set (see `teacher_infer.teachers.views`); recorded.
     options: what the adapter alone understands (`format`, `image_size`, ...); recorded.
     class_map: teacher class name -> data-set class name or category id, "" to leave the class out;
         for the names that do not match by themselves. Recorded.

@@ -1,4 +1,4 @@
-"""A worker in a process of its own, without Ray: `python -m teacher_infer.child FD`.
+"""A worker in a process of its own, without Ray: `python -m teacher_infer.workers.child FD`.
 
 The parent talks to it over a socket, whose number is the argument. A parent that dies closes the
 socket, and the child leaves.
@@ -9,8 +9,8 @@ import signal
 import sys
 from multiprocessing.connection import Connection
 
-from teacher_infer.actor import Worker, WorkerBroken
 from teacher_infer.adapters.protocol import AdapterSpec
+from teacher_infer.workers.worker import Worker, WorkerBroken
 
 # linux/prctl.h
 _PR_SET_PDEATHSIG = 1

@@ -4,9 +4,9 @@ import importlib.util
 from collections.abc import Sequence
 
 from box_store.errors import UsageError
-from teacher_infer.local_pool import LocalPool
-from teacher_infer.pool import WorkerPool
-from teacher_infer.spec import TeacherSpec
+from teacher_infer.teachers.spec import TeacherSpec
+from teacher_infer.workers.local_pool import LocalPool
+from teacher_infer.workers.pool import WorkerPool
 
 
 def choose_pool(
@@ -25,8 +25,8 @@ def choose_pool(
         if address:
             raise UsageError(f"--address needs Ray, which is not installed: {install}")
         return LocalPool(), f"; {install} for several at once"
-    from teacher_infer.ray_cluster import RayUnavailable
-    from teacher_infer.ray_pool import RayPool
+    from teacher_infer.workers.ray_cluster import RayUnavailable
+    from teacher_infer.workers.ray_pool import RayPool
 
     try:
         return RayPool(specs, address), ""

@@ -11,11 +11,11 @@ from multiprocessing import Pipe
 from multiprocessing.connection import Connection, wait
 from typing import Any
 
-from teacher_infer.actor import Labelled, Loaded, LoadFailed, Worker, WorkerBroken
 from teacher_infer.adapters.protocol import AdapterSpec
-from teacher_infer.class_map import ClassMap
-from teacher_infer.images import ImageTask
-from teacher_infer.pool import (
+from teacher_infer.data.images import ImageTask
+from teacher_infer.teachers.class_map import ClassMap
+from teacher_infer.teachers.spec import TeacherSpec
+from teacher_infer.workers.pool import (
     Batch,
     Died,
     Event,
@@ -27,13 +27,13 @@ from teacher_infer.pool import (
     thread_environment,
     thread_limit,
 )
-from teacher_infer.spec import TeacherSpec
+from teacher_infer.workers.worker import Labelled, Loaded, LoadFailed, Worker, WorkerBroken
 
 # AGPL code stays in a process of its own, Ray or not; what crosses is boxes
 _ALWAYS_ISOLATED = frozenset({"ultralytics"})
 _GRACE_S = 5
 # what a child runs; its argument is the number of its socket
-_CHILD = ("-P", "-m", "teacher_infer.child")
+_CHILD = ("-P", "-m", "teacher_infer.workers.child")
 
 
 class LocalPool:
@@ -161,7 +161,7 @@ class _Inline:
 
 
 class _Child:
-    """In a child process (`teacher_infer.child`)."""
+    """In a child process (`teacher_infer.workers.child`)."""
 
     def __init__(self, spec: AdapterSpec) -> None:
         ours, theirs = Pipe()

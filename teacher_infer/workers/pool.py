@@ -6,10 +6,10 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import Protocol
 
-from teacher_infer.actor import Labelled, Loaded
-from teacher_infer.class_map import ClassMap
-from teacher_infer.images import ImageTask
-from teacher_infer.spec import TeacherSpec
+from teacher_infer.data.images import ImageTask
+from teacher_infer.teachers.class_map import ClassMap
+from teacher_infer.teachers.spec import TeacherSpec
+from teacher_infer.workers.worker import Labelled, Loaded
 
 
 @dataclass(frozen=True)

@@ -14,10 +14,10 @@ from ray.exceptions import (
 )
 
 from box_store.errors import UsageError
-from teacher_infer.actor import LoadFailed, Worker
-from teacher_infer.class_map import ClassMap
-from teacher_infer.images import ImageTask
-from teacher_infer.pool import (
+from teacher_infer.data.images import ImageTask
+from teacher_infer.teachers.class_map import ClassMap
+from teacher_infer.teachers.spec import TeacherSpec
+from teacher_infer.workers.pool import (
     Batch,
     Cause,
     Died,
@@ -29,8 +29,8 @@ from teacher_infer.pool import (
     thread_environment,
     thread_limit,
 )
-from teacher_infer.ray_cluster import RayCluster
-from teacher_infer.spec import TeacherSpec
+from teacher_infer.workers.ray_cluster import RayCluster
+from teacher_infer.workers.worker import LoadFailed, Worker
 
 # batches that a worker may be ahead of the driver
 _BATCHES_AHEAD = 16

@@ -18,12 +18,12 @@ import numpy as np
 
 from box_store.boxes import Boxes
 from box_store.errors import TeachDetrError
-from box_store.records import ImageRow
-from teacher_infer.adapter import load_teacher, weights_files, weights_sha256
+from box_store.store.records import ImageRow
 from teacher_infer.adapters.protocol import AdapterError, AdapterSpec, Teacher
-from teacher_infer.class_map import ClassMap
-from teacher_infer.images import ImageError, ImageTask, load_image
-from teacher_infer.memory import is_out_of_memory, release_gpu_memory
+from teacher_infer.data.images import ImageError, ImageTask, load_image
+from teacher_infer.teachers.class_map import ClassMap
+from teacher_infer.teachers.loaded import load_teacher, weights_files, weights_sha256
+from teacher_infer.workers.memory import is_out_of_memory, release_gpu_memory
 
 # status of an image that the teacher, rather than the file, failed on
 PREDICT_ERROR = "predict_error"

@@ -10,15 +10,15 @@ import pytest
 
 from box_store.boxes import Boxes
 from box_store.categories import Categories, Category
-from box_store.coco_annotations import ImageInfo
-from box_store.records import (
+from box_store.coco.annotations import ImageInfo
+from box_store.store.records import (
     DatasetInfo,
     ImageRow,
     TeacherRecord,
     image_ids_sha256,
     split_units,
 )
-from box_store.store import BoxStore
+from box_store.store.store import BoxStore
 
 CATEGORIES = Categories(
     (Category(1, "person"), Category(2, "bicycle"), Category(18, "dog"), Category(90, "toothbrush"))

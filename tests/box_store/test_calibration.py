@@ -11,7 +11,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from box_store.boxes import Boxes
-from box_store.calibration import (
+from box_store.calibration.fitting import Judged, calibrate, fit_map
+from box_store.calibration.reliability import brier_score, calibration_error, reliability
+from box_store.calibration.score_map import (
     Calibration,
     Part,
     Quality,
@@ -20,13 +22,11 @@ from box_store.calibration import (
     read_calibration,
     write_calibration,
 )
-from box_store.calibration_fit import Judged, calibrate, fit_map
 from box_store.check import check_store
-from box_store.coco_annotations import load_coco
+from box_store.coco.annotations import load_coco
 from box_store.errors import DataError, FormatError, UsageError
 from box_store.query import open_store, run_sql, select_sql
-from box_store.reliability import brier_score, calibration_error, reliability
-from box_store.selection import Selection, SelectionSpec, TeacherFilter, select
+from box_store.selection.selecting import Selection, SelectionSpec, TeacherFilter, select
 
 RAW = SelectionSpec(score_floor=0, top_k=1000)
 

@@ -9,8 +9,8 @@ import pytest
 from box_store.boxes import Boxes
 from box_store.check import check_store
 from box_store.errors import DataError, StoreError
-from box_store.parts import part_path
-from box_store.selection import SelectionSpec, select
+from box_store.selection.selecting import SelectionSpec, select
+from box_store.store.parts import part_path
 
 
 @pytest.fixture

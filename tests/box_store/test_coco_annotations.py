@@ -6,8 +6,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from box_store import coco_annotations
-from box_store.coco_annotations import CocoData, load_coco
+from box_store.coco import annotations as coco_annotations
+from box_store.coco.annotations import CocoData, load_coco
 from box_store.errors import DataError
 
 IMAGE = {"id": 7, "file_name": "a.jpg", "width": 100, "height": 50}

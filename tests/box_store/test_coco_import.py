@@ -2,12 +2,12 @@ from typing import Any
 
 import pytest
 
-from box_store import coco_import
 from box_store.check import check_store
-from box_store.coco_import import import_results
 from box_store.errors import DataError, FingerprintMismatch, UsageError
-from box_store.reader import boxes_of, read_boxes, read_images
-from box_store.store import BoxStore
+from box_store.results import importing as coco_import
+from box_store.results.importing import import_results
+from box_store.store.reader import boxes_of, read_boxes, read_images
+from box_store.store.store import BoxStore
 
 
 def entry(image_id: int = 7, category_id: int = 1, score: float = 0.5, bbox: Any = None) -> dict:

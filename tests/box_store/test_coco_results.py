@@ -5,13 +5,13 @@ from typing import Any
 import numpy as np
 import pytest
 
-from box_store import files
 from box_store.boxes import Boxes
-from box_store.coco_import import import_results
-from box_store.coco_results import export_results, iter_results
 from box_store.errors import DataError, StoreError, UnknownTeacher
 from box_store.fuse import FusionConfig, fuse
-from box_store.reader import boxes_of, read_boxes
+from box_store.places import files
+from box_store.results.exporting import export_results, iter_results
+from box_store.results.importing import import_results
+from box_store.store.reader import boxes_of, read_boxes
 
 
 def filled(maker: Any) -> Any:

@@ -15,8 +15,8 @@ import pytest
 from box_store.boxes import Boxes
 from box_store.check import check_store
 from box_store.errors import FingerprintMismatch
-from box_store.reader import boxes_of, read_boxes, read_images
-from box_store.store import BoxStore
+from box_store.store.reader import boxes_of, read_boxes, read_images
+from box_store.store.store import BoxStore
 
 # writes every unit that is not done; dies by SIGKILL at the KILL_AT-th step of the disk, if given
 WRITER = textwrap.dedent(
@@ -26,11 +26,11 @@ WRITER = textwrap.dedent(
     import numpy as np
     from box_store.boxes import Boxes
     from box_store.categories import Categories, Category
-    from box_store.records import (
+    from box_store.store.records import (
         DatasetInfo, ImageRow, TeacherRecord, image_ids_sha256, split_units,
     )
     from box_store.errors import TeachDetrError
-    from box_store.store import BoxStore
+    from box_store.store.store import BoxStore
 
     steps = 0
 

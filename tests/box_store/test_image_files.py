@@ -3,7 +3,7 @@ from pathlib import Path
 import pytest
 
 from box_store.errors import DataError
-from box_store.image_files import image_path
+from box_store.places.image_files import image_path
 
 
 @pytest.mark.parametrize("name", ["a.jpg", "sub/a.jpg", "Straße/猫 №1.jpg", "..a.jpg"])

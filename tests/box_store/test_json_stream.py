@@ -7,9 +7,9 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from box_store import json_stream
+from box_store.coco import json_stream
+from box_store.coco.json_stream import iter_array, write_array
 from box_store.errors import DataError
-from box_store.json_stream import iter_array, write_array
 
 json_values = st.recursive(
     st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False) | st.text(),

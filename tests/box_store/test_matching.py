@@ -9,8 +9,8 @@ from pycocotools.coco import COCO
 from pycocotools.cocoeval import COCOeval
 
 from box_store.boxes import Boxes
-from box_store.coco_annotations import Annotations
-from box_store.matching import HIT, IGNORED, MISS, match_boxes
+from box_store.calibration.matching import HIT, IGNORED, MISS, match_boxes
+from box_store.coco.annotations import Annotations
 
 
 def crowded(seed: int, n_boxes: int = 40, n_truth: int = 12) -> tuple[Boxes, Annotations]:

@@ -8,8 +8,8 @@ import pytest
 from box_store import load_coco
 from box_store.measure.__main__ import main
 from box_store.measure.figures import Figure, table
+from box_store.measure.processes import descendants, forget_peak, peak_bytes, resident_bytes
 from box_store.measure.synthetic import UNIT, Law, detections, scenes, write_annotations
-from box_store.processes import descendants, forget_peak, peak_bytes, resident_bytes
 from box_store.query import example_queries
 
 

@@ -8,9 +8,9 @@ import pytest
 
 from box_store.boxes import Boxes
 from box_store.errors import DataError, FormatError, StoreError, UsageError
-from box_store.parts import part_path
 from box_store.query import open_store, run_sql, select_sql
-from box_store.selection import Selection
+from box_store.selection.selecting import Selection
+from box_store.store.parts import part_path
 
 # image 7: a person at the left, found by both teachers; a dog at the right, found by none, but
 # `one` calls it a bicycle; a toothbrush that both teachers see and nobody annotated

@@ -6,9 +6,9 @@ import pyarrow.parquet as pq
 import pytest
 
 from box_store.errors import FormatError
-from box_store.parts import part_path, read_footer
-from box_store.reader import boxes_of, iter_units, known_images, read_boxes, read_images
-from box_store.schema import BOXES, IMAGES, Footer
+from box_store.store.parts import part_path, read_footer
+from box_store.store.reader import boxes_of, iter_units, known_images, read_boxes, read_images
+from box_store.store.schema import BOXES, IMAGES, Footer
 
 
 def filled(maker: Any) -> Any:

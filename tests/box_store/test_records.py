@@ -4,7 +4,7 @@ import pytest
 
 from box_store.boxes import Boxes
 from box_store.errors import FormatError, StoreError, UsageError
-from box_store.records import (
+from box_store.store.records import (
     ImageRow,
     TeacherRecord,
     check_teacher_name,

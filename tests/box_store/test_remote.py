@@ -9,19 +9,19 @@ from typing import Any
 import pytest
 from pyarrow import fs
 
-from box_store import files
 from box_store.check import check_store
-from box_store.coco_annotations import load_coco
-from box_store.coco_import import import_results
+from box_store.coco.annotations import load_coco
 from box_store.errors import DataError, StoreError
-from box_store.image_files import image_path
-from box_store.lease import TakenOver, hold
-from box_store.locations import RemoteError, RemotePath, location, staged
+from box_store.places import files
+from box_store.places.image_files import image_path
+from box_store.places.lease import TakenOver, hold
+from box_store.places.locations import RemoteError, RemotePath, location, staged
 from box_store.query import open_store, run_sql
-from box_store.reader import read_boxes
-from box_store.records import DatasetInfo
-from box_store.selection import Selection, SelectionSpec, select
-from box_store.store import BoxStore
+from box_store.results.importing import import_results
+from box_store.selection.selecting import Selection, SelectionSpec, select
+from box_store.store.reader import read_boxes
+from box_store.store.records import DatasetInfo
+from box_store.store.store import BoxStore
 
 INFO = DatasetInfo("toy", "0" * 64, 6)
 

@@ -10,12 +10,12 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from box_store import files
 from box_store.boxes import Boxes
 from box_store.errors import FormatError, StoreError, UnknownTeacher, UsageError
 from box_store.fuse import FusionConfig, fuse
-from box_store.reader import boxes_of
-from box_store.selection import FUSED, Selection, SelectionSpec, TeacherFilter, select
+from box_store.places import files
+from box_store.selection.selecting import FUSED, Selection, SelectionSpec, TeacherFilter, select
+from box_store.store.reader import boxes_of
 
 EVERYTHING = SelectionSpec(score_floor=0, top_k=1000)
 

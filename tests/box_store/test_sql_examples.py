@@ -8,7 +8,7 @@ import pytest
 from box_store.boxes import Boxes
 from box_store.errors import UsageError
 from box_store.query import open_store, run_sql
-from box_store.sql_examples import example_queries, example_query, parse_query
+from box_store.sql.examples import example_queries, example_query, parse_query
 
 PERSON, DOG, BRUSH = [10, 10, 110, 210], [400, 100, 500, 200], [200, 300, 300, 340]
 LONELY, SHIFTED = [500, 300, 600, 400], [430, 130, 530, 230]

@@ -14,8 +14,8 @@ from box_store.errors import (
     UnknownTeacher,
     UsageError,
 )
-from box_store.records import DatasetInfo
-from box_store.store import BoxStore
+from box_store.store.records import DatasetInfo
+from box_store.store.store import BoxStore
 
 DATASET = DatasetInfo("toy", "0" * 64, 6)
 

@@ -11,11 +11,11 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from box_store import files
 from box_store.boxes import Boxes
 from box_store.errors import StoreError, UnknownTeacher
-from box_store.parts import part_path
-from box_store.reader import boxes_of, read_boxes, read_images
+from box_store.places import files
+from box_store.store.parts import part_path
+from box_store.store.reader import boxes_of, read_boxes, read_images
 
 quick = settings(
     max_examples=12, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]

@@ -9,9 +9,9 @@ import pytest
 from PIL import Image, ImageDraw
 
 from box_store.boxes import Boxes
-from box_store.coco_annotations import load_coco
-from box_store.records import DatasetInfo, ImageRow, TeacherRecord, image_ids_sha256
-from box_store.store import BoxStore
+from box_store.coco.annotations import load_coco
+from box_store.store.records import DatasetInfo, ImageRow, TeacherRecord, image_ids_sha256
+from box_store.store.store import BoxStore
 
 COLOURS = {2: ("red", (230, 40, 40)), 5: ("green", (40, 230, 40)), 9: ("blue", (40, 40, 230))}
 WIDTH, HEIGHT = 80, 64

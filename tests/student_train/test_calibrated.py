@@ -6,10 +6,10 @@ from pathlib import Path
 import pytest
 import torch
 
-from box_store.calibration import Calibration, Part, Quality, ScoreMap, write_calibration
+from box_store.calibration.score_map import Calibration, Part, Quality, ScoreMap, write_calibration
 from box_store.errors import DataError, UsageError
-from box_store.selection import SelectionSpec, select
-from box_store.store import BoxStore
+from box_store.selection.selecting import SelectionSpec, select
+from box_store.store.store import BoxStore
 from student_train.config import problems_of
 from student_train.losses import Criterion, LossConfig, TeacherLossConfig
 from student_train.models.output import Prediction, StudentOutput

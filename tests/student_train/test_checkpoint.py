@@ -6,8 +6,8 @@ import pytest
 import torch
 from torch import nn
 
-from student_train.checkpoint import load_matching, load_weights, save_weights
 from student_train.errors import CheckpointError
+from student_train.runs.checkpoint import load_matching, load_weights, save_weights
 
 
 def test_weights_carry_their_description(tmp_path: Path):
@@ -27,7 +27,7 @@ def test_a_full_disk_keeps_the_former_weights(tmp_path: Path, monkeypatch: pytes
     def full(*_: object) -> None:
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr("box_store.files.os.fsync", full)
+    monkeypatch.setattr("box_store.places.files.os.fsync", full)
     with pytest.raises(CheckpointError, match=r"cannot write .*: No space left on device"):
         save_weights(path, {"a": torch.zeros(2)}, {})
     assert torch.equal(load_weights(path)[0]["a"], torch.ones(2))

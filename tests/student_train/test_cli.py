@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from box_store.files import alone_in
+from box_store.places.files import alone_in
 from student_train import cli
 
 FAST = ("steps=2", "model.n_queries=8", "model.top_k=8")
@@ -89,7 +89,7 @@ def test_two_trainers_do_not_share_a_run(
     call, toy: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ):
     words = ["train", "--preset", "dino-micro", "--data", toy, "--out", tmp_path / "r", *FAST]
-    monkeypatch.setattr("student_train.run_folder.PATIENCE_S", 0.3)
+    monkeypatch.setattr("student_train.runs.run_folder.PATIENCE_S", 0.3)
     (tmp_path / "r").mkdir()
     with alone_in(tmp_path / "r"):
         code, _, err = call(*words)

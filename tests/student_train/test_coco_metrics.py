@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from box_store.errors import DataError, UsageError
-from student_train.coco_metrics import BACKENDS, METRIC_NAMES, coco_metrics
+from student_train.evaluation.coco_metrics import BACKENDS, METRIC_NAMES, coco_metrics
 
 
 def truth(n_boxes: int = 2) -> dict:

@@ -5,9 +5,9 @@ from pathlib import Path
 
 import pytest
 
-from student_train.compare import curves, differences, read_run, sparkline
+from student_train.commands.tables import curve_lines
 from student_train.errors import RunError
-from student_train.tables import curve_lines
+from student_train.evaluation.compare import curves, differences, read_run, sparkline
 
 
 def write_run(folder: Path, aps: list[float | None], **settings: object) -> Path:

@@ -16,8 +16,8 @@ from student_train.config import (
     without_teachers,
 )
 from student_train.errors import ConfigError
-from student_train.overrides import Layer, settings
 from student_train.presets import PRESETS, count_parameters, load_preset
+from student_train.settings.overrides import Layer, settings
 
 
 @pytest.mark.parametrize("name", PRESETS)

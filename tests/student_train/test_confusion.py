@@ -5,8 +5,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from student_train.confusion import confusion_matrix
-from student_train.plots import plot_confusion
+from student_train.evaluation.confusion import confusion_matrix
+from student_train.evaluation.plots import plot_confusion
 
 CATEGORIES = [{"id": 4, "name": "cat"}, {"id": 7, "name": "dog"}]
 

@@ -15,16 +15,16 @@ import pytest
 import torch
 from rich.console import Console
 
-from student_train.checkpoint import load_weights
-from student_train.commands import evaluate_run
 from student_train.config import resolve
-from student_train.distributed import World, join_world
 from student_train.errors import Interrupted, RunError
-from student_train.launch import train as train_run
-from student_train.metrics import read_metrics
-from student_train.overrides import Layer
+from student_train.evaluation.of_run import evaluate_run
+from student_train.machine.distributed import World, join_world
 from student_train.presets import load_preset
-from student_train.states import StateFolder
+from student_train.runs.checkpoint import load_weights
+from student_train.runs.metrics import read_metrics
+from student_train.runs.states import StateFolder
+from student_train.settings.overrides import Layer
+from student_train.training.launch import train as train_run
 
 # images of one size, no flip and no crop: both see the same pixels with the same padding; frozen
 # norms have no statistics of their own; denoising draws other noise on every process
@@ -119,7 +119,7 @@ def as_rank(rank: int, port: int, work: Callable[..., None], *arguments: Any) ->
 def start_pair(work: Callable[..., None], *arguments: Any) -> list[Any]:
     """Two processes of one group, forked from one that has imported PyTorch already."""
     context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(["student_train.launch", "student_train.presets"])
+    context.set_forkserver_preload(["student_train.training.launch", "student_train.presets"])
     port = free_port()
     pair = [context.Process(target=as_rank, args=(rank, port, work, *arguments)) for rank in (0, 1)]
     for process in pair:

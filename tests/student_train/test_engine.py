@@ -15,18 +15,19 @@ import torch
 from rich.console import Console
 
 from box_store.categories import Categories
-from student_train import engine, evaluate
-from student_train.checkpoint import load_weights
 from student_train.config import resolve
-from student_train.engine import Trainer
 from student_train.errors import CheckpointError, Interrupted, NonFiniteLoss, RunError
-from student_train.launch import train
+from student_train.evaluation import evaluate
 from student_train.losses import Criterion
-from student_train.metrics import read_metrics
-from student_train.overrides import Layer
 from student_train.presets import load_preset
-from student_train.run_folder import RunFolder
-from student_train.states import StateFolder
+from student_train.runs.checkpoint import load_weights
+from student_train.runs.metrics import read_metrics
+from student_train.runs.run_folder import RunFolder
+from student_train.runs.states import StateFolder
+from student_train.settings.overrides import Layer
+from student_train.training import engine
+from student_train.training.engine import Trainer
+from student_train.training.launch import train
 
 FAST = {"model.n_queries": "8", "model.top_k": "8", "eval_every": "0"}
 

@@ -7,13 +7,13 @@ import pytest
 import torch
 from rich.console import Console
 
-from student_train.checkpoint import load_weights
 from student_train.config import resolve
-from student_train.launch import train
-from student_train.metrics import read_metrics
 from student_train.models import FAMILIES, build_student
-from student_train.overrides import Layer
 from student_train.presets import PRESETS, load_preset
+from student_train.runs.checkpoint import load_weights
+from student_train.runs.metrics import read_metrics
+from student_train.settings.overrides import Layer
+from student_train.training.launch import train
 
 SMALLEST = {
     load_preset(name).model.family: name for name, each in PRESETS.items() if each.use == "tests"

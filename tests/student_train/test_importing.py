@@ -9,15 +9,15 @@ import pytest
 import torch
 
 from student_train.errors import CheckpointError, ConfigError, RunError
-from student_train.importing import import_checkpoint
+from student_train.export.official import export_checkpoint
 from student_train.models import FAMILIES, build_student
 from student_train.models.official import detect_family, export_official, load_official
 from student_train.models.official.arguments import settings_from_arguments
 from student_train.models.official.shapes import settings_from_shapes
 from student_train.models.weights_file import read_checkpoint
-from student_train.official_export import export_checkpoint
 from student_train.presets import load_preset
-from student_train.trained import load_student
+from student_train.runs.importing import import_checkpoint
+from student_train.runs.trained import load_student
 
 MICRO = {
     "conditional_detr": "conditional-micro",

@@ -8,18 +8,18 @@ import pytest
 
 from box_store.boxes import Boxes
 from box_store.categories import Categories, Category
-from box_store.coco_annotations import load_coco
+from box_store.coco.annotations import load_coco
 from box_store.errors import DataError, StoreError, UnknownTeacher, UsageError
-from box_store.records import DatasetInfo, ImageRow, TeacherRecord, image_ids_sha256
-from box_store.selection import SelectionSpec, select
-from box_store.store import BoxStore
+from box_store.selection.selecting import SelectionSpec, select
+from box_store.store.records import DatasetInfo, ImageRow, TeacherRecord, image_ids_sha256
+from box_store.store.store import BoxStore
 from student_train.config import TrainConfig
 from student_train.data.splits import open_split
-from student_train.distributed import World
 from student_train.errors import ConfigError
-from student_train.inputs import Inputs, make_inputs, train_source
-from student_train.overrides import Layer, merge
+from student_train.machine.distributed import World
 from student_train.presets import load_preset
+from student_train.settings.overrides import Layer, merge
+from student_train.training.inputs import Inputs, make_inputs, train_source
 
 from .conftest import write_annotations, write_split
 

@@ -6,7 +6,7 @@ import threading
 
 import pytest
 
-from student_train.interrupt import StopRequest
+from student_train.machine.interrupt import StopRequest
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])

@@ -15,9 +15,9 @@ from typing import Any
 import pytest
 import torch
 
-from student_train.checkpoint import load_weights
-from student_train.metrics import read_metrics
-from student_train.states import StateFolder
+from student_train.runs.checkpoint import load_weights
+from student_train.runs.metrics import read_metrics
+from student_train.runs.states import StateFolder
 
 LONG = bool(os.environ.get("TEACH_DETR_LONG"))
 N_KILLS, N_STEPS = (20, 96) if LONG else (4, 24)
@@ -43,9 +43,9 @@ def work(data: Path, store: Path, out: Path) -> None:
     from rich.console import Console
 
     from student_train.config import resolve
-    from student_train.launch import train
-    from student_train.overrides import Layer
     from student_train.presets import load_preset
+    from student_train.settings.overrides import Layer
+    from student_train.training.launch import train
 
     torch.set_num_threads(1)
     values = SETTINGS | {"data.root": str(data), "teachers.store": str(store)}
@@ -56,7 +56,7 @@ def work(data: Path, store: Path, out: Path) -> None:
 
 def start(target: Any, *arguments: Any) -> Any:
     context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(["student_train.launch", "student_train.presets"])
+    context.set_forkserver_preload(["student_train.training.launch", "student_train.presets"])
     process = context.Process(target=target, args=arguments)
     process.start()
     return process

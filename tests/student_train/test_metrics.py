@@ -9,8 +9,8 @@ import pytest
 import torch
 from rich.console import Console
 
-from student_train.metrics import Clock, MetricsLog, RunningMeans, read_metrics
-from student_train.progress import ProgressLine, Status, duration
+from student_train.runs.metrics import Clock, MetricsLog, RunningMeans, read_metrics
+from student_train.training.progress import ProgressLine, Status, duration
 
 
 def test_a_part_that_is_absent_counts_as_zero():
@@ -88,7 +88,7 @@ def test_an_unfinished_interval_is_taken_over():
 
 def test_evaluations_do_not_count_as_training_time(monkeypatch: pytest.MonkeyPatch):
     now = iter([0.0, 10.0, 16.0, 18.0]).__next__
-    monkeypatch.setattr("student_train.metrics.time.perf_counter", now)
+    monkeypatch.setattr("student_train.runs.metrics.time.perf_counter", now)
     clock = Clock(total_steps=10, step=0)
     with clock.excluded():
         pass

@@ -6,9 +6,9 @@ from typing import Any
 
 import pytest
 
-from box_store.locations import RemoteError, RemotePath, location
-from student_train.mirror import Mirror
-from student_train.states import LIST, SavedStates, StateFolder
+from box_store.places.locations import RemoteError, RemotePath, location
+from student_train.runs.mirror import Mirror
+from student_train.runs.states import LIST, SavedStates, StateFolder
 
 
 @pytest.fixture

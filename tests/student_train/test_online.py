@@ -9,13 +9,13 @@ import pytest
 import torch
 from rich.console import Console
 
-from student_train.checkpoint import load_weights
 from student_train.config import resolve
 from student_train.errors import ConfigError
-from student_train.launch import train
-from student_train.metrics import read_metrics
-from student_train.overrides import Layer
 from student_train.presets import load_preset
+from student_train.runs.checkpoint import load_weights
+from student_train.runs.metrics import read_metrics
+from student_train.settings.overrides import Layer
+from student_train.training.launch import train
 
 DEFAULTS = {"steps": 2, "log_every": 1, "eval_every": 0, "threads": 1, "data.val_split": "none"}
 

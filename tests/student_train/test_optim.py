@@ -5,7 +5,7 @@ import torch
 from torch import nn
 
 from student_train.config import OptimConfig
-from student_train.optim import (
+from student_train.training.optim import (
     WeightAverage,
     clip_gradients,
     lr_factor,

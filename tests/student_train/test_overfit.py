@@ -13,11 +13,11 @@ import pytest
 from rich.console import Console
 
 from student_train.config import resolve
-from student_train.launch import train
-from student_train.overrides import Layer
 from student_train.presets import load_preset
-from teach_detr.scenes import make_split
-from teach_detr.weights import weights_folder
+from student_train.settings.overrides import Layer
+from student_train.training.launch import train
+from teach_detr.scenes.painting import make_split
+from teach_detr.toy_teachers.shipped import weights_folder
 
 LONG = pytest.mark.skipif(
     not os.environ.get("TEACH_DETR_LONG"), reason="one more minute: TEACH_DETR_LONG=1 runs it"

@@ -8,9 +8,9 @@ from typing import Literal
 import pytest
 
 from box_store.errors import UsageError
-from student_train.convert import convert
 from student_train.errors import ConfigError
-from student_train.overrides import (
+from student_train.settings.convert import convert
+from student_train.settings.overrides import (
     Layer,
     as_text,
     flatten,

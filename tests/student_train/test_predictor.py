@@ -12,21 +12,21 @@ from PIL import Image
 from rich.console import Console
 
 from box_store.errors import DataError, UsageError
-from student_train.checkpoint import save_weights
-from student_train.commands import evaluate_run
 from student_train.config import resolve
-from student_train.drawing import draw_boxes
 from student_train.errors import CheckpointError, RunError
-from student_train.evaluate import to_results
-from student_train.launch import train
-from student_train.overrides import Layer
-from student_train.predicting import list_images, predict_images
+from student_train.evaluation.evaluate import to_results
+from student_train.evaluation.of_run import evaluate_run
+from student_train.prediction.drawing import draw_boxes
+from student_train.prediction.predicting import list_images, predict_images
+from student_train.prediction.video import read_frames, writing
 from student_train.predictor import load_predictor
 from student_train.presets import load_preset
-from student_train.run_folder import RunFolder
-from student_train.states import StateFolder
-from student_train.trained import load_student
-from student_train.video import read_frames, writing
+from student_train.runs.checkpoint import save_weights
+from student_train.runs.run_folder import RunFolder
+from student_train.runs.states import StateFolder
+from student_train.runs.trained import load_student
+from student_train.settings.overrides import Layer
+from student_train.training.launch import train
 
 
 @pytest.fixture(scope="module")
@@ -164,7 +164,7 @@ def test_a_video_becomes_a_video(toy: Path, run: Path, tmp_path: Path):
 
 
 def test_without_opencv_the_extra_is_named(run: Path, tmp_path: Path, monkeypatch):
-    monkeypatch.setattr("student_train.video.importlib.util.find_spec", lambda _: None)
+    monkeypatch.setattr("student_train.prediction.video.importlib.util.find_spec", lambda _: None)
     (tmp_path / "clip.mp4").write_bytes(b"")
     with pytest.raises(UsageError, match=r"teach-detr\[video\]"):
         predict_images(run, [tmp_path / "clip.mp4"], tmp_path, 0, "best", "cpu")

@@ -2,7 +2,7 @@
 
 import threading
 
-from student_train.publisher import Publisher
+from student_train.runs.publisher import Publisher
 
 
 class Network:

@@ -14,20 +14,20 @@ from rich.console import Console
 from torch import Tensor
 from typer.testing import CliRunner
 
-from box_store.lease import TakenOver
-from box_store.locations import RemoteError, RemotePath, location, staged
+from box_store.places.lease import TakenOver
+from box_store.places.locations import RemoteError, RemotePath, location, staged
 from student_train.cli import app
 from student_train.config import resolve
 from student_train.errors import RunError
-from student_train.launch import initialise, train
-from student_train.metrics import read_metrics
-from student_train.mirror import Mirror
 from student_train.models import build_student
-from student_train.overrides import Layer
 from student_train.presets import load_preset
-from student_train.publisher import Publisher
-from student_train.states import SavedStates, StateFolder
-from student_train.trained import load_student
+from student_train.runs.metrics import read_metrics
+from student_train.runs.mirror import Mirror
+from student_train.runs.publisher import Publisher
+from student_train.runs.states import SavedStates, StateFolder
+from student_train.runs.trained import load_student
+from student_train.settings.overrides import Layer
+from student_train.training.launch import initialise, train
 
 SETTINGS = {
     "model.n_queries": "8",
@@ -81,7 +81,7 @@ def go_and_die(data: str, out: str, environment: dict[str, str]) -> None:
 
 def in_a_process(target: Any, *arguments: Any) -> int | None:
     context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(["student_train.launch", "student_train.presets"])
+    context.set_forkserver_preload(["student_train.training.launch", "student_train.presets"])
     process = context.Process(target=target, args=arguments)
     process.start()
     process.join()
@@ -156,7 +156,7 @@ def test_a_network_that_fails_for_a_while_costs_nothing(
 
     monkeypatch.setattr(RemotePath, "upload", fails)
     monkeypatch.setattr(
-        "student_train.working_folder.Publisher", partial(Publisher, first_delay_s=0.01)
+        "student_train.runs.working_folder.Publisher", partial(Publisher, first_delay_s=0.01)
     )
     go(toy, url)
     assert len(calls) > 5
@@ -177,7 +177,9 @@ def test_a_network_that_stays_away_leaves_the_whole_run_here_and_says_so(
 
     with monkeypatch.context() as patch:
         patch.setattr(RemotePath, "upload", fails)
-        patch.setattr("student_train.working_folder.Publisher", partial(Publisher, patience_s=0.0))
+        patch.setattr(
+            "student_train.runs.working_folder.Publisher", partial(Publisher, patience_s=0.0)
+        )
         with pytest.raises(RunError, match=r"is behind the run.*step 0 .*--resume --out s3://"):
             go(toy, url)
     assert not (url / "config.json").exists()

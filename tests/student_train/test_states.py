@@ -7,9 +7,9 @@ from typing import Any, BinaryIO
 import pytest
 import torch
 
-from student_train import states
 from student_train.errors import CheckpointError
-from student_train.states import StateFolder, is_state, read_state
+from student_train.runs import states
+from student_train.runs.states import StateFolder, is_state, read_state
 
 
 @pytest.fixture
@@ -135,7 +135,7 @@ def test_a_full_disk_keeps_the_former_states(
         if moment == "while writing":
             patch.setattr(states, "_Hashed", FullAfter)
         elif moment == "at the end":
-            patch.setattr("box_store.files.os.fsync", no_space)
+            patch.setattr("box_store.places.files.os.fsync", no_space)
         else:
             patch.setattr(StateFolder, "_list", no_space)
         with pytest.raises(

@@ -13,17 +13,18 @@ from rich.console import Console
 from torch import nn
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from student_train import compiling, engine
 from student_train.bench.waits import Waits
 from student_train.config import resolve
 from student_train.data import prefetch
-from student_train.engine import Trainer
 from student_train.errors import NonFiniteLoss
-from student_train.interrupt import StopRequest
-from student_train.launch import train
-from student_train.overrides import Layer
+from student_train.machine import compiling
+from student_train.machine.interrupt import StopRequest
 from student_train.presets import load_preset
-from student_train.states import StateFolder
+from student_train.runs.states import StateFolder
+from student_train.settings.overrides import Layer
+from student_train.training import engine
+from student_train.training.engine import Trainer
+from student_train.training.launch import train
 
 # images of one size and no random numbers: a batch is the same however it is cut up
 EXACT = {

@@ -9,13 +9,13 @@ import pytest
 from PIL import Image
 from rich.console import Console
 
-from student_train.commands import evaluate_run
 from student_train.config import resolve
 from student_train.errors import ConfigError
-from student_train.launch import train
-from student_train.overrides import Layer
+from student_train.evaluation.of_run import evaluate_run
 from student_train.predictor import load_predictor
 from student_train.presets import load_preset
+from student_train.settings.overrides import Layer
+from student_train.training.launch import train
 
 
 @pytest.mark.parametrize(("preset", "n_layers"), [("yolos-micro", 1), ("vidt-micro", 3)])

@@ -11,8 +11,8 @@ import pytest
 from student_train.config import LogConfig
 from student_train.errors import ConfigError
 from student_train.presets import load_preset
-from student_train.run_folder import RunFolder
-from student_train.trackers import Trackers
+from student_train.runs.run_folder import RunFolder
+from student_train.training.trackers import Trackers
 
 RECORD = {
     "step": 4,

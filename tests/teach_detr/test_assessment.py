@@ -15,7 +15,7 @@ from box_store import (
     SelectionSpec,
     image_ids_sha256,
 )
-from box_store.calibration import (
+from box_store.calibration.score_map import (
     Calibration,
     Part,
     Quality,
@@ -24,9 +24,9 @@ from box_store.calibration import (
     write_calibration,
 )
 from box_store.errors import DataError
-from teach_detr.assessment import assess
+from teach_detr.assessment.assessment import assess
+from teach_detr.assessment.tables import label_notes
 from teach_detr.cli import main
-from teach_detr.teacher_tables import label_notes
 
 # without the quota of the released code, which leaves few boxes of teachers that see little
 SPEC = SelectionSpec(score_floor=0, fusion=FusionConfig(quota=False))
@@ -153,7 +153,7 @@ def test_calibrate_by_command_line(
     assert code == DataError.exit_code
     assert "teacher half cannot be calibrated: 1 of 1 boxes" in err
 
-    monkeypatch.setattr("box_store.calibration_fit.MIN_BOXES", 4)
+    monkeypatch.setattr("box_store.calibration.fitting.MIN_BOXES", 4)
     record = replace(three.record("loud"), name="fair")
     three.register(record)
     corners = [[10, 10, 51, 50], [60, 50, 95, 78]]

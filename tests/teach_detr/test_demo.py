@@ -9,13 +9,13 @@ import pytest
 from rich.console import Console
 
 from box_store.errors import UsageError
-from student_train.evaluate import METRIC_NAMES, Metrics
-from teach_detr import demo as module
-from teach_detr.demo import run_demo
-from teach_detr.demo_places import BASELINE, FAST, FULL, TAUGHT, Places
-from teach_detr.demo_screen import Outcome, check_shape, show
-from teach_detr.stages import StageError, StageStopped
-from teach_detr.teachers import TeacherScore
+from student_train.evaluation.evaluate import METRIC_NAMES, Metrics
+from teach_detr.assessment.scoring import TeacherScore
+from teach_detr.demo.demo import demo as module
+from teach_detr.demo.demo import run_demo
+from teach_detr.demo.places import BASELINE, FAST, FULL, TAUGHT, Places
+from teach_detr.demo.screen import Outcome, check_shape, show
+from teach_detr.runs.stages import StageError, StageStopped
 
 
 def outcome(folder: Path, before: float = 0.20, after: float = 0.25) -> Outcome:
@@ -124,7 +124,7 @@ def test_stages_run_in_order_once_and_a_stopped_demo_goes_on(
     monkeypatch.setattr(module, "mmdet_checkpoint", lambda out: out)
     shown: list[list[str]] = []
     monkeypatch.setattr(
-        "teach_detr.demo_screen.closing_screen",
+        "teach_detr.demo.screen.closing_screen",
         lambda places, size, skipped, seconds, console: shown.append(skipped),
     )
     folder = tmp_path / "demo"

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from box_store.errors import TeachDetrError
-from teach_detr.scenes import make_split
+from teach_detr.scenes.painting import make_split
 
 # Ray warns of its own settings, in its own modules
 pytestmark = [pytest.mark.slow, pytest.mark.filterwarnings("ignore")]
@@ -21,7 +21,7 @@ SIZES = ["data.limit=8", "data.val_limit=2", "batch_size=2", "save_every=1", "ep
 def cluster():
     """Two CPUs on the loopback interface, for all tests here."""
     pytest.importorskip("ray.train.torch", exc_type=ImportError)
-    from teacher_infer.ray_cluster import RayCluster
+    from teacher_infer.workers.ray_cluster import RayCluster
 
     cluster = RayCluster(None, num_cpus=3)
     yield
@@ -29,7 +29,7 @@ def cluster():
 
 
 def train(arguments: list[str], storage: Path, failures: int) -> None:
-    from teach_detr.ray_training import train_on_ray
+    from teach_detr.runs.ray_training import train_on_ray
 
     train_on_ray(
         arguments,

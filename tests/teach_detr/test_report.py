@@ -20,16 +20,16 @@ from box_store import (
     image_ids_sha256,
     load_coco,
 )
-from box_store.calibration import Calibration, Part, Quality, ScoreMap, write_calibration
+from box_store.calibration.score_map import Calibration, Part, Quality, ScoreMap, write_calibration
 from box_store.query import example_query, open_store, run_sql
-from student_train.metrics_tables import percent
+from student_train.evaluation.tables import percent
+from teach_detr.assessment.scoring import score_teachers
 from teach_detr.cli import main
 from teach_detr.report import ReportOptions, write_report
 from teach_detr.report.findings import gather
 from teach_detr.report.markup import Markup, element, json_text
 from teach_detr.report.page import render
 from teach_detr.report.samples import choose
-from teach_detr.teachers import score_teachers
 
 HOSTILE = "</script><script>alert(1)</script><!--\u2028 \"'&<img src=x onerror=alert(1)>"
 VOID = {"meta", "img", "input"}

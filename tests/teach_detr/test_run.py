@@ -7,13 +7,13 @@ import pytest
 from rich.console import Console
 
 from box_store.errors import UsageError
-from box_store.files import alone_in
+from box_store.places.files import alone_in
 from student_train.errors import ConfigError
 from teach_detr import cli
-from teach_detr.run import Pipeline, run_file
-from teach_detr.run_config import read_run, setting_arguments, teacher_arguments
-from teach_detr.scenes import make_split
-from teach_detr.stages import StageError, StageStopped
+from teach_detr.runs.run import Pipeline, run_file
+from teach_detr.runs.run_config import read_run, setting_arguments, teacher_arguments
+from teach_detr.runs.stages import StageError, StageStopped
+from teach_detr.scenes.painting import make_split
 
 FILE = """
 out = "{out}"
@@ -68,8 +68,10 @@ def commands(monkeypatch: pytest.MonkeyPatch) -> list[list[str]]:
             (results / "val2017.metrics.json").write_text(json.dumps(metrics))
 
     monkeypatch.setattr(Pipeline, "python", python)
-    monkeypatch.setattr("teach_detr.run.BoxStore", type("Store", (), {"open": lambda path: path}))
-    monkeypatch.setattr("teach_detr.run.score_teachers", lambda store, annotations: [])
+    monkeypatch.setattr(
+        "teach_detr.runs.run.BoxStore", type("Store", (), {"open": lambda path: path})
+    )
+    monkeypatch.setattr("teach_detr.runs.run.score_teachers", lambda store, annotations: [])
     return said
 
 
@@ -154,7 +156,7 @@ def test_dry_run_as_json(
     ("launcher", "start"),
     [
         ("torchrun", "torch.distributed.run --standalone --nproc-per-node 2 -m student_train.cli"),
-        ("ray", "teach_detr.ray_training --address auto --processes 2 --cpus 1 --gpus 0.5"),
+        ("ray", "teach_detr.runs.ray_training --address auto --processes 2 --cpus 1 --gpus 0.5"),
     ],
 )
 def test_launchers(file: Path, launcher: str, start: str) -> None:

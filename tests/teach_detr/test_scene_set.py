@@ -6,12 +6,12 @@ from pathlib import Path
 import pytest
 
 from box_store import load_coco
-from student_train.checkpoint import load_matching
-from teach_detr import drawing, scene_set
+from student_train.runs.checkpoint import load_matching
 from teach_detr.cli import main
-from teach_detr.scene_set import TEACHER_SIZES
-from teach_detr.weights import MMDET_TEACHER, read_weights, weights_folder
-from teacher_infer.spec import load_teachers
+from teach_detr.scenes.painting import drawing, scene_set
+from teach_detr.scenes.scene_set import TEACHER_SIZES
+from teach_detr.toy_teachers.shipped import MMDET_TEACHER, read_weights, weights_folder
+from teacher_infer.teachers.spec import load_teachers
 
 
 def call(*arguments: object) -> int:
@@ -88,8 +88,8 @@ def test_teachers_are_trained_on_other_scenes_and_written_down(
     out = tmp_path / "crowd"
     assert tiny(out, "--teachers", "--size", "tiny") == 0
     assert [command[0] for command in ran] == [
-        "teach_detr.yolo_training",
-        "teach_detr.mmdet_training",
+        "teach_detr.toy_teachers.yolo_training",
+        "teach_detr.toy_teachers.mmdet_training",
     ]
     assert tiny(out, "--teachers", "--size", "tiny") == 0
     assert len(ran) == 2
@@ -106,7 +106,7 @@ def test_teachers_are_trained_on_other_scenes_and_written_down(
 @pytest.mark.filterwarnings("ignore")
 def test_the_shipped_detector_gets_a_new_head_and_nothing_else() -> None:
     pytest.importorskip("mmdet")
-    from teach_detr.mmdet_training import build_detector, detector_config
+    from teach_detr.toy_teachers.mmdet_training import build_detector, detector_config
 
     settings = detector_config([f"class{i}" for i in range(12)], image_px=224)
     report = load_matching(

@@ -9,8 +9,8 @@ from PIL import Image
 
 from box_store import load_coco
 from box_store.errors import UsageError
-from teach_detr.scenes import STYLES, VAL_FIRST_ID, Painter, make_scenes, make_split
-from teach_detr.sprites import TOYS
+from teach_detr.scenes.painting import STYLES, VAL_FIRST_ID, Painter, make_scenes, make_split
+from teach_detr.scenes.sprites import TOYS
 
 
 @pytest.fixture(scope="module")

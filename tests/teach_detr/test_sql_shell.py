@@ -11,8 +11,8 @@ import pyarrow as pa
 import pytest
 
 from box_store.query import open_store
-from teach_detr.sql_completion import DELIMITERS, Completer, macro_parameters, view_columns
-from teach_detr.sql_shell import _statements, as_table
+from teach_detr.sql.completion import DELIMITERS, Completer, macro_parameters, view_columns
+from teach_detr.sql.shell import _statements, as_table
 
 
 def feed(*lines: str):

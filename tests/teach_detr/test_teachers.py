@@ -7,7 +7,7 @@ import pytest
 
 from box_store import BoxStore, load_coco
 from box_store.errors import DataError, UnknownTeacher
-from teach_detr.teachers import score_teachers
+from teach_detr.assessment.scoring import score_teachers
 
 
 def by_name(scores):

@@ -7,9 +7,14 @@ import pytest
 import torch
 
 from box_store import load_coco
-from teach_detr.backbone_training import BackboneRecipe, DenseDetector, assign, train_backbone
-from teach_detr.crops import Crop, CropSampler
-from teach_detr.scenes import make_split
+from teach_detr.scenes.painting import make_split
+from teach_detr.toy_teachers.backbone_training import (
+    BackboneRecipe,
+    DenseDetector,
+    assign,
+    train_backbone,
+)
+from teach_detr.toy_teachers.crops import Crop, CropSampler
 
 
 @pytest.fixture(scope="module")

@@ -8,9 +8,9 @@ from safetensors.torch import save_file
 
 from box_store.errors import DataError
 from student_train.presets import load_preset
-from student_train.trained import load_student
-from teach_detr.sprites import TOYS
-from teach_detr.weights import (
+from student_train.runs.trained import load_student
+from teach_detr.scenes.sprites import TOYS
+from teach_detr.toy_teachers.shipped import (
     MMDET_TEACHER,
     START_STUDENT,
     half,

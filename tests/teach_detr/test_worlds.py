@@ -7,10 +7,10 @@ import pytest
 from PIL import Image
 
 from box_store.errors import UsageError
-from teach_detr.clutter import TORN_PART, tear
-from teach_detr.scenes import Painter, Scene, _Table
-from teach_detr.sprites import TOYS
-from teach_detr.worlds import WORLDS
+from teach_detr.scenes.clutter import TORN_PART, tear
+from teach_detr.scenes.painting import Painter, Scene, _Table
+from teach_detr.scenes.sprites import TOYS
+from teach_detr.scenes.worlds import WORLDS
 
 
 @pytest.fixture(scope="module")

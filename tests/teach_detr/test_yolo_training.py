@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from teach_detr.scenes import make_scenes
-from teach_detr.yolo_training import write_labels
+from teach_detr.scenes.painting import make_scenes
+from teach_detr.toy_teachers.yolo_training import write_labels
 
 
 def test_labels_are_relative_centres_with_classes_in_the_order_of_ids(tmp_path: Path) -> None:
@@ -42,7 +42,7 @@ def train(folder: Path, out: Path, *length: str) -> subprocess.CompletedProcess[
     """In a process of its own, as everything that imports the library."""
     return subprocess.run(
         [
-            *(sys.executable, "-m", "teach_detr.yolo_training", str(folder), str(out)),
+            *(sys.executable, "-m", "teach_detr.toy_teachers.yolo_training", str(folder), str(out)),
             *("--image-size", "64", *length),
         ],
         capture_output=True,

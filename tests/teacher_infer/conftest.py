@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from teacher_infer.bench_inputs import write_tiny_detector
+from teacher_infer.bench.inputs import write_tiny_detector
 
 CATEGORIES = [{"id": 1, "name": "person"}, {"id": 3, "name": "car"}, {"id": 7, "name": "kite"}]
 SIZE = (64, 48)

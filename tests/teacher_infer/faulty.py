@@ -1,7 +1,8 @@
 """A teacher that fails as it is told, and a child process or a driver that knows it.
 
-`python faulty.py FD` is `teacher_infer.child`, `python faulty.py run ...` is `teacher-infer`, both
-with one more adapter, `faulty`. Its model is a JSON file: `{"faults": {"IMAGE_ID": FAULT},
+`python faulty.py FD` is `teacher_infer.workers.child`, `python faulty.py run ...` is
+`teacher-infer`, both with one more adapter, `faulty`. Its model is a JSON file:
+`{"faults": {"IMAGE_ID": FAULT},
 "seconds": S, "loading": L}`, the times that an image and loading take; images carry their id in
 their first pixel.
 """
@@ -18,9 +19,10 @@ from types import ModuleType
 import numpy as np
 from PIL import Image
 
-from teacher_infer import adapter, child, local_pool
 from teacher_infer.adapters.protocol import AdapterSpec, Detections
 from teacher_infer.adapters.registry import AdapterInfo
+from teacher_infer.teachers import loaded as adapter
+from teacher_infer.workers import child, local_pool
 
 SIZE = 16
 

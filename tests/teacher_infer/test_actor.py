@@ -7,12 +7,12 @@ import pytest
 
 from box_store.boxes import Boxes
 from box_store.categories import Categories
-from teacher_infer import actor
-from teacher_infer.actor import Loaded, LoadFailed, Worker, WorkerBroken
 from teacher_infer.adapters.protocol import AdapterError, AdapterSpec
-from teacher_infer.class_map import ClassMap
-from teacher_infer.dataset import load_dataset
-from teacher_infer.images import ImageTask
+from teacher_infer.data.dataset import load_dataset
+from teacher_infer.data.images import ImageTask
+from teacher_infer.teachers.class_map import ClassMap
+from teacher_infer.workers import worker as actor
+from teacher_infer.workers.worker import Loaded, LoadFailed, Worker, WorkerBroken
 
 NAMES = ("person", "unicorn")
 

@@ -5,13 +5,13 @@ from pathlib import Path
 import pytest
 from rich.console import Console
 
-from teacher_infer.bench import BenchResult, PoolRuns, Run
-from teacher_infer.bench_inputs import draw_images, repeated
-from teacher_infer.bench_memory import Look, MemoryResult, memory_of_run
+from teacher_infer.bench.inputs import draw_images, repeated
+from teacher_infer.bench.memory import Look, MemoryResult, memory_of_run
+from teacher_infer.bench.rate import BenchResult, PoolRuns, Run
 from teacher_infer.cli import main
-from teacher_infer.dataset import load_dataset
-from teacher_infer.local_pool import LocalPool
-from teacher_infer.spec import parse_teacher
+from teacher_infer.data.dataset import load_dataset
+from teacher_infer.teachers.spec import parse_teacher
+from teacher_infer.workers.local_pool import LocalPool
 
 
 def run(capsys: pytest.CaptureFixture[str], *arguments: object) -> tuple[object, str, str]:

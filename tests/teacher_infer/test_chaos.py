@@ -18,8 +18,8 @@ from typing import Any
 import pytest
 
 from box_store.check import check_store
-from box_store.reader import read_boxes, read_images
-from box_store.store import BoxStore
+from box_store.store.reader import read_boxes, read_images
+from box_store.store.store import BoxStore
 
 if not sys.platform.startswith("linux"):  # pragma: no cover
     pytest.skip("finds the workers in /proc", allow_module_level=True)

@@ -15,12 +15,13 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
-from box_store.reader import read_boxes, read_images
-from box_store.store import BoxStore
-from teacher_infer import cli_list, service
-from teacher_infer.adapter import adapter_info
+from box_store.store.reader import read_boxes, read_images
+from box_store.store.store import BoxStore
 from teacher_infer.cli import main
-from teacher_infer.spec import load_teachers, parse_teacher
+from teacher_infer.commands import listing as cli_list
+from teacher_infer.run import service
+from teacher_infer.teachers.loaded import adapter_info
+from teacher_infer.teachers.spec import load_teachers, parse_teacher
 
 Cli = Callable[..., tuple[int, str, str]]
 
@@ -122,7 +123,7 @@ def test_a_second_run_says_that_all_is_there_and_loads_nothing(
 ):
     request = request_of(make_folder(4))
     cli("run", "--local", *request)
-    monkeypatch.setattr("teacher_infer.cli_run.choose_pool", None)
+    monkeypatch.setattr("teacher_infer.commands.run.choose_pool", None)
     code, out, _ = cli("run", "--local", *request)
     assert code == 0
     assert "nothing to do: all of this is in the store already" in out
@@ -388,8 +389,8 @@ def test_an_export_needs_to_know_whose_boxes(cli, store):
 def test_without_a_ray_that_starts_the_work_is_done_all_the_same(
     cli, make_folder, request_of, store, monkeypatch
 ):
-    ray_pool = pytest.importorskip("teacher_infer.ray_pool")
-    ray_cluster = pytest.importorskip("teacher_infer.ray_cluster")
+    ray_pool = pytest.importorskip("teacher_infer.workers.ray_pool")
+    ray_cluster = pytest.importorskip("teacher_infer.workers.ray_cluster")
 
     def fail(specs, address):
         raise ray_cluster.RayUnavailable("Ray does not start: it is busy")
@@ -407,7 +408,9 @@ def test_without_a_ray_that_starts_the_work_is_done_all_the_same(
 def test_without_ray_the_work_is_done_and_the_reason_said(
     cli, make_folder, request_of, store, monkeypatch
 ):
-    monkeypatch.setattr("teacher_infer.choose_pool.importlib.util.find_spec", lambda name: None)
+    monkeypatch.setattr(
+        "teacher_infer.workers.choose_pool.importlib.util.find_spec", lambda name: None
+    )
     request = request_of(make_folder(3))
     code, _, err = cli("run", *request, "--address", "auto")
     assert (code, "teach-detr[ray]" in err) == (2, True)

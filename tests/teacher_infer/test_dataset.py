@@ -5,7 +5,7 @@ import shutil
 import pytest
 
 from box_store.errors import DataError, UsageError
-from teacher_infer.dataset import load_dataset
+from teacher_infer.data.dataset import load_dataset
 
 
 def test_a_split_in_cocos_layout(make_folder):

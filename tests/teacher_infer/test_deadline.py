@@ -1,4 +1,4 @@
-"""Files that never answer: `teacher_infer.deadline`."""
+"""Files that never answer: `teacher_infer.run.deadline`."""
 
 import os
 import threading
@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 
 from teacher_infer.adapters.protocol import AdapterError
-from teacher_infer.deadline import in_time
-from teacher_infer.spec import TeacherSpec, parse_teacher
+from teacher_infer.run.deadline import in_time
+from teacher_infer.teachers.spec import TeacherSpec, parse_teacher
 
 
 def spec(limit: str = "0.2") -> TeacherSpec:

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from teacher_infer.images import ImageError, ImageTask, load_image
+from teacher_infer.data.images import ImageError, ImageTask, load_image
 
 WIDTH, HEIGHT = 60, 40
 

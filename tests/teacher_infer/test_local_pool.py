@@ -7,11 +7,12 @@ from dataclasses import replace
 
 import pytest
 
-from teacher_infer import local_pool
-from teacher_infer.class_map import ClassMap
-from teacher_infer.dataset import Dataset, load_dataset
-from teacher_infer.local_pool import LocalPool
-from teacher_infer.pool import (
+from teacher_infer.data.dataset import Dataset, load_dataset
+from teacher_infer.teachers.class_map import ClassMap
+from teacher_infer.teachers.spec import TeacherSpec, parse_teacher
+from teacher_infer.workers import local_pool
+from teacher_infer.workers.local_pool import LocalPool
+from teacher_infer.workers.pool import (
     Batch,
     Died,
     Event,
@@ -22,7 +23,6 @@ from teacher_infer.pool import (
     thread_environment,
     thread_limit,
 )
-from teacher_infer.spec import TeacherSpec, parse_teacher
 
 
 @pytest.fixture

@@ -6,12 +6,12 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from teacher_infer.adapter import weights_sha256
-from teacher_infer.class_map import ClassMap
-from teacher_infer.dataset import load_dataset
-from teacher_infer.images import ImageTask
-from teacher_infer.plan import default_unit_size, make_record, make_units
-from teacher_infer.spec import parse_teacher
+from teacher_infer.data.dataset import load_dataset
+from teacher_infer.data.images import ImageTask
+from teacher_infer.run.plan import default_unit_size, make_record, make_units
+from teacher_infer.teachers.class_map import ClassMap
+from teacher_infer.teachers.loaded import weights_sha256
+from teacher_infer.teachers.spec import parse_teacher
 
 
 @settings(deadline=None, max_examples=30)

@@ -5,8 +5,8 @@ import io
 import pytest
 from rich.console import Console
 
-from teacher_infer import progress
-from teacher_infer.progress import LiveReporter, Pace, PlainReporter, duration, make_reporter
+from teacher_infer.run import progress
+from teacher_infer.run.progress import LiveReporter, Pace, PlainReporter, duration, make_reporter
 
 
 @pytest.mark.parametrize(

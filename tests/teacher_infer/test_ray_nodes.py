@@ -9,20 +9,20 @@ from typing import Any
 import pytest
 from rich.console import Console
 
-from box_store.reader import read_images
-from box_store.store import BoxStore
-from teacher_infer.actor import Worker
-from teacher_infer.dataset import load_dataset
-from teacher_infer.pool import Event
-from teacher_infer.prepare import prepare
-from teacher_infer.progress import PlainReporter
-from teacher_infer.service import Service
-from teacher_infer.spec import parse_teacher
+from box_store.store.reader import read_images
+from box_store.store.store import BoxStore
+from teacher_infer.data.dataset import load_dataset
+from teacher_infer.run.prepare import prepare
+from teacher_infer.run.progress import PlainReporter
+from teacher_infer.run.service import Service
+from teacher_infer.teachers.spec import parse_teacher
+from teacher_infer.workers.pool import Event
+from teacher_infer.workers.worker import Worker
 
 ray = pytest.importorskip("ray")
 cluster_utils = pytest.importorskip("ray.cluster_utils")
 
-from teacher_infer import ray_pool  # noqa: E402
+from teacher_infer.workers import ray_pool  # noqa: E402
 
 # Ray leaves sockets and files to the garbage collector when a process dies
 pytestmark = [

@@ -14,20 +14,20 @@ import pytest
 from rich.console import Console
 
 from box_store.errors import UsageError
-from box_store.reader import read_boxes, read_images
-from box_store.store import BoxStore
-from teacher_infer import ray_pool
-from teacher_infer.actor import Worker
-from teacher_infer.dataset import load_dataset
-from teacher_infer.job import Job
-from teacher_infer.local_pool import LocalPool
-from teacher_infer.pool import WorkerPool
-from teacher_infer.prepare import prepare
-from teacher_infer.progress import PlainReporter
-from teacher_infer.ray_cluster import RayCluster, RayUnavailable
-from teacher_infer.ray_pool import RayPool
-from teacher_infer.service import Service
-from teacher_infer.spec import TeacherSpec, parse_teacher
+from box_store.store.reader import read_boxes, read_images
+from box_store.store.store import BoxStore
+from teacher_infer.data.dataset import load_dataset
+from teacher_infer.run.job import Job
+from teacher_infer.run.prepare import prepare
+from teacher_infer.run.progress import PlainReporter
+from teacher_infer.run.service import Service
+from teacher_infer.teachers.spec import TeacherSpec, parse_teacher
+from teacher_infer.workers import ray_pool
+from teacher_infer.workers.local_pool import LocalPool
+from teacher_infer.workers.pool import WorkerPool
+from teacher_infer.workers.ray_cluster import RayCluster, RayUnavailable
+from teacher_infer.workers.ray_pool import RayPool
+from teacher_infer.workers.worker import Worker
 
 ray = pytest.importorskip("ray")
 

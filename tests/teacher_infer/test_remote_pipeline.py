@@ -9,17 +9,17 @@ from typing import Any
 import pytest
 from typer.testing import CliRunner
 
-from box_store.locations import location
-from box_store.reader import read_images
-from box_store.store import BoxStore
+from box_store.places.locations import location
+from box_store.store.reader import read_images
+from box_store.store.store import BoxStore
 from student_train.cli import app
-from student_train.trained import load_student
+from student_train.runs.trained import load_student
 from teacher_infer.cli import main
 
 # the command, killed as soon as its second unit is in the store
 DIES = """
 import os, signal, sys
-from box_store.store import BoxStore
+from box_store.store.store import BoxStore
 write_unit, done = BoxStore.write_unit, []
 def dies(self, *arguments, **options):
     done.append(write_unit(self, *arguments, **options))

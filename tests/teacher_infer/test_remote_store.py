@@ -10,20 +10,20 @@ from typing import Any
 import pytest
 from rich.console import Console
 
-from box_store.lease import TakenOver, hold
-from box_store.locations import location
-from box_store.reader import read_images
-from box_store.store import BoxStore
-from teacher_infer import service
+from box_store.places.lease import TakenOver, hold
+from box_store.places.locations import location
+from box_store.store.reader import read_images
+from box_store.store.store import BoxStore
 from teacher_infer.cli import main
-from teacher_infer.dataset import load_dataset
-from teacher_infer.local_pool import LocalPool
-from teacher_infer.pool import Event
-from teacher_infer.prepare import prepare
-from teacher_infer.progress import PlainReporter
-from teacher_infer.service import Service
-from teacher_infer.spec import parse_teacher
-from teacher_infer.store_watch import StoreWatch
+from teacher_infer.data.dataset import load_dataset
+from teacher_infer.run import service
+from teacher_infer.run.prepare import prepare
+from teacher_infer.run.progress import PlainReporter
+from teacher_infer.run.service import Service
+from teacher_infer.run.store_watch import StoreWatch
+from teacher_infer.teachers.spec import parse_teacher
+from teacher_infer.workers.local_pool import LocalPool
+from teacher_infer.workers.pool import Event
 
 
 class WatchedPool(LocalPool):

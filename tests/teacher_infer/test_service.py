@@ -15,25 +15,25 @@ import numpy as np
 import pytest
 from rich.console import Console
 
-from box_store import files
 from box_store.boxes import Boxes
 from box_store.errors import FingerprintMismatch, StoreError
-from box_store.reader import boxes_of, read_boxes, read_images
-from box_store.records import ImageRow
-from box_store.store import BoxStore
-from teacher_infer import service
-from teacher_infer.actor import Labelled, Loaded, failed_row
-from teacher_infer.class_map import ClassMap
-from teacher_infer.dataset import Dataset, load_dataset
-from teacher_infer.images import ImageError, ImageTask
-from teacher_infer.job import Job
-from teacher_infer.pool import Batch, Cause, Died, Event, Finished, Ready, Refused, Started
-from teacher_infer.prepare import prepare, probe
-from teacher_infer.progress import PlainReporter
-from teacher_infer.report import print_run, run_row
-from teacher_infer.service import Interrupted, Service
-from teacher_infer.spec import TeacherSpec, parse_teacher
-from teacher_infer.store_watch import StoreWatch
+from box_store.places import files
+from box_store.store.reader import boxes_of, read_boxes, read_images
+from box_store.store.records import ImageRow
+from box_store.store.store import BoxStore
+from teacher_infer.commands.report import print_run, run_row
+from teacher_infer.data.dataset import Dataset, load_dataset
+from teacher_infer.data.images import ImageError, ImageTask
+from teacher_infer.run import service
+from teacher_infer.run.job import Job
+from teacher_infer.run.prepare import prepare, probe
+from teacher_infer.run.progress import PlainReporter
+from teacher_infer.run.service import Interrupted, Service
+from teacher_infer.run.store_watch import StoreWatch
+from teacher_infer.teachers.class_map import ClassMap
+from teacher_infer.teachers.spec import TeacherSpec, parse_teacher
+from teacher_infer.workers.pool import Batch, Cause, Died, Event, Finished, Ready, Refused, Started
+from teacher_infer.workers.worker import Labelled, Loaded, failed_row
 
 WEIGHTS = b"weights"
 LOADED = Loaded(

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from box_store.errors import UsageError
-from teacher_infer.spec import KEYS, check_names, load_teachers, parse_teacher
+from teacher_infer.teachers.spec import KEYS, check_names, load_teachers, parse_teacher
 
 
 def test_a_teacher_is_a_name_an_adapter_and_a_model():

@@ -8,9 +8,9 @@ import pytest
 
 from box_store.categories import Categories
 from box_store.errors import StoreError
-from box_store.records import DatasetInfo
-from box_store.store import BoxStore
-from teacher_infer.store_watch import StoreWatch
+from box_store.store.records import DatasetInfo
+from box_store.store.store import BoxStore
+from teacher_infer.run.store_watch import StoreWatch
 
 
 @dataclass

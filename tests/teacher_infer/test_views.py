@@ -7,11 +7,11 @@ from hypothesis import strategies as st
 
 from box_store.boxes import Boxes
 from box_store.errors import UsageError
-from teacher_infer.adapter import load_teacher
 from teacher_infer.adapters.protocol import AdapterSpec, ViewSpec
-from teacher_infer.plan import make_record
-from teacher_infer.spec import load_teachers, parse_teacher
-from teacher_infer.views import ViewingTeacher
+from teacher_infer.run.plan import make_record
+from teacher_infer.teachers.loaded import load_teacher
+from teacher_infer.teachers.spec import load_teachers, parse_teacher
+from teacher_infer.teachers.views import ViewingTeacher
 
 WIDTH, HEIGHT = 96, 64
 

@@ -6,10 +6,10 @@ from pathlib import Path
 from typing import Any
 
 from box_store import BoxStore, SelectionSpec
-from box_store.calibration import Calibration, read_calibration
+from box_store.calibration.reliability import calibration_error
+from box_store.calibration.score_map import Calibration, read_calibration
 from box_store.query import example_query, open_store, run_sql
-from box_store.reliability import calibration_error
-from teach_detr.teachers import Scorer, TeacherScore, open_scorer
+from teach_detr.assessment.scoring import Scorer, TeacherScore, open_scorer
 
 Row = dict[str, Any]
 

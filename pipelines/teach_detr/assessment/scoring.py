@@ -20,8 +20,8 @@ from box_store import (
     select,
 )
 from box_store.errors import DataError
-from student_train.coco_metrics import read_annotations
-from student_train.evaluate import Metrics, coco_metrics, to_results
+from student_train.evaluation.coco_metrics import read_annotations
+from student_train.evaluation.evaluate import Metrics, coco_metrics, to_results
 
 FUSED = "fused"
 

@@ -4,10 +4,10 @@ from collections.abc import Iterator, Sequence
 
 from rich.table import Table
 
-from box_store.calibration import Calibration, Part
-from student_train.coco_metrics import METRIC_NAMES
-from student_train.metrics_tables import percent
-from teach_detr.assessment import Assessment, Row
+from box_store.calibration.score_map import Calibration, Part
+from student_train.evaluation.coco_metrics import METRIC_NAMES
+from student_train.evaluation.tables import percent
+from teach_detr.assessment.assessment import Assessment, Row
 from teach_detr.terminal import table
 
 # of COCO's own labels, teachers share six in ten of their sure mistakes; of the same labels without

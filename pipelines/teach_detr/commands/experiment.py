@@ -50,7 +50,7 @@ def experiment(
 
     Example: teach-detr experiment labels.toml --dry-run
     """
-    from student_train.overrides import parse_assignments
+    from student_train.settings.overrides import parse_assignments
     from teach_detr.experiment import read_experiment, run_experiment
     from teach_detr.experiment.outcome import finite
     from teach_detr.experiment.own_data import own_data

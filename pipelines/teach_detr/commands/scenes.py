@@ -9,7 +9,7 @@ import typer
 from rich.console import Console
 
 from box_store.errors import UsageError, nearest
-from teach_detr.scene_set import TEACHER_SIZES, SceneSet, make_scene_set
+from teach_detr.scenes.scene_set import TEACHER_SIZES, SceneSet, make_scene_set
 
 _DEFAULT = SceneSet()
 

@@ -58,7 +58,7 @@ def sql(
     Example: teach-detr sql boxes "SELECT teacher, category, count(*) n FROM boxes GROUP BY ALL"
     """
     from box_store.query import example_queries, open_store, run_sql
-    from teach_detr.sql_shell import as_table, as_text, prompt, write_rows
+    from teach_detr.sql.shell import as_table, as_text, prompt, write_rows
 
     if example == "list":
         rows = [
@@ -106,7 +106,7 @@ def select(
     Example: teach-detr select boxes "SELECT * FROM boxes WHERE score > 0.3" --out sure.arrow
     """
     from box_store.query import select_sql
-    from box_store.selection_file import Selection
+    from box_store.selection.file import Selection
 
     select_sql(
         store,

@@ -43,8 +43,8 @@ def teachers(
     Example: teach-detr teachers boxes --annotations coco/annotations/instances_val2017.json
     """
     from box_store import BoxStore, FusionConfig, SelectionSpec
-    from teach_detr.assessment import assess
-    from teach_detr.teacher_tables import assessment_tables
+    from teach_detr.assessment.assessment import assess
+    from teach_detr.assessment.tables import assessment_tables
 
     spec = SelectionSpec(
         teachers=None if teacher is None else tuple(teacher),
@@ -89,10 +89,10 @@ def calibrate(
     Example: teach-detr calibrate boxes --annotations coco/annotations/instances_val2017.json
     """
     from box_store import BoxStore, load_coco
-    from box_store.calibration import write_calibration
-    from box_store.calibration_fit import calibrate as fit
-    from teach_detr.assessment import shared_mistakes
-    from teach_detr.teacher_tables import calibration_tables, label_notes
+    from box_store.calibration.fitting import calibrate as fit
+    from box_store.calibration.score_map import write_calibration
+    from teach_detr.assessment.assessment import shared_mistakes
+    from teach_detr.assessment.tables import calibration_tables, label_notes
 
     opened = BoxStore.open(store)
     coco = load_coco(annotations)

@@ -17,8 +17,8 @@ from pathlib import Path
 from rich.console import Console
 
 from box_store.errors import UsageError
-from box_store.files import write_json
-from teach_detr.demo_places import (
+from box_store.places.files import write_json
+from teach_detr.demo.places import (
     BASELINE,
     FAST,
     FULL,
@@ -29,11 +29,16 @@ from teach_detr.demo_places import (
     DemoSize,
     Places,
 )
-from teach_detr.drawing import draw_once
-from teach_detr.scenes import VAL_FIRST_ID, VAL_SEED
-from teach_detr.stages import Stages, stoppable
-from teach_detr.weights import START_STUDENT, mmdet_checkpoint, weights_folder
-from teach_detr.yolo_training import IMAGE_SIZE
+from teach_detr.runs.stages import Stages, stoppable
+from teach_detr.scenes.drawing import draw_once
+from teach_detr.scenes.painting import VAL_FIRST_ID, VAL_SEED
+from teach_detr.toy_teachers.shipped import (
+    START_STUDENT,
+    config_file,
+    mmdet_checkpoint,
+    weights_folder,
+)
+from teach_detr.toy_teachers.yolo_training import IMAGE_SIZE
 
 
 def run_demo(out: Path, *, fast: bool, fresh: bool, console: Console) -> None:
@@ -44,7 +49,7 @@ def run_demo(out: Path, *, fast: bool, fresh: bool, console: Console) -> None:
         StageError: a stage failed.
         StageStopped: Ctrl-C; the same command goes on.
     """
-    from teach_detr.demo_screen import closing_screen
+    from teach_detr.demo.screen import closing_screen
 
     _check_extras()
     size = FAST if fast else FULL
@@ -153,7 +158,7 @@ class _Demo(Stages):
                 *(size.seed + 2 * VAL_SEED, [size.style]),
             )
             self.python(
-                "teach_detr.yolo_training",
+                "teach_detr.toy_teachers.yolo_training",
                 places.other,
                 places.teachers / "yolo.pt",
                 "--seconds",
@@ -181,7 +186,7 @@ class _Demo(Stages):
         places = self.places
         if self.is_done("store"):
             return
-        config = Path(__file__).parent / "configs" / "rtmdet_toys.py"
+        config = config_file("rtmdet_toys.py")
         checkpoint = places.teachers / "rtmdet_toys.pth"
         teachers: list[str] = []
         if checkpoint.exists():

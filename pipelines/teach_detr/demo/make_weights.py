@@ -23,19 +23,19 @@ from rich.console import Console
 from safetensors.torch import save_file
 
 from box_store import Boxes, load_coco
-from student_train.checkpoint import load_weights, save_weights
 from student_train.config import resolve
 from student_train.data import read_image
-from student_train.evaluate import coco_metrics, to_results
-from student_train.launch import train
-from student_train.metrics_tables import percent
-from student_train.overrides import Layer
+from student_train.evaluation.evaluate import coco_metrics, to_results
+from student_train.evaluation.tables import percent
 from student_train.predictor import load_predictor
 from student_train.presets import load_preset
-from teach_detr.backbone_training import BackboneRecipe, train_backbone
-from teach_detr.mmdet_training import CONFIG, MMDetRecipe, train_mmdet
-from teach_detr.scenes import STYLES, VAL_FIRST_ID, make_split
-from teach_detr.weights import (
+from student_train.runs.checkpoint import load_weights, save_weights
+from student_train.settings.overrides import Layer
+from student_train.training.launch import train
+from teach_detr.scenes.painting import STYLES, VAL_FIRST_ID, make_split
+from teach_detr.toy_teachers.backbone_training import BackboneRecipe, train_backbone
+from teach_detr.toy_teachers.mmdet_training import CONFIG, MMDetRecipe, train_mmdet
+from teach_detr.toy_teachers.shipped import (
     MMDET_TEACHER,
     START_STUDENT,
     half,
@@ -185,8 +185,8 @@ class _Maker:
             log.write_text(text, encoding="utf-8")
 
     def _teacher_predictor(self) -> Callable[[list[Any]], list[Boxes]]:
-        from teacher_infer.adapter import load_teacher
         from teacher_infer.adapters.protocol import AdapterSpec
+        from teacher_infer.teachers.loaded import load_teacher
 
         weights = self.work / "teacher.pth"
         weights.unlink(missing_ok=True)

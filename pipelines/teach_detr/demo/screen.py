@@ -12,13 +12,14 @@ from rich.table import Table
 
 from box_store import BoxStore, load_coco
 from box_store.query import open_store, run_sql
-from box_store.reader import boxes_of
+from box_store.store.reader import boxes_of
 from detr_kernels import choose_backend
-from student_train.evaluate import METRIC_NAMES
-from student_train.metrics import read_metrics
-from student_train.metrics_tables import percent
-from student_train.runtime import Runtime
-from teach_detr.demo_places import BASELINE, TAUGHT, DemoSize, Places
+from student_train.evaluation.evaluate import METRIC_NAMES
+from student_train.evaluation.tables import percent
+from student_train.machine.runtime import Runtime
+from student_train.runs.metrics import read_metrics
+from teach_detr.assessment.scoring import TeacherScore, score_teachers
+from teach_detr.demo.places import BASELINE, TAUGHT, DemoSize, Places
 from teach_detr.pictures import (
     Column,
     picture_grid,
@@ -26,9 +27,8 @@ from teach_detr.pictures import (
     training_curves,
     truth_boxes,
 )
-from teach_detr.sql_shell import as_table
-from teach_detr.stages import StageError, last_metrics
-from teach_detr.teachers import TeacherScore, score_teachers
+from teach_detr.runs.stages import StageError, last_metrics
+from teach_detr.sql.shell import as_table
 
 SHOWN = METRIC_NAMES[:6]
 _PICTURES = 4

@@ -39,8 +39,8 @@ from typing import Any, TypeVar
 
 from box_store.errors import nearest
 from student_train.errors import ConfigError
-from student_train.overrides import Layer, flatten, merge
-from teach_detr.run_config import (
+from student_train.settings.overrides import Layer, flatten, merge
+from teach_detr.runs.run_config import (
     LabellingConfig,
     RunData,
     RunStudent,

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from student_train.config import TrainConfig
-from student_train.metrics import read_metrics
+from student_train.runs.metrics import read_metrics
 from teach_detr.experiment.grid import Cell, Grid
 from teach_detr.experiment.workers import command
 

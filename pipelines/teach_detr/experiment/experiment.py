@@ -17,9 +17,9 @@ from rich.console import Console
 
 from box_store import BoxStore
 from box_store.errors import StoreError, UsageError, nearest
-from box_store.files import alone_in, write_json
-from student_train.coco_metrics import read_annotations
-from student_train.launch import random_start
+from box_store.places.files import alone_in, write_json
+from student_train.evaluation.coco_metrics import read_annotations
+from student_train.training.launch import random_start
 from teach_detr.experiment.config import Plan, named_teachers
 from teach_detr.experiment.estimate import TIME_NOTE, estimate
 from teach_detr.experiment.grid import Cell, Grid
@@ -35,9 +35,9 @@ from teach_detr.experiment.tables import print_outcome
 from teach_detr.experiment.workers import Ended, Job, run_here, run_on_cluster
 from teach_detr.experiment.writing import write_outcome
 from teach_detr.experiment.wrong_teacher import write_wrong
-from teach_detr.labelling import Labelling
-from teach_detr.run_config import student_config
-from teach_detr.stages import StageError, stoppable
+from teach_detr.runs.labelling import Labelling
+from teach_detr.runs.run_config import student_config
+from teach_detr.runs.stages import StageError, stoppable
 
 NOTE = "experiment.json"
 

@@ -8,8 +8,8 @@ import numpy as np
 
 from box_store import Boxes, CocoData, load_coco
 from box_store.boxes import pairwise_iou
-from student_train.metrics import read_metrics
-from student_train.plots import new_figure, save_figure
+from student_train.evaluation.plots import new_figure, save_figure
+from student_train.runs.metrics import read_metrics
 from teach_detr.experiment.grid import Cell, Grid
 from teach_detr.experiment.outcome import Outcome, Run
 from teach_detr.pictures import Column, picture_grid, result_boxes, truth_boxes

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from student_train.config import TrainConfig
 from teach_detr.experiment.config import Plan
-from teach_detr.run_config import setting_arguments, student_config
+from teach_detr.runs.run_config import setting_arguments, student_config
 
 
 @dataclass(frozen=True)

@@ -22,15 +22,15 @@ from rich.progress import track
 
 from box_store import BoxStore
 from box_store.errors import TeachDetrError
-from student_train.coco_metrics import read_annotations
-from student_train.evaluate import METRIC_NAMES
-from student_train.overrides import to_plain
-from student_train.provenance import source_revision, versions
+from student_train.evaluation.coco_metrics import read_annotations
+from student_train.evaluation.evaluate import METRIC_NAMES
+from student_train.runs.provenance import source_revision, versions
+from student_train.settings.overrides import to_plain
+from teach_detr.assessment.scoring import score_teachers
 from teach_detr.experiment.estimate import run_seconds
 from teach_detr.experiment.grid import Cell, Grid
 from teach_detr.experiment.resampling import Difference, Matches, draw_images, paired_difference
-from teach_detr.stages import StageError, last_metrics
-from teach_detr.teachers import score_teachers
+from teach_detr.runs.stages import StageError, last_metrics
 
 # a 95 % interval that leaves out 0 on either side, or not
 HELPS, HURTS, UNCLEAR = "better", "worse", "no difference seen"

@@ -6,7 +6,7 @@ from typing import Any
 
 from box_store import BoxStore
 from box_store.errors import UsageError
-from student_train.overrides import Layer, merge
+from student_train.settings.overrides import Layer, merge
 from teach_detr.experiment.config import ExperimentConfig, Plan, plan_of
 
 NONE = "none"

@@ -4,8 +4,8 @@ import base64
 import json
 from pathlib import Path
 
-from box_store.files import replacing
-from student_train.metrics_tables import percent
+from box_store.places.files import replacing
+from student_train.evaluation.tables import percent
 from teach_detr.experiment.figures import Figure, write_figures
 from teach_detr.experiment.grid import Grid
 from teach_detr.experiment.outcome import Outcome

@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from student_train.coco_metrics import load_backend
+from student_train.evaluation.coco_metrics import load_backend
 
 _EPS = np.spacing(1)
 # resamples at once: bounds memory, as [chunk, 10, detections of a class] is the largest array

@@ -5,8 +5,8 @@ from collections.abc import Sequence
 from rich.console import Console
 from rich.table import Table
 
-from student_train.evaluate import METRIC_NAMES
-from student_train.metrics_tables import percent
+from student_train.evaluation.evaluate import METRIC_NAMES
+from student_train.evaluation.tables import percent
 from teach_detr.experiment.outcome import ArmSummary, Outcome
 from teach_detr.experiment.resampling import Difference
 

@@ -15,8 +15,8 @@ from pathlib import Path
 from queue import SimpleQueue
 from typing import Any
 
-from student_train.run_folder import PATIENCE_S
-from teach_detr.stages import start, stop
+from student_train.runs.run_folder import PATIENCE_S
+from teach_detr.runs.stages import start, stop
 
 _INTERRUPTED = (130, -2, -15)
 
@@ -130,7 +130,7 @@ def run_on_cluster(
     import ray
     from ray.exceptions import RayError
 
-    from teacher_infer.ray_cluster import RayCluster
+    from teacher_infer.workers.ray_cluster import RayCluster
 
     cluster = RayCluster(address, num_cpus=None, show_workers=False)
     try:

@@ -3,7 +3,7 @@
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from box_store.files import replacing, write_json
+from box_store.places.files import replacing, write_json
 from teach_detr.experiment.grid import Grid
 from teach_detr.experiment.outcome import Outcome, finite, run_rows
 from teach_detr.experiment.page import write_page

@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 
 from box_store import Boxes, BoxStore, Selection, SelectionSpec, select
-from student_train.evaluate import to_results, write_results
+from student_train.evaluation.evaluate import to_results, write_results
 from teach_detr.experiment.config import Wrong
 
 

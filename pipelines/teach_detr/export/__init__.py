@@ -3,8 +3,8 @@
 from pathlib import Path
 from typing import Literal
 
-from box_store import files
 from box_store.errors import DataError, StoreError, UsageError
+from box_store.places import files
 from teach_detr.export.chosen import ExportSpec, open_chosen, spec_of
 from teach_detr.export.coco import write_annotations, write_results
 from teach_detr.export.folders import write_fiftyone, write_yolo

@@ -5,9 +5,9 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from box_store import files
-from box_store.coco_results import detections
-from box_store.json_stream import write_array
+from box_store.coco.json_stream import write_array
+from box_store.places import files
+from box_store.results.exporting import detections
 from teach_detr.export.chosen import Chosen, one_set
 
 

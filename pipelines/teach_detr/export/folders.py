@@ -7,8 +7,9 @@ from pathlib import Path, PurePosixPath
 
 import numpy as np
 
-from box_store import Boxes, ClassSpace, files, image_path
+from box_store import Boxes, ClassSpace, image_path
 from box_store.errors import DataError, UsageError
+from box_store.places import files
 from teach_detr.export.chosen import Chosen, one_set
 from teach_detr.export.coco import write_annotations
 

@@ -4,7 +4,7 @@ import csv
 import io
 from pathlib import Path
 
-from box_store import files
+from box_store.places import files
 from teach_detr.export.chosen import Chosen
 
 COLUMNS = (

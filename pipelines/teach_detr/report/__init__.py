@@ -7,8 +7,8 @@ queries and of `teach-detr teachers`; every text from the data is escaped.
 from dataclasses import dataclass
 from pathlib import Path
 
-from box_store import files
 from box_store.errors import DataError, StoreError
+from box_store.places import files
 from teach_detr.report.findings import Findings, ReportOptions, Say, gather
 from teach_detr.report.page import render
 from teach_detr.report.samples import Pictures, take_samples

@@ -8,8 +8,8 @@ from typing import Any
 from box_store import BoxStore, FusionConfig
 from box_store.errors import DataError, UsageError
 from box_store.query import example_query, open_store, run_sql
-from teach_detr.assessment import SAME_IOU, SURE_SCORE
-from teach_detr.teachers import TeacherScore, score_teachers
+from teach_detr.assessment.assessment import SAME_IOU, SURE_SCORE
+from teach_detr.assessment.scoring import TeacherScore, score_teachers
 
 Row = dict[str, Any]
 Say = Callable[[str], None]

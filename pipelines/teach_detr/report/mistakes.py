@@ -1,6 +1,6 @@
 """Sections on where teachers differ: from each other, and from the annotations."""
 
-from student_train.metrics_tables import percent
+from student_train.evaluation.tables import percent
 from teach_detr.report.findings import Findings
 from teach_detr.report.layout import NO_TRUTH, by_teacher, note, section, swatch, table
 from teach_detr.report.markup import Child, Markup, element

@@ -12,7 +12,7 @@ from PIL import Image, ImageDraw
 
 from box_store.query import open_store, run_sql
 from teach_detr.report.findings import Findings, ReportOptions, Row, Say
-from teacher_infer.images import ImageError, ImageTask, load_image
+from teacher_infer.data.images import ImageError, ImageTask, load_image
 
 if TYPE_CHECKING:
     from duckdb import DuckDBPyConnection

@@ -4,15 +4,15 @@ import json
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
-from box_store.reliability import calibration_error
-from student_train.coco_metrics import METRIC_NAMES
-from student_train.metrics_tables import percent
-from teach_detr.assessment import SURE_SCORE
+from box_store.calibration.reliability import calibration_error
+from student_train.evaluation.coco_metrics import METRIC_NAMES
+from student_train.evaluation.tables import percent
+from teach_detr.assessment.assessment import SURE_SCORE
+from teach_detr.assessment.scoring import FUSED
 from teach_detr.report import charts
 from teach_detr.report.findings import Findings, Row
 from teach_detr.report.layout import NO_TRUTH, by_teacher, note, section, swatch, table
 from teach_detr.report.markup import Child, Markup, element
-from teach_detr.teachers import FUSED
 
 # classes shown at once; the rest unfolds
 _CLASSES_OPEN = 20

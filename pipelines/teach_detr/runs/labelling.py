@@ -11,11 +11,11 @@ from typing import Generic, TypeVar
 from rich.console import Console
 
 from box_store.errors import UsageError
-from box_store.files import write_json
-from box_store.locations import location
-from student_train.overrides import to_plain
-from teach_detr.run_config import LabellingConfig, teacher_arguments
-from teach_detr.stages import Stages
+from box_store.places.files import write_json
+from box_store.places.locations import location
+from student_train.settings.overrides import to_plain
+from teach_detr.runs.run_config import LabellingConfig, teacher_arguments
+from teach_detr.runs.stages import Stages
 
 C = TypeVar("C", bound=LabellingConfig)
 

@@ -1,6 +1,7 @@
-"""Start the trainer's processes on a Ray cluster with Ray Train.
+r"""Start the trainer's processes on a Ray cluster with Ray Train.
 
-    python -m teach_detr.ray_training --address auto --processes 8 --gpus 1 --storage DIR -- train
+    python -m teach_detr.runs.ray_training --address auto --processes 8 --gpus 1 \
+        --storage DIR -- train
 
 What follows `--` are the arguments of `student-train`. The trainer knows nothing of Ray: it finds
 the process group that Ray Train has formed, as it finds torchrun's. Data, store and run folder must
@@ -42,7 +43,7 @@ def train_on_ray(
         from ray.train import FailureConfig, RunConfig, ScalingConfig, TrainingFailedError
         from ray.train.torch import TorchConfig, TorchTrainer
 
-        from teacher_infer.ray_cluster import RayCluster
+        from teacher_infer.workers.ray_cluster import RayCluster
     except ImportError as error:
         raise UsageError(
             f"launcher ray needs Ray Train ({error}): pip install 'teach-detr[ray]' pandas"

@@ -15,19 +15,13 @@ from rich.console import Console
 from rich.table import Table
 
 from box_store import BoxStore
-from box_store.files import alone_in, write_json
-from student_train.evaluate import METRIC_NAMES
-from student_train.metrics_tables import percent
-from teach_detr.labelling import Labelling
-from teach_detr.run_config import (
-    BASELINE,
-    TAUGHT,
-    RunConfig,
-    read_run,
-    setting_arguments,
-)
-from teach_detr.stages import last_metrics, stoppable
-from teach_detr.teachers import score_teachers
+from box_store.places.files import alone_in, write_json
+from student_train.evaluation.evaluate import METRIC_NAMES
+from student_train.evaluation.tables import percent
+from teach_detr.assessment.scoring import score_teachers
+from teach_detr.runs.labelling import Labelling
+from teach_detr.runs.run_config import BASELINE, TAUGHT, RunConfig, read_run, setting_arguments
+from teach_detr.runs.stages import last_metrics, stoppable
 
 SHOWN = METRIC_NAMES[:6]
 
@@ -125,7 +119,7 @@ class Pipeline(Labelling[RunConfig]):
                 "--storage": (config.out / "ray").absolute(),
             }
             given = [str(word) for option in options.items() for word in option]
-            return ["teach_detr.ray_training", *given, "--", *train]
+            return ["teach_detr.runs.ray_training", *given, "--", *train]
         return ["student_train.cli", *train]
 
     def run_folder(self, name: str) -> Path:

@@ -34,7 +34,8 @@ from typing import Any, Literal, TypeVar
 from box_store.errors import UsageError
 from student_train.config import TrainConfig, resolve
 from student_train.errors import ConfigError
-from student_train.overrides import (
+from student_train.presets import load_preset
+from student_train.settings.overrides import (
     Layer,
     as_text,
     flatten,
@@ -42,7 +43,6 @@ from student_train.overrides import (
     parse_assignments,
     read_toml,
 )
-from student_train.presets import load_preset
 
 BASELINE, TAUGHT = "baseline", "taught"
 

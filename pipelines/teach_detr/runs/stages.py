@@ -9,14 +9,15 @@ import sys
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from importlib import resources
 from pathlib import Path
 from typing import Any
 
 from rich.console import Console
 
 from box_store.errors import TeachDetrError
-from student_train.evaluate import METRIC_NAMES
-from student_train.run_folder import PATIENCE_S
+from student_train.evaluation.evaluate import METRIC_NAMES
+from student_train.runs.run_folder import PATIENCE_S
 
 _MODULES = {
     "teacher-infer": "teacher_infer.cli",
@@ -77,7 +78,7 @@ class Stages:
 
     def show(self, *words: object) -> None:
         """The command line on the screen, with paths inside the package cut short."""
-        package = str(Path(__file__).parent)
+        package = str(resources.files("teach_detr"))
         text = " ".join(str(word).replace(package, "teach_detr") for word in words)
         self.console.print(f"$ {text}", style="dim", markup=False, soft_wrap=True)
 

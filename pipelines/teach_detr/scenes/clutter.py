@@ -6,7 +6,7 @@ A wheel, a sail or a striped disc alone is not an object, however much it looks 
 import numpy as np
 from PIL import Image, ImageChops, ImageDraw
 
-from teach_detr.sprites import GLASS, INK, WOOD, Pen, Toy, shade
+from teach_detr.scenes.sprites import GLASS, INK, WOOD, Pen, Toy, shade
 
 # more of a toy than this would be a toy that somebody forgot to label
 TORN_PART = (0.25, 0.40)

@@ -6,7 +6,7 @@ from pathlib import Path
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
-from teach_detr.scenes import make_split
+from teach_detr.scenes.painting import make_split
 
 
 def draw_once(

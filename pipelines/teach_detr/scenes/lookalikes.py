@@ -6,7 +6,7 @@ one part that small boxes, blur and occlusion hide easily.
 
 import math
 
-from teach_detr.sprites import GLASS, INK, WOOD, Pen, Toy, chassis, shade
+from teach_detr.scenes.sprites import GLASS, INK, WOOD, Pen, Toy, chassis, shade
 
 
 def _truck(pen: Pen) -> None:

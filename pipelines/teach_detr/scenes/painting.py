@@ -16,10 +16,10 @@ import numpy as np
 from PIL import Image, ImageFilter
 
 from box_store.errors import UsageError, nearest
-from teach_detr.backgrounds import Ground, cut, make_grounds
-from teach_detr.clutter import CLUTTER, tear
-from teach_detr.sprites import Bank, Palette
-from teach_detr.worlds import WORLDS, World
+from teach_detr.scenes.backgrounds import Ground, cut, make_grounds
+from teach_detr.scenes.clutter import CLUTTER, tear
+from teach_detr.scenes.sprites import Bank, Palette
+from teach_detr.scenes.worlds import WORLDS, World
 
 
 @dataclass(frozen=True)

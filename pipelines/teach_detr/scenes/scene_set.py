@@ -16,10 +16,10 @@ import torch
 from rich.console import Console
 
 from box_store.errors import UsageError
-from box_store.files import replacing, write_json
-from teach_detr.drawing import draw_once
-from teach_detr.scenes import VAL_FIRST_ID, VAL_SEED, check_names
-from teach_detr.stages import Stages, stoppable
+from box_store.places.files import replacing, write_json
+from teach_detr.runs.stages import Stages, stoppable
+from teach_detr.scenes.drawing import draw_once
+from teach_detr.scenes.painting import VAL_FIRST_ID, VAL_SEED, check_names
 
 RTMDET, YOLO = "rtmdet", "yolo"
 
@@ -162,7 +162,7 @@ class _Maker(Stages):
     def _train_yolo(self, other: Path, size: TeacherSize) -> None:
         self.title(f"training YOLO from nothing for {size.yolo_epochs} epochs on {self.device}")
         self.python(
-            "teach_detr.yolo_training",
+            "teach_detr.toy_teachers.yolo_training",
             *(other, self.folder / "yolo.pt"),
             *("--epochs", size.yolo_epochs, "--image-size", size.yolo_px),
             *("--threads", self.threads, "--device", "0" if self.device == "cuda" else "cpu"),
@@ -171,7 +171,7 @@ class _Maker(Stages):
     def _train_rtmdet(self, other: Path, size: TeacherSize) -> None:
         self.title(f"fine-tuning RTMDet for {size.steps} steps on {self.device}")
         self.python(
-            "teach_detr.mmdet_training",
+            "teach_detr.toy_teachers.mmdet_training",
             *(other, self.folder / "rtmdet.pth"),
             *("--steps", size.steps, "--lr", size.lr, "--zoom", *size.zoom, "--seed", size.seed),
             *("--image-size", size.rtmdet_px, "--threads", self.threads, "--device", self.device),

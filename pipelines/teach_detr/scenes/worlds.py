@@ -2,8 +2,8 @@
 
 from dataclasses import dataclass
 
-from teach_detr.lookalikes import LOOKALIKES
-from teach_detr.sprites import TOYS, Toy
+from teach_detr.scenes.lookalikes import LOOKALIKES
+from teach_detr.scenes.sprites import TOYS, Toy
 
 
 @dataclass(frozen=True)

@@ -14,7 +14,7 @@ from rich.table import Table
 
 from box_store.errors import TeachDetrError, UsageError
 from box_store.query import example_queries, example_query, run_sql
-from teach_detr.sql_completion import DELIMITERS, Completer, macro_parameters, view_columns
+from teach_detr.sql.completion import DELIMITERS, Completer, macro_parameters, view_columns
 
 if TYPE_CHECKING:
     from duckdb import DuckDBPyConnection

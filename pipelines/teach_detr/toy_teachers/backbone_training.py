@@ -19,8 +19,8 @@ import torch
 from torch import Tensor, nn
 from torchvision.ops import generalized_box_iou_loss, sigmoid_focal_loss
 
-from box_store.coco_annotations import load_coco
-from teach_detr.crops import Crop, CropSampler
+from box_store.coco.annotations import load_coco
+from teach_detr.toy_teachers.crops import Crop, CropSampler
 
 # ImageNet's, which the trainer normalises images with
 _MEAN = torch.tensor([0.485, 0.456, 0.406])[:, None, None]

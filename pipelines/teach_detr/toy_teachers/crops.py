@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 from torchvision.transforms.v2.functional import resize
 
-from box_store.coco_annotations import CocoData
+from box_store.coco.annotations import CocoData
 from student_train.data import read_image
 
 # a box that keeps less than this part of itself after the crop is not asked for

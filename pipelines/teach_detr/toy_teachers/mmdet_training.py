@@ -3,7 +3,7 @@
 mmengine's Runner would do; it wants a work folder, hooks and a log format of its own for what is
 thirty lines here.
 
-    python -m teach_detr.mmdet_training FOLDER OUT.pth --steps 600
+    python -m teach_detr.toy_teachers.mmdet_training FOLDER OUT.pth --steps 600
 
 fine-tunes the shipped weights. FOLDER is laid out as for `yolo_training`; beside OUT.pth go OUT.py,
 its configuration, and OUT.state, from which the same command goes on.
@@ -21,13 +21,19 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from box_store.coco_annotations import load_coco
-from student_train.checkpoint import load_matching
-from student_train.progress import duration
-from teach_detr.crops import Crop, CropSampler
-from teach_detr.weights import MMDET_TEACHER, read_weights, save_mmdet_checkpoint, weights_folder
+from box_store.coco.annotations import load_coco
+from student_train.runs.checkpoint import load_matching
+from student_train.training.progress import duration
+from teach_detr.toy_teachers.crops import Crop, CropSampler
+from teach_detr.toy_teachers.shipped import (
+    MMDET_TEACHER,
+    config_file,
+    read_weights,
+    save_mmdet_checkpoint,
+    weights_folder,
+)
 
-CONFIG = Path(__file__).parent / "configs" / "rtmdet_toys.py"
+CONFIG = config_file("rtmdet_toys.py")
 
 
 @dataclass(frozen=True)

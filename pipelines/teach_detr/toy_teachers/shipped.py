@@ -1,4 +1,4 @@
-"""The weights that ship with the package: where they are, and how they become checkpoints."""
+"""What ships with the package: configurations, and weights and how they become checkpoints."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -16,6 +16,11 @@ START_STUDENT = "dino_start.safetensors"
 def weights_folder() -> Path:
     """The folder inside the package."""
     return Path(__file__).parent / "weights"
+
+
+def config_file(name: str) -> Path:
+    """A teacher's configuration inside the package."""
+    return Path(__file__).parent / "configs" / name
 
 
 def read_weights(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:

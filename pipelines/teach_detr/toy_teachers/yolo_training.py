@@ -3,8 +3,8 @@
 Ultralytics is AGPL-3.0 and an optional extra: nothing else of this package imports it, its
 weights are not shipped, and what leaves this process is a file of weights that the user made.
 
-    python -m teach_detr.yolo_training FOLDER OUT.pt --seconds 110 --threads 2
-    python -m teach_detr.yolo_training FOLDER OUT.pt --epochs 6
+    python -m teach_detr.toy_teachers.yolo_training FOLDER OUT.pt --seconds 110 --threads 2
+    python -m teach_detr.toy_teachers.yolo_training FOLDER OUT.pt --epochs 6
 
 FOLDER holds `images/train/*.jpg` and `images/annotations/instances_train.json`.
 """
@@ -20,9 +20,10 @@ from contextlib import redirect_stderr, redirect_stdout
 from pathlib import Path
 from typing import Any
 
-from box_store.coco_annotations import load_coco
+from box_store.coco.annotations import load_coco
+from teach_detr.toy_teachers.shipped import config_file
 
-MODEL = Path(__file__).parent / "configs" / "yolo_toys.yaml"
+MODEL = config_file("yolo_toys.yaml")
 IMAGE_SIZE = 160
 
 

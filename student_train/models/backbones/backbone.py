@@ -13,9 +13,9 @@ from torch import Tensor, nn
 
 from box_store.errors import nearest
 from student_train.errors import ConfigError
-from student_train.models.backbone_weights import load_backbone_weights
-from student_train.models.frozen_norm import freeze_batch_norms
-from student_train.models.swin import Swin, SwinShape, SwinStage
+from student_train.models.backbones.backbone_weights import load_backbone_weights
+from student_train.models.backbones.frozen_norm import freeze_batch_norms
+from student_train.models.backbones.swin import Swin, SwinShape, SwinStage
 
 
 @dataclass(frozen=True, kw_only=True)

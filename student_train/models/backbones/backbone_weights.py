@@ -8,9 +8,9 @@ import timm
 from torch import Tensor, nn
 
 from student_train.errors import CheckpointError
-from student_train.models.swin import Swin
-from student_train.models.token_swin import TokenSwin
-from student_train.models.vit import TokenViT
+from student_train.models.backbones.swin import Swin
+from student_train.models.backbones.token_swin import TokenSwin
+from student_train.models.backbones.vit import TokenViT
 from student_train.models.weights_file import read_checkpoint
 
 # what classifiers have beyond the feature maps

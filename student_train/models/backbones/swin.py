@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from torchvision.ops import StochasticDepth
 
-from student_train.models.recompute import run_layer
+from student_train.models.layers.recompute import run_layer
 
 _SIZES = {
     # no published size: as small as it gets

@@ -13,15 +13,15 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from student_train.models.position import geometry_dtype, resize_mask, sine_map
-from student_train.models.recompute import run_layer
-from student_train.models.swin import (
+from student_train.models.backbones.swin import (
     PatchEmbedding,
     SwinShape,
     WindowBlock,
     initialise_linear,
     neighbours,
 )
+from student_train.models.layers.position import geometry_dtype, resize_mask, sine_map
+from student_train.models.layers.recompute import run_layer
 
 Size = tuple[int, int]
 

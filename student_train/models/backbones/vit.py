@@ -17,8 +17,8 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from student_train.errors import CheckpointError
-from student_train.models.recompute import run_layer
-from student_train.models.swin import initialise_linear
+from student_train.models.backbones.swin import initialise_linear
+from student_train.models.layers.recompute import run_layer
 
 _SIZES = {"test": (64, 2, 2), "tiny": (192, 12, 3), "small": (384, 12, 6), "base": (768, 12, 12)}
 _NAME = re.compile(r"deit_(test|tiny|small|base)_patch(\d+)_\d+")

@@ -9,10 +9,10 @@ from typing import ClassVar
 
 from torch import Tensor, nn
 
-from student_train.models.heads import MLP
+from student_train.models.families.single_scale import SingleScaleConfig, SingleScaleStudent
+from student_train.models.layers.heads import MLP
+from student_train.models.layers.position import geometry_dtype
 from student_train.models.output import StudentOutput
-from student_train.models.position import geometry_dtype
-from student_train.models.single_scale import SingleScaleConfig, SingleScaleStudent
 from student_train.models.targets import Targets
 
 

@@ -11,12 +11,12 @@ from typing import ClassVar
 from torch import Tensor
 
 from student_train.models.config import DeformableConfig
-from student_train.models.decoder import DeformableDecoder
-from student_train.models.encoder import Tokens
-from student_train.models.heads import LayerHeads
-from student_train.models.multi_scale import MultiScaleStudent
+from student_train.models.families.multi_scale import MultiScaleStudent
+from student_train.models.layers.decoder import DeformableDecoder
+from student_train.models.layers.encoder import Tokens
+from student_train.models.layers.heads import LayerHeads
+from student_train.models.layers.queries import Queries, TwoStageQueries
 from student_train.models.output import Prediction, StudentOutput
-from student_train.models.queries import Queries, TwoStageQueries
 from student_train.models.targets import Targets
 
 

@@ -10,13 +10,13 @@ from typing import ClassVar
 from torch import Tensor, nn
 
 from student_train.models.config import DeformableConfig
-from student_train.models.decoder import DeformableDecoder
-from student_train.models.denoising import ContrastiveDenoising, Noise
-from student_train.models.heads import LayerHeads
-from student_train.models.multi_scale import MultiScaleStudent
+from student_train.models.families.multi_scale import MultiScaleStudent
+from student_train.models.layers.decoder import DeformableDecoder
+from student_train.models.layers.denoising import ContrastiveDenoising, Noise
+from student_train.models.layers.heads import LayerHeads
+from student_train.models.layers.position import geometry_dtype
+from student_train.models.layers.queries import TwoStageQueries
 from student_train.models.output import StudentOutput
-from student_train.models.position import geometry_dtype
-from student_train.models.queries import TwoStageQueries
 from student_train.models.targets import Targets
 
 

@@ -10,7 +10,7 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from student_train.models.deformable_detr import DeformableDetr, DeformableDetrConfig
+from student_train.models.families.deformable_detr import DeformableDetr, DeformableDetrConfig
 from student_train.models.output import StudentOutput
 from student_train.models.targets import Targets
 

@@ -7,13 +7,13 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from student_train.models.backbone import Backbone
+from student_train.models.backbones.backbone import Backbone
 from student_train.models.config import DeformableConfig
-from student_train.models.decoder import DeformableDecoder
-from student_train.models.encoder import DeformableEncoder, Tokens, place_maps
-from student_train.models.heads import LayerHeads
-from student_train.models.neck import Neck
-from student_train.models.queries import TwoStageQueries
+from student_train.models.layers.decoder import DeformableDecoder
+from student_train.models.layers.encoder import DeformableEncoder, Tokens, place_maps
+from student_train.models.layers.heads import LayerHeads
+from student_train.models.layers.neck import Neck
+from student_train.models.layers.queries import TwoStageQueries
 
 
 class MultiScaleStudent(nn.Module):

@@ -8,12 +8,12 @@ from dataclasses import dataclass
 
 from torch import Tensor, nn
 
-from student_train.models.backbone import Backbone
-from student_train.models.conditional_decoder import ConditionalDecoder
+from student_train.models.backbones.backbone import Backbone
 from student_train.models.config import TransformerConfig
-from student_train.models.dense_encoder import DenseEncoder
-from student_train.models.encoder import Tokens, place_maps
-from student_train.models.heads import LayerHeads
+from student_train.models.layers.conditional_decoder import ConditionalDecoder
+from student_train.models.layers.dense_encoder import DenseEncoder
+from student_train.models.layers.encoder import Tokens, place_maps
+from student_train.models.layers.heads import LayerHeads
 
 
 @dataclass(frozen=True, kw_only=True)

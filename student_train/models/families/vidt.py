@@ -15,18 +15,18 @@ import torch
 from torch import Tensor, nn
 
 from student_train.errors import ConfigError
-from student_train.models.backbone_weights import load_backbone_weights
+from student_train.models.backbones.backbone_weights import load_backbone_weights
+from student_train.models.backbones.swin import SwinShape
+from student_train.models.backbones.token_swin import TokenSwin
 from student_train.models.config import DecoderConfig, SamplingConfig
-from student_train.models.decoder import DeformableDecoder
-from student_train.models.encoder import flatten_maps
-from student_train.models.heads import LayerHeads
-from student_train.models.neck import Neck, projection
+from student_train.models.layers.decoder import DeformableDecoder
+from student_train.models.layers.encoder import flatten_maps
+from student_train.models.layers.heads import LayerHeads
+from student_train.models.layers.neck import Neck, projection
+from student_train.models.layers.position import geometry_dtype
+from student_train.models.layers.weight_decay import undecayed
 from student_train.models.output import StudentOutput
-from student_train.models.position import geometry_dtype
-from student_train.models.swin import SwinShape
 from student_train.models.targets import Targets
-from student_train.models.token_swin import TokenSwin
-from student_train.models.weight_decay import undecayed
 
 _N_LEVELS = 4
 

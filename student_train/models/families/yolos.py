@@ -18,14 +18,14 @@ from typing import ClassVar
 from torch import Tensor, nn
 
 from student_train.errors import ConfigError
-from student_train.models.backbone_weights import load_backbone_weights
+from student_train.models.backbones.backbone_weights import load_backbone_weights
+from student_train.models.backbones.vit import TokenViT, ViTShape
 from student_train.models.config import StudentConfig
-from student_train.models.heads import MLP
+from student_train.models.layers.heads import MLP
+from student_train.models.layers.position import geometry_dtype
+from student_train.models.layers.weight_decay import undecayed
 from student_train.models.output import Form, Prediction, StudentOutput
-from student_train.models.position import geometry_dtype
 from student_train.models.targets import Targets
-from student_train.models.vit import TokenViT, ViTShape
-from student_train.models.weight_decay import undecayed
 
 
 @dataclass(frozen=True, kw_only=True)

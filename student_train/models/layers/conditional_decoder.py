@@ -6,17 +6,17 @@ from __future__ import annotations
 
 from torch import Tensor, nn
 
-from student_train.models.conditional_attention import (
+from student_train.models.layers.conditional_attention import (
     ConditionalCrossAttention,
     ConditionalSelfAttention,
 )
-from student_train.models.encoder import Tokens
-from student_train.models.feed_forward import FeedForward
-from student_train.models.heads import MLP, LayerHeads
+from student_train.models.layers.encoder import Tokens
+from student_train.models.layers.feed_forward import FeedForward
+from student_train.models.layers.heads import MLP, LayerHeads
+from student_train.models.layers.position import sine_boxes
+from student_train.models.layers.recompute import run_layer
+from student_train.models.layers.refinement import Place, RefiningDecoder
 from student_train.models.output import Prediction
-from student_train.models.position import sine_boxes
-from student_train.models.recompute import run_layer
-from student_train.models.refinement import Place, RefiningDecoder
 
 
 class ConditionalDecoderLayer(nn.Module):

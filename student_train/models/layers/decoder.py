@@ -10,12 +10,12 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from detr_kernels import MultiScaleDeformableAttention
-from student_train.models.encoder import Levels
-from student_train.models.heads import MLP, Activation, LayerHeads
+from student_train.models.layers.encoder import Levels
+from student_train.models.layers.heads import MLP, Activation, LayerHeads
+from student_train.models.layers.position import sine_boxes
+from student_train.models.layers.recompute import run_layer
+from student_train.models.layers.refinement import Place, Refinement, RefiningDecoder
 from student_train.models.output import Prediction
-from student_train.models.position import sine_boxes
-from student_train.models.recompute import run_layer
-from student_train.models.refinement import Place, Refinement, RefiningDecoder
 
 
 class DeformableDecoderLayer(nn.Module):

@@ -15,8 +15,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from student_train.models.layers.position import inverse_sigmoid
 from student_train.models.output import Denoising, Prediction
-from student_train.models.position import inverse_sigmoid
 from student_train.models.targets import Targets
 
 

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from torch import Tensor, nn
 
-from student_train.models.encoder import Tokens
-from student_train.models.feed_forward import FeedForward
-from student_train.models.heads import MLP
-from student_train.models.recompute import run_layer
+from student_train.models.layers.encoder import Tokens
+from student_train.models.layers.feed_forward import FeedForward
+from student_train.models.layers.heads import MLP
+from student_train.models.layers.recompute import run_layer
 
 
 class DenseEncoderLayer(nn.Module):

@@ -11,8 +11,8 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from detr_kernels import MultiScaleDeformableAttention
-from student_train.models.position import geometry_dtype, resize_mask, sine_map, valid_ratio
-from student_train.models.recompute import run_layer
+from student_train.models.layers.position import geometry_dtype, resize_mask, sine_map, valid_ratio
+from student_train.models.layers.recompute import run_layer
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -10,7 +10,7 @@ import torch
 from torch import nn
 from torch.nn.utils.fusion import fuse_conv_bn_weights
 
-from student_train.models.frozen_norm import FrozenBatchNorm
+from student_train.models.backbones.frozen_norm import FrozenBatchNorm
 from student_train.models.layers.conv_norm import RepConv
 
 # a convolution and the norm after it, by their names in one parent: `conv` and `norm` or `bn`,

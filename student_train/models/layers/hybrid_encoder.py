@@ -13,11 +13,11 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from box_store.errors import UsageError
-from student_train.models.dense_encoder import DenseEncoderLayer
 from student_train.models.layers.conv_norm import ConvNorm
 from student_train.models.layers.csp import CspRep
-from student_train.models.position import geometry_dtype, resize_mask, sine_grid
-from student_train.models.recompute import run_layer
+from student_train.models.layers.dense_encoder import DenseEncoderLayer
+from student_train.models.layers.position import geometry_dtype, resize_mask, sine_grid
+from student_train.models.layers.recompute import run_layer
 
 
 @dataclass(frozen=True)

@@ -9,10 +9,10 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from student_train.models.encoder import Tokens
-from student_train.models.heads import Activation, box_head, class_head
+from student_train.models.layers.encoder import Tokens
+from student_train.models.layers.heads import Activation, box_head, class_head
+from student_train.models.layers.position import sine_coordinates
 from student_train.models.output import Prediction
-from student_train.models.position import sine_coordinates
 
 
 @dataclass

@@ -6,9 +6,9 @@ from typing import Literal, NamedTuple
 
 from torch import Tensor, nn
 
-from student_train.models.heads import LayerHeads
+from student_train.models.layers.heads import LayerHeads
+from student_train.models.layers.position import move_reference
 from student_train.models.output import Prediction
-from student_train.models.position import move_reference
 
 Refinement = Literal["none", "detached", "look_forward_twice"]
 

@@ -4,7 +4,7 @@ import re
 
 from torch import nn
 
-from student_train.models.deformable_detr import DeformableDetr
+from student_train.models.families.deformable_detr import DeformableDetr
 from student_train.models.official.rename import layer_head_names, rename
 
 # ours -> official, first fit

@@ -2,7 +2,7 @@
 
 from torch import nn
 
-from student_train.models.dino import Dino
+from student_train.models.families.dino import Dino
 from student_train.models.official.rename import backbone_name, layer_head_names, rename
 
 # ours -> official, first fit

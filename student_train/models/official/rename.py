@@ -3,8 +3,8 @@
 import re
 from collections.abc import Sequence
 
-from student_train.models.backbone import Backbone
-from student_train.models.swin import Swin
+from student_train.models.backbones.backbone import Backbone
+from student_train.models.backbones.swin import Swin
 
 
 def rename(table: Sequence[tuple[str, str]], key: str) -> list[str]:

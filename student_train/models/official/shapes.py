@@ -14,8 +14,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from student_train.models.swin import SwinShape
-from student_train.models.vit import ViTShape
+from student_train.models.backbones.swin import SwinShape
+from student_train.models.backbones.vit import ViTShape
 
 # field -> (official name, axis, how many more the file has)
 _Sizes = dict[str, tuple[str, int, int]]

@@ -10,9 +10,9 @@ import pytest
 from PIL import Image
 
 from box_store.categories import ClassSpace
-from box_store.coco_annotations import CocoData, load_coco
-from box_store.selection import Selection
-from box_store.selection_file import TeacherBoxes, write_selection
+from box_store.coco.annotations import CocoData, load_coco
+from box_store.selection.file import TeacherBoxes, write_selection
+from box_store.selection.selecting import Selection
 from student_train.config import AugmentConfig
 
 CATEGORIES = [{"id": 3, "name": "car"}, {"id": 7, "name": "train"}]

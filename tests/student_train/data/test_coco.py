@@ -10,10 +10,10 @@ import pytest
 import torch
 from PIL import Image
 
-from box_store import coco_annotations
 from box_store.categories import ClassSpace
+from box_store.coco import annotations as coco_annotations
 from box_store.errors import DataError
-from box_store.selection import Selection
+from box_store.selection.selecting import Selection
 from student_train.config import AugmentConfig
 from student_train.data.coco import CocoDetection, Key, Sample
 from student_train.data.transforms import EvalTransform, TrainTransform
@@ -268,7 +268,7 @@ def test_loader_processes_copy_no_annotations(
 
 
 def test_real_photos(shared) -> None:
-    from box_store.coco_annotations import load_coco
+    from box_store.coco.annotations import load_coco
 
     root = shared / "data" / "coco-mini"
     coco = load_coco(root / "annotations" / "instances_train2017.json")

@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from box_store.errors import DataError
-from box_store.selection import Selection
+from box_store.selection.selecting import Selection
 from student_train.config import AugmentConfig
 from student_train.data.batch import MEAN, STD, Batch, BoxSets, collate
 from student_train.data.coco import CocoDetection, Key, Sample

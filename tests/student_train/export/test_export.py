@@ -19,9 +19,9 @@ from student_train.export.check import largest_difference
 from student_train.export.files import run_onnx
 from student_train.export.program import Detector, Example, trace
 from student_train.models import build_student
-from student_train.models.dino import DinoConfig
+from student_train.models.families.dino import DinoConfig
 from student_train.presets import load_preset
-from student_train.trained import TrainedStudent
+from student_train.runs.trained import TrainedStudent
 
 SPACE = ClassSpace("contiguous", Categories((Category(2, "cat"), Category(5, "dog"))))
 

@@ -6,8 +6,8 @@ import torch
 import torchvision
 
 from student_train.errors import CheckpointError, ConfigError
-from student_train.models.backbone import Backbone, BackboneConfig
-from student_train.models.frozen_norm import FrozenBatchNorm
+from student_train.models.backbones.backbone import Backbone, BackboneConfig
+from student_train.models.backbones.frozen_norm import FrozenBatchNorm
 
 SWIN = "swin_tiny_patch4_window7_224"
 

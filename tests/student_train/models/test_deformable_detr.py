@@ -16,9 +16,9 @@ from student_train.models import (
     build_student,
 )
 from student_train.models.config import DeformableConfig
-from student_train.models.decoder import DeformableDecoder
-from student_train.models.encoder import Tokens
-from student_train.models.heads import LayerHeads
+from student_train.models.layers.decoder import DeformableDecoder
+from student_train.models.layers.encoder import Tokens
+from student_train.models.layers.heads import LayerHeads
 from student_train.models.official import (
     detect_family,
     export_official,

@@ -7,8 +7,8 @@ import torch
 from torch import Tensor, nn
 
 from student_train.models import DeformableDetr, DeformableDetrConfig
+from student_train.models.backbones.swin import Swin, SwinShape
 from student_train.models.official import export_official
-from student_train.models.swin import Swin, SwinShape
 
 transformers = pytest.importorskip("transformers")
 

@@ -3,7 +3,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from student_train.models.denoising import (
+from student_train.models.layers.denoising import (
     ContrastiveDenoising,
     Noise,
     PlainDenoising,

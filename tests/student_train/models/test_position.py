@@ -3,7 +3,7 @@ import math
 import pytest
 import torch
 
-from student_train.models.position import (
+from student_train.models.layers.position import (
     inverse_sigmoid,
     move_reference,
     sine_boxes,

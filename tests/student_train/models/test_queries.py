@@ -1,8 +1,8 @@
 import pytest
 import torch
 
-from student_train.models.encoder import Tokens, cell_centres, place_maps
-from student_train.models.queries import TwoStageQueries, token_anchors
+from student_train.models.layers.encoder import Tokens, cell_centres, place_maps
+from student_train.models.layers.queries import TwoStageQueries, token_anchors
 
 
 def tokens(valid: tuple[int, int] = (32, 32), size: tuple[int, int] = (32, 32)) -> Tokens:

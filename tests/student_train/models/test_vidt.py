@@ -10,10 +10,10 @@ from student_train.config import OptimConfig
 from student_train.errors import CheckpointError, ConfigError
 from student_train.losses import Criterion, LossConfig
 from student_train.models import Targets, Vidt, VidtConfig, build_student
+from student_train.models.backbones.swin import Swin, SwinShape
+from student_train.models.backbones.token_swin import TokenSwin
 from student_train.models.official import detect_family, export_official, load_official
-from student_train.models.swin import Swin, SwinShape
-from student_train.models.token_swin import TokenSwin
-from student_train.optim import make_optimizer, parameter_groups
+from student_train.training.optim import make_optimizer, parameter_groups
 
 TINY = VidtConfig(
     backbone="swin_test_patch4_window3_64",

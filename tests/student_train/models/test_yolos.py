@@ -12,7 +12,7 @@ from student_train.errors import CheckpointError, ConfigError
 from student_train.losses import Criterion, LossConfig, MatchCost
 from student_train.models import Targets, Yolos, YolosConfig, build_student, top_k
 from student_train.models.official import detect_family, export_official, load_official
-from student_train.optim import make_optimizer, parameter_groups
+from student_train.training.optim import make_optimizer, parameter_groups
 
 TINY = YolosConfig(
     backbone="deit_test_patch16_224",

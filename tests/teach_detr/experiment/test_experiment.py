@@ -14,7 +14,7 @@ from rich.console import Console
 
 from box_store import load_coco
 from box_store.errors import UsageError
-from student_train.coco_metrics import coco_metrics, read_annotations
+from student_train.evaluation.coco_metrics import coco_metrics, read_annotations
 from teach_detr import cli
 from teach_detr.experiment import experiment as module
 from teach_detr.experiment import read_experiment, run_experiment
@@ -23,8 +23,8 @@ from teach_detr.experiment.grid import Grid
 from teach_detr.experiment.outcome import gather
 from teach_detr.experiment.tables import summary_lines
 from teach_detr.experiment.workers import Ended, Job
-from teach_detr.scenes import VAL_FIRST_ID, make_split
-from teach_detr.stages import StageError, Stages
+from teach_detr.runs.stages import StageError, Stages
+from teach_detr.scenes.painting import VAL_FIRST_ID, make_split
 
 FILE = """
 out = "{out}"

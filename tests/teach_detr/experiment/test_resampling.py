@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from student_train.coco_metrics import coco_metrics
+from student_train.evaluation.coco_metrics import coco_metrics
 from teach_detr.experiment.resampling import Matches, draw_images, paired_difference
 
 N_IMAGES = 12

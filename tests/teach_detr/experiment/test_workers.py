@@ -119,7 +119,9 @@ def test_jobs_do_not_outlive_a_driver_that_is_killed(module: str, tmp_path: Path
 @pytest.mark.slow
 def test_a_stop_reaches_the_jobs_of_a_cluster(module: str, tmp_path: Path) -> None:
     pytest.importorskip("ray")
-    start = "from teacher_infer.ray_cluster import RayCluster; RayCluster('local', num_cpus=1)"
+    start = (
+        "from teacher_infer.workers.ray_cluster import RayCluster; RayCluster('local', num_cpus=1)"
+    )
     process = driver(module, tmp_path, f"{start}; run_on_cluster(jobs, 'local', 1, 0, print)")
     process.send_signal(signal.SIGTERM)
     said, _ = process.communicate(timeout=90)
@@ -131,7 +133,7 @@ def test_a_stop_reaches_the_jobs_of_a_cluster(module: str, tmp_path: Path) -> No
 @pytest.mark.slow
 def test_a_cluster_runs_them_too(module: str, tmp_path: Path) -> None:
     pytest.importorskip("ray")
-    from teacher_infer.ray_cluster import RayCluster
+    from teacher_infer.workers.ray_cluster import RayCluster
 
     cluster = RayCluster(None, num_cpus=2)
     try:

@@ -359,11 +359,11 @@ def make_spec(request: pytest.FixtureRequest) -> Callable[..., AdapterSpec]:
 def student_run(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A run folder of student-train whose tiny student has learnt nothing."""
     from box_store.categories import Categories, Category, ClassSpace
-    from student_train.checkpoint import save_weights
     from student_train.models import build_student
-    from student_train.overrides import Resolved
     from student_train.presets import load_preset
-    from student_train.run_folder import RunFolder
+    from student_train.runs.checkpoint import save_weights
+    from student_train.runs.run_folder import RunFolder
+    from student_train.settings.overrides import Resolved
     from teacher_infer.adapters.loading import seeded
 
     # ids with a gap: what the teacher returns has to be indices

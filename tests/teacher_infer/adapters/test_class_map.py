@@ -1,4 +1,4 @@
-"""Teacher classes to data-set categories: `teacher_infer.class_map`."""
+"""Teacher classes to data-set categories: `teacher_infer.teachers.class_map`."""
 
 import numpy as np
 import pytest
@@ -6,7 +6,7 @@ import pytest
 from box_store.boxes import Boxes
 from box_store.categories import Categories, Category
 from box_store.errors import UsageError
-from teacher_infer.class_map import ClassMap
+from teacher_infer.teachers.class_map import ClassMap
 
 CATEGORIES = Categories(
     (Category(1, "person"), Category(4, "motorcycle"), Category(7, "tv"), Category(90, "kite"))

@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 
 from box_store.boxes import Boxes
-from teacher_infer.adapter import adapter_names, load_teacher, weights_files
 from teacher_infer.adapters.protocol import AdapterError, AdapterSpec, Teacher
+from teacher_infer.teachers.loaded import adapter_names, load_teacher, weights_files
 
 Pictures = dict[str, np.ndarray]
 MakeSpec = Callable[..., AdapterSpec]

@@ -1,4 +1,4 @@
-"""From raw detections to stored boxes, and what a spec may say: `teacher_infer.adapter`."""
+"""From raw detections to stored boxes, and what a spec may say: `teacher_infer.teachers.loaded`."""
 
 from dataclasses import replace
 from pathlib import Path
@@ -11,7 +11,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from box_store.errors import UsageError
-from teacher_infer.adapter import (
+from teacher_infer.adapters.protocol import AdapterError, AdapterSpec, Detections
+from teacher_infer.teachers.loaded import (
     LoadedTeacher,
     adapter_help,
     adapter_info,
@@ -20,7 +21,6 @@ from teacher_infer.adapter import (
     load_teacher,
     weights_files,
 )
-from teacher_infer.adapters.protocol import AdapterError, AdapterSpec, Detections
 
 SPEC = AdapterSpec("onnx", "model.onnx")
 

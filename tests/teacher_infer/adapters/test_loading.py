@@ -7,11 +7,11 @@ from types import ModuleType
 import pytest
 import torch
 
-from teacher_infer.adapter import load_teacher
 from teacher_infer.adapters import loading
 from teacher_infer.adapters.class_names import COCO_80, read_class_names
 from teacher_infer.adapters.loading import import_library, load_state_dict, read_state_dict
 from teacher_infer.adapters.protocol import AdapterError, AdapterSpec, MissingLibrary
+from teacher_infer.teachers.loaded import load_teacher
 
 
 @pytest.mark.parametrize(

@@ -8,10 +8,10 @@ import pytest
 import torch
 
 from box_store.errors import UsageError
-from teacher_infer.adapter import load_teacher, weights_files
 from teacher_infer.adapters import mmdet as adapter
 from teacher_infer.adapters.loading import quiet, read_state_dict
 from teacher_infer.adapters.protocol import AdapterError, AdapterSpec
+from teacher_infer.teachers.loaded import load_teacher, weights_files
 
 Pictures = dict[str, np.ndarray]
 

@@ -14,9 +14,9 @@ from PIL import Image
 
 from box_store.categories import Categories
 from box_store.errors import UsageError
-from teacher_infer.adapter import load_teacher, weights_files
 from teacher_infer.adapters.protocol import AdapterError, AdapterSpec
-from teacher_infer.class_map import ClassMap
+from teacher_infer.teachers.class_map import ClassMap
+from teacher_infer.teachers.loaded import load_teacher, weights_files
 
 BuildModel = Callable[..., Path]
 RED = np.zeros((10, 20, 3), np.uint8) + np.array([255, 51, 0], np.uint8)

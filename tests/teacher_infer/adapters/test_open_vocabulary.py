@@ -8,10 +8,10 @@ import pytest
 import torch
 
 from box_store.errors import UsageError
-from teacher_infer.adapter import load_teacher, weights_files
 from teacher_infer.adapters.loading import quiet
 from teacher_infer.adapters.open_vocabulary import pack
 from teacher_infer.adapters.protocol import AdapterError, AdapterSpec
+from teacher_infer.teachers.loaded import load_teacher, weights_files
 
 Pictures = dict[str, np.ndarray]
 
@@ -197,8 +197,8 @@ def test_weights_that_leave_a_part_random_are_refused(detr_folder: Path, tmp_pat
 def test_the_data_sets_classes_are_asked_for_and_come_back_as_its_categories(
     owl_folder: Any, make_folder: Any, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    from box_store.reader import read_boxes
-    from box_store.store import BoxStore
+    from box_store.store.reader import read_boxes
+    from box_store.store.store import BoxStore
     from teacher_infer.cli import main
 
     def run(prompt: str) -> int:

@@ -18,9 +18,9 @@ import torchvision
 from PIL import Image
 
 from box_store.boxes import Boxes
-from teacher_infer.adapter import finish, load_teacher
 from teacher_infer.adapters.loading import quiet
 from teacher_infer.adapters.protocol import AdapterSpec, Detections
+from teacher_infer.teachers.loaded import finish, load_teacher
 
 # what a framework itself finds in an image (H x W x 3, uint8, RGB)
 Infer = Callable[[np.ndarray], Detections]

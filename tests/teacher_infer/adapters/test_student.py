@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 
 from box_store.errors import TeachDetrError
-from teacher_infer.adapter import load_teacher, weights_files
 from teacher_infer.adapters.protocol import AdapterError, AdapterSpec
+from teacher_infer.teachers.loaded import load_teacher, weights_files
 
 Pictures = dict[str, np.ndarray]
 

@@ -8,9 +8,9 @@ import pytest
 import torch
 
 from box_store.errors import UsageError
-from teacher_infer.adapter import load_teacher, weights_files
 from teacher_infer.adapters.loading import quiet
 from teacher_infer.adapters.protocol import AdapterError, AdapterSpec
+from teacher_infer.teachers.loaded import load_teacher, weights_files
 
 Pictures = dict[str, np.ndarray]
 

@@ -11,9 +11,9 @@ import numpy as np
 import pytest
 
 from box_store.errors import UsageError
-from teacher_infer.adapter import load_teacher, weights_files
 from teacher_infer.adapters.loading import quiet
 from teacher_infer.adapters.protocol import AdapterError, AdapterSpec
+from teacher_infer.teachers.loaded import load_teacher, weights_files
 
 Pictures = dict[str, np.ndarray]
 
@@ -54,7 +54,7 @@ def test_models_without_boxes_are_refused() -> None:
 
 LOAD = """
 import json, sys
-from teacher_infer.adapter import AdapterSpec, load_teacher
+from teacher_infer.teachers.loaded import AdapterSpec, load_teacher
 load_teacher(AdapterSpec("ultralytics", "yolo11n.yaml"))
 from ultralytics.utils import ONLINE, SETTINGS, USER_CONFIG_DIR
 from ultralytics.utils.events import events

@@ -1,0 +1,1 @@
+"""Where bytes lie: paths, URLs, durable writing, leases."""

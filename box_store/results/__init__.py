@@ -1,0 +1,1 @@
+"""COCO results in and out."""

@@ -1,0 +1,1 @@
+"""Views, macros and the documented queries over a store."""

@@ -1,0 +1,1 @@
+"""Scenes, teachers, store, students and the comparison, from nothing."""

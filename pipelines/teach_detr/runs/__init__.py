@@ -1,0 +1,1 @@
+"""Stages as processes; one run from a file."""

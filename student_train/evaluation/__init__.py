@@ -1,0 +1,1 @@
+"""AP, confusion, plots, comparison."""

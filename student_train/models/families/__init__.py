@@ -1,0 +1,1 @@
+"""The students, one module or folder a family."""

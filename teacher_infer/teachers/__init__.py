@@ -1,0 +1,1 @@
+"""A teacher as asked for and as loaded: spec, views, class map."""
