@@ -28,7 +28,7 @@ EXCEPTIONS = {
     ("teacher_infer/adapters/mmcv_ops.py", "detr_kernels"),
 }
 # modules that are themselves imported only when their library is wanted
-ENTERED_LATE = {"teacher_infer/ray_pool.py", "teacher_infer/ray_cluster.py"}
+ENTERED_LATE = {"teacher_infer/workers/ray_pool.py", "teacher_infer/workers/ray_cluster.py"}
 FRAMEWORKS = {"mmdet", "mmengine", "mmcv", "ultralytics", "transformers", "onnxruntime"}
 # what the trainer itself offers more with: none is a teacher's
 EXTRAS = {"matplotlib", "cv2", "wandb", "faster_coco_eval", "onnx", "onnxruntime"}

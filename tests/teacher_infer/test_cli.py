@@ -28,14 +28,14 @@ Cli = Callable[..., tuple[int, str, str]]
 # one image takes 50 ms, so that there is time to interfere
 SLOW_MAIN = """
 import signal, time
-from teacher_infer import actor
+from teacher_infer.workers import worker
 # tests started in the background of a shell hand on an ignored Ctrl-C
 signal.signal(signal.SIGINT, signal.default_int_handler)
-load_image = actor.load_image
+load_image = worker.load_image
 def slow(task):
     time.sleep(0.05)
     return load_image(task)
-actor.load_image = slow
+worker.load_image = slow
 from teacher_infer.cli import main
 main()
 """

@@ -1,5 +1,5 @@
 """The operators inside a training step: checked by torch, compiled, checkpointed, repeated to the
-last bit. (In two processes: tests/student_train/test_distributed.py.)
+last bit. (In two processes: tests/student_train/system/test_distributed.py.)
 """
 
 import pytest

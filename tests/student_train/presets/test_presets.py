@@ -98,7 +98,7 @@ def test_the_loss_reads_logits_as_the_student_means_them():
 
 
 def test_the_documented_table_is_what_the_command_prints():
-    page = (Path(__file__).parents[2] / "docs" / "students.md").read_text(encoding="utf-8")
+    page = (Path(__file__).parents[3] / "docs" / "students.md").read_text(encoding="utf-8")
     start = "<!-- student-train presets --markdown -->\n"
     table = page[page.index(start) + len(start) : page.index("\n<!-- end -->")]
     assert table == presets_markdown(), "run `student-train presets --markdown`"

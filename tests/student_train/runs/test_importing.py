@@ -72,7 +72,7 @@ def test_safetensors_hold_the_tensors_alone(tmp_path: Path):
 @pytest.fixture(scope="module")
 def golden_keys(request: pytest.FixtureRequest):
     """Names and shapes of every official model whose numbers are in the repository."""
-    folder = Path(__file__).parents[1] / "golden"
+    folder = Path(__file__).parents[2] / "golden"
     return [json.loads(path.read_text()) for path in sorted(folder.glob("*.keys.json"))]
 
 

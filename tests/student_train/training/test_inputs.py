@@ -21,7 +21,7 @@ from student_train.presets import load_preset
 from student_train.settings.overrides import Layer, merge
 from student_train.training.inputs import Inputs, make_inputs, train_source
 
-from .conftest import write_annotations, write_split
+from ..conftest import write_annotations, write_split
 
 
 def configured(root: Path, **values: object) -> TrainConfig:

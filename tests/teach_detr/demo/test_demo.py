@@ -11,7 +11,7 @@ from rich.console import Console
 from box_store.errors import UsageError
 from student_train.evaluation.evaluate import METRIC_NAMES, Metrics
 from teach_detr.assessment.scoring import TeacherScore
-from teach_detr.demo.demo import demo as module
+from teach_detr.demo import demo as module
 from teach_detr.demo.demo import run_demo
 from teach_detr.demo.places import BASELINE, FAST, FULL, TAUGHT, Places
 from teach_detr.demo.screen import Outcome, check_shape, show
