@@ -1,4 +1,4 @@
-"""`teacher-infer`: the commands, each in a module `cli_*`; `service` does the work."""
+"""`teacher-infer`: the commands, each in a module of `teacher_infer.commands`."""
 
 import sys
 from collections.abc import Sequence
@@ -18,12 +18,14 @@ app = typer.Typer(
     rich_markup_mode=None,
     help="""Run detectors you already have over a data set, and keep their boxes in a store.
 
-    teacher-infer list                   which detectors can be teachers, and how they are named
-    teacher-infer plan ...               what a run would do, without doing it
-    teacher-infer run ...                do it; run it again to go on where it stopped
-    teacher-infer status STORE           how far each teacher is
-    teacher-infer import / export        COCO results JSON in and out
-    teacher-infer bench ...              what the service costs beside the model
+    \b
+    teacher-infer list            which detectors can teach, and their names
+    teacher-infer plan ...        what a run would do, without doing it
+    teacher-infer run ...         do it; again, to go on where it stopped
+    teacher-infer status STORE    how far each teacher is
+    teacher-infer import ...      COCO results JSON into a store
+    teacher-infer export ...      COCO results JSON out of it
+    teacher-infer bench ...       what the service costs beside the model
     """,
 )
 

@@ -11,9 +11,10 @@ from teacher_infer.commands.terminal import AsJson, print_json
 __all__ = ["AsJson", "open_console", "print_json", "table"]
 
 
-def open_console() -> Console:
-    """stdout; in a pipe or a log a table must not be cut to 80 columns."""
-    return Console() if sys.stdout.isatty() else Console(width=140)
+def open_console(to_stderr: bool = False) -> Console:
+    """stdout, or stderr where stdout carries JSON; a table in a pipe is not cut to 80 columns."""
+    stream = sys.stderr if to_stderr else sys.stdout
+    return Console(stderr=to_stderr, width=None if stream.isatty() else 140)
 
 
 def table(

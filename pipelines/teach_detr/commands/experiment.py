@@ -4,7 +4,6 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
-from rich.console import Console
 
 from box_store.errors import UsageError
 from teach_detr.terminal import AsJson, open_console, print_json
@@ -55,7 +54,7 @@ def experiment(
     from teach_detr.experiment.outcome import finite
     from teach_detr.experiment.own_data import own_data
 
-    console = Console(stderr=True) if as_json else open_console()
+    console = open_console(to_stderr=as_json)
     if config is not None and "=" in str(config):
         overrides, config = [str(config), *(overrides or [])], None
     values = parse_assignments(overrides or [])

@@ -1,15 +1,14 @@
 """The command `scenes`: data sets that cost nothing and are known exactly."""
 
-import sys
 from dataclasses import replace
 from pathlib import Path
 from typing import Annotated
 
 import typer
-from rich.console import Console
 
 from box_store.errors import UsageError, nearest
 from teach_detr.scenes.scene_set import TEACHER_SIZES, SceneSet, make_scene_set
+from teach_detr.terminal import AsJson, open_console, print_json
 
 _DEFAULT = SceneSet()
 
@@ -41,6 +40,7 @@ def scenes(
         int | None, typer.Option(min=1, help="Of YOLO, in place of what --size says")
     ] = None,
     fresh: Annotated[bool, typer.Option("--fresh", help="Begin anew in that folder")] = False,
+    as_json: AsJson = False,
 ) -> None:
     """Draw a data set in COCO's layout: toys on textured grounds, every box exact.
 
@@ -60,6 +60,10 @@ def scenes(
         recipe = replace(recipe, steps=steps)
     if yolo_epochs is not None:
         recipe = replace(recipe, yolo_epochs=yolo_epochs)
-    console = Console() if sys.stdout.isatty() else Console(width=140)
     asked = SceneSet(world, style, images, val_images, seed, thin)
+    console = open_console(to_stderr=as_json)
     make_scene_set(out, asked, recipe if teachers else None, fresh, console)
+    if as_json:
+        counts = {"train2017": images, "val2017": val_images}
+        described = str(out / "teachers.toml") if teachers else None
+        print_json({"out": str(out), "images": counts, "teachers": described})

@@ -10,31 +10,14 @@ import typer
 from rich.console import Console
 
 from box_store.errors import UsageError
+from teach_detr.commands.options import (
+    Annotations,
+    DeniedLicences,
+    Licences,
+    Parameters,
+    Store,
+)
 from teach_detr.terminal import AsJson, open_console, print_json, table
-
-Store = Annotated[Path, typer.Argument(help="The box store: a folder")]
-
-
-Annotations = Annotated[
-    Path | None, typer.Option(help="COCO annotations to attach as the table `truth`")
-]
-
-
-Licences = Annotated[
-    list[str] | None,
-    typer.Option(help="Only teachers of this licence, such as 'Apache*'; repeat it for more"),
-]
-
-
-DeniedLicences = Annotated[
-    list[str] | None, typer.Option(help="Leave out teachers of this licence, such as 'AGPL*'")
-]
-
-
-Parameters = Annotated[
-    list[str] | None,
-    typer.Option("--param", metavar="NAME=VALUE", help="Value of $NAME in the query"),
-]
 
 
 def sql(
@@ -52,6 +35,7 @@ def sql(
         Literal["table", "csv", "json", "parquet"], typer.Option("--format", help="Of the rows")
     ] = "table",
     out: Annotated[Path | None, typer.Option(help="Write the rows to this file")] = None,
+    as_json: AsJson = False,
 ) -> None:
     """Run SQL over a store: views boxes, images, runs, teachers, categories, and truth.
 
@@ -60,13 +44,23 @@ def sql(
     from box_store.query import example_queries, open_store, run_sql
     from teach_detr.sql.shell import as_table, as_text, prompt, write_rows
 
+    if as_json and out is None:
+        if form not in ("table", "json"):
+            raise UsageError(f"--json and --format {form} contradict each other: give one of them")
+        form = "json"
     if example == "list":
         rows = [
             (q.name, q.title, "--annotations" * q.needs_truth) for q in example_queries().values()
         ]
+        if as_json:
+            keys = ("example", "title", "needs")
+            print_json([dict(zip(keys, row, strict=True)) for row in rows])
+            return
         open_console().print(table(("example", "what it shows", "needs"), rows))
         return
     text = _query_text(query, file, example)
+    if text is None and as_json:
+        raise UsageError("--json answers a query: give one, or leave it out and a prompt opens")
     connection = open_store(
         store, annotations, licences=licence or (), deny_licences=deny_licence or ()
     )
@@ -79,6 +73,9 @@ def sql(
         connection.close()
     if out is not None:
         write_rows(rows, form, out)
+        if as_json:
+            print_json({"out": str(out), "rows": rows.num_rows})
+            return
         Console(stderr=True).print(f"{out}: {rows.num_rows} rows", highlight=False)
     elif form == "table":
         open_console().print(as_table(rows))
@@ -100,6 +97,7 @@ def select(
     licence: Licences = None,
     deny_licence: DeniedLicences = None,
     param: Parameters = None,
+    as_json: AsJson = False,
 ) -> None:
     """Write the boxes that a query yields as a file that `student-train train --boxes` trains on.
 
@@ -119,6 +117,10 @@ def select(
         deny_licences=deny_licence or (),
     )
     counts = Selection.open(out).counts()
+    if as_json:
+        sets = {name: {"images": images, "boxes": n} for name, (images, n) in counts.items()}
+        print_json({"out": str(out), "teachers": sets})
+        return
     rows = [(name, str(n_images), str(n_boxes)) for name, (n_images, n_boxes) in counts.items()]
     open_console().print(table(("teacher", "images", "boxes"), rows, numbers=(1, 2)))
     open_console().print(f"next      student-train train --boxes {out} ...", highlight=False)

@@ -6,12 +6,8 @@ from typing import Annotated, Literal
 
 import typer
 
+from teach_detr.commands.options import Calibrated, MaxImages, Store, Teacher, TopK
 from teach_detr.terminal import AsJson, open_console, print_json
-
-Store = Annotated[Path, typer.Argument(help="The box store: a folder")]
-Teacher = Annotated[
-    list[str] | None, typer.Option(help="Only this one; repeat it for more (default: all)")
-]
 
 
 def teachers(
@@ -21,10 +17,8 @@ def teachers(
     score_floor: Annotated[
         float, typer.Option(min=0, max=1, help="Leave out boxes below this score")
     ] = 0.0,
-    top_k: Annotated[int, typer.Option(min=1, help="Best boxes kept an image and teacher")] = 100,
-    calibrated: Annotated[
-        bool, typer.Option("--calibrated", help="Fuse calibrated scores; see `calibrate`")
-    ] = False,
+    top_k: TopK = 100,
+    calibrated: Calibrated = False,
     fusion: Annotated[
         Literal["nms", "soft_nms", "wbf"], typer.Option(help="How boxes are merged")
     ] = "nms",
@@ -32,9 +26,7 @@ def teachers(
         float, typer.Option(min=0, max=1, help="IoU at which boxes of a class are merged")
     ] = 0.2,
     classes: Annotated[bool, typer.Option("--classes", help="Also AP of every class")] = False,
-    max_images: Annotated[
-        int, typer.Option(min=1, help="AP of at most so many images, drawn with the seed")
-    ] = 5000,
+    max_images: MaxImages = 5000,
     seed: Annotated[int, typer.Option(help="Of the images that are drawn")] = 0,
     as_json: AsJson = False,
 ) -> None:
@@ -74,9 +66,7 @@ def calibrate(
         float, typer.Option(min=0, max=0.99, help="Share of the images to judge the map on")
     ] = 0.5,
     seed: Annotated[int, typer.Option(help="Of the division of the images")] = 0,
-    max_images: Annotated[
-        int, typer.Option(min=1, help="Use at most so many images, drawn with the seed")
-    ] = 5000,
+    max_images: MaxImages = 5000,
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="Fit and report, but leave the store as it is")
     ] = False,

@@ -13,6 +13,7 @@ import time
 from dataclasses import asdict
 from importlib.util import find_spec
 from pathlib import Path
+from typing import Any
 
 from rich.console import Console
 
@@ -41,8 +42,8 @@ from teach_detr.toy_teachers.shipped import (
 from teach_detr.toy_teachers.yolo_training import IMAGE_SIZE
 
 
-def run_demo(out: Path, *, fast: bool, fresh: bool, console: Console) -> None:
-    """Do what is left of the demo in the folder `out`, then show the comparison.
+def run_demo(out: Path, *, fast: bool, fresh: bool, console: Console) -> dict[str, Any]:
+    """Do what is left of the demo in the folder `out`, then show the comparison; it as JSON.
 
     Raises:
         UsageError: `out` holds a demo of the other size, or something else.
@@ -64,7 +65,7 @@ def run_demo(out: Path, *, fast: bool, fresh: bool, console: Console) -> None:
         demo.fill_store()
         demo.train_students()
         demo.mark_time(time.monotonic() - started)
-    closing_screen(places, size, demo.skipped, demo.seconds, console)
+    return closing_screen(places, size, demo.skipped, demo.seconds, console).to_json()
 
 
 def _check_extras() -> None:

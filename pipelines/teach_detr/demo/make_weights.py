@@ -70,10 +70,11 @@ def make_weights(
     log: Path | None,
     console: Console,
     recipe: Recipe | None = None,
-) -> None:
+) -> dict[str, Any]:
     """Make one part (`teacher`, `backbone`, `student`, `report`) or `all`, in the folder `work`.
 
-    Weights go to `out` (by default into the package), the report to `log` as Markdown.
+    Weights go to `out` (by default into the package), the report to `log` as Markdown. Returns for
+    JSON the folder of the weights and, where a report was made, their metrics (0..1) by style.
 
     Raises:
         TeachDetrError: mmdet is not installed, or a file cannot be written.
@@ -85,8 +86,9 @@ def make_weights(
         maker.backbone()
     if part in ("all", "student"):
         maker.student()
-    if part in ("all", "report"):
-        maker.report(log)
+    rows = maker.report(log) if part in ("all", "report") else []
+    report = [{"weights": name, "scenes": style, **values} for name, style, values in rows]
+    return {"out": str(maker.out), "part": part, "report": report}
 
 
 class _Maker:
@@ -159,7 +161,7 @@ class _Maker:
             )
         export_student(run, self.out / START_STUDENT)
 
-    def report(self, log: Path | None) -> None:
+    def report(self, log: Path | None) -> list[tuple[str, str, dict[str, float | None]]]:
         """AP of the teacher and the start student on new scenes of every style."""
         rows = []
         for style in STYLES:
@@ -183,6 +185,7 @@ class _Maker:
         self.console.print(text, markup=False, highlight=False)
         if log is not None:
             log.write_text(text, encoding="utf-8")
+        return rows
 
     def _teacher_predictor(self) -> Callable[[list[Any]], list[Boxes]]:
         from teacher_infer.adapters.protocol import AdapterSpec
