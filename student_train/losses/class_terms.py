@@ -67,32 +67,65 @@ class FocalTerm:
         return balance * cross_entropy * miss**self._gamma
 
 
-class VarifocalTerm:
-    """Varifocal loss (Zhang et al., CVPR 2021), as RT-DETR trains with it: the matched class has to
-    say the IoU y of the query's box, with weight y; every other one 0, with weight
-    alpha p^gamma. Weights carry no gradient. A matched pair that does not overlap weighs nothing.
-
-        y BCE(p, y)      alpha p^gamma BCE(p, 0)
+class QualityTerm:
+    """Sigmoid losses that ask for the quality of a box, its IoU y: the matched class of a query has
+    to say what subclasses make of y; every other one 0, with weight alpha p^gamma. Weights carry no
+    gradient.
     """
 
     absent_weight = 1.0
     weighted_mean = False
+    own_alpha: float
+    own_gamma: float
 
     def __init__(self, logits: Tensor, config: LossConfig):
         """logits: [L, B, Q, C]."""
         self._logits = logits
-        self._alpha, self._gamma = config.quality(alpha=0.75, gamma=2.0)
+        self._alpha, self._gamma = config.quality(self.own_alpha, self.own_gamma)
         self.absent = self._without(logits).sum(-1)
 
     def present(self, place: Tensor, labels: Tensor, values: Tensor, quality: Tensor) -> Tensor:
-        own, wanted = self._logits.flatten(0, 2)[place, labels], values * quality
+        own, (wanted, weight) = (
+            self._logits.flatten(0, 2)[place, labels],
+            self._goal(values, quality),
+        )
         said = F.binary_cross_entropy_with_logits(own, wanted, reduction="none")
-        return self.absent.flatten()[place] - self._without(own) + wanted * said
+        return self.absent.flatten()[place] - self._without(own) + weight * said
+
+    def _goal(self, values: Tensor, quality: Tensor) -> tuple[Tensor, Tensor]:
+        """What a matched class is to say, and the weight of its loss."""
+        raise NotImplementedError
 
     def _without(self, logits: Tensor) -> Tensor:
         """Of a class that is not there."""
         weight = self._alpha * logits.detach().sigmoid() ** self._gamma
         return -weight * F.logsigmoid(-logits)
+
+
+class VarifocalTerm(QualityTerm):
+    """Varifocal loss (Zhang et al., CVPR 2021), as RT-DETR trains with it. A matched pair that does
+    not overlap weighs nothing.
+
+        y BCE(p, y)      alpha p^gamma BCE(p, 0)
+    """
+
+    own_alpha, own_gamma = 0.75, 2.0
+
+    def _goal(self, values: Tensor, quality: Tensor) -> tuple[Tensor, Tensor]:
+        return values * quality, values * quality
+
+
+class MatchabilityAwareTerm(QualityTerm):
+    """DEIM's loss (Huang et al., CVPR 2025, section 3.3): pairs that hardly overlap are pushed down
+    with full weight. Its alpha is 1 unless it is set, as in the official configurations.
+
+        BCE(p, y^gamma)      alpha p^gamma BCE(p, 0)
+    """
+
+    own_alpha, own_gamma = 1.0, 1.5
+
+    def _goal(self, values: Tensor, quality: Tensor) -> tuple[Tensor, Tensor]:
+        return values * quality**self._gamma, torch.ones_like(quality)
 
 
 class SoftmaxTerm:
@@ -125,6 +158,7 @@ CLASS_TERMS: Mapping[Classification, Callable[[Tensor, LossConfig], ClassTerm]] 
     "focal": FocalTerm,
     "softmax": SoftmaxTerm,
     "vfl": VarifocalTerm,
+    "mal": MatchabilityAwareTerm,
 }
 """by `loss.classification`"""
 

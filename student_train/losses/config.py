@@ -7,7 +7,7 @@ from typing import Literal, get_args
 from box_store.errors import UsageError, nearest
 from student_train.models.output import Form
 
-Classification = Literal["focal", "softmax", "vfl"]
+Classification = Literal["focal", "softmax", "vfl", "mal"]
 """what queries pay for the classes they say: see `class_terms.py`"""
 
 
@@ -92,14 +92,22 @@ class LossConfig:
     """The student's loss. Defaults are DINO's (IDEA-Research/DINO, `main` criterion)."""
 
     classification: Classification = "focal"
-    """focal: sigmoid per class; vfl: the same, towards the IoU of the box (RT-DETR, D-FINE);
-    softmax: cross-entropy with a no-object class at the end (YOLOS)"""
+    """focal: sigmoid per class; vfl: the same, towards the IoU of the box (RT-DETR, D-FINE); mal:
+    towards a power of it (DEIM); softmax: cross-entropy with a no-object class at the end (YOLOS)
+    """
     class_loss: float = 1.0
     """coefficient of the class loss: 1 in DINO, DAB and DN, 2 in the Deformable family"""
     l1_loss: float = 5.0
     """coefficient of the L1 box loss"""
     giou_loss: float = 2.0
     """coefficient of the generalised IoU loss"""
+    fgl_loss: float = 0.15
+    """D-FINE: coefficient of the loss on the distributions of edges"""
+    ddf_loss: float = 1.5
+    """D-FINE: coefficient of what layers learn from the last one's distributions"""
+    pairs: Literal["own", "union"] = "own"
+    """which queries answer for a box on a layer: those matched there (own), or, for all losses but
+    that of the classes, those matched on any layer (union: D-FINE's global optimal set)"""
     match: MatchCost = field(default_factory=MatchCost)
     """weights of the matching cost"""
     focal_alpha: float = 0.25
@@ -107,9 +115,9 @@ class LossConfig:
     focal_gamma: float = 2.0
     """exponent of the focal loss; the matching cost uses both unless `match` says other ones"""
     quality_alpha: float | None = None
-    """alpha of a class loss that asks for the IoU; none: its own, 0.75 for vfl"""
+    """alpha of a class loss that asks for the IoU; none: its own, 0.75 for vfl, 1 for mal"""
     quality_gamma: float | None = None
-    """gamma of a class loss that asks for the IoU; none: its own, 2 for vfl"""
+    """gamma of a class loss that asks for the IoU; none: its own, 2 for vfl, 1.5 for mal"""
     no_object: float = 0.1
     """softmax only: class weight of no-object"""
     giou_eps: float = 1e-6
@@ -133,7 +141,10 @@ class LossConfig:
     def __post_init__(self) -> None:
         check_choice("classification", self.classification, get_args(Classification))
         check_choice("denoising_counts", self.denoising_counts, ("mean", "own"))
-        for name in ("class_loss", "l1_loss", "giou_loss", "truth", "one_to_many", "denoising"):
+        check_choice("pairs", self.pairs, ("own", "union"))
+        for name in ("class_loss", "l1_loss", "giou_loss", "fgl_loss", "ddf_loss"):
+            check_weight(name, getattr(self, name))
+        for name in ("truth", "one_to_many", "denoising"):
             check_weight(name, getattr(self, name))
         if self.repeat < 1:
             raise UsageError(f"repeat: expected at least 1, got {self.repeat}")

@@ -3,18 +3,25 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
+import numpy as np
 import torch
 from torch import Tensor
 
 from box_store.errors import UsageError
-from student_train.losses.class_terms import ClassTerm, class_term
 from student_train.losses.config import LossConfig, classifications
-from student_train.losses.layout import TERMS, Layout
-from student_train.losses.matcher import split_by_image, start_matching
-from student_train.losses.plan import PROPOSALS, Stack, plan
-from student_train.losses.set_loss import Pairs, set_losses
+from student_train.losses.layout import Layout
+from student_train.losses.matcher import (
+    Match,
+    NonFinitePrediction,
+    PendingMatches,
+    split_by_image,
+    start_matching,
+)
+from student_train.losses.plan import PROPOSALS, TERMS, Stack, plan
+from student_train.losses.step import StepLosses
 from student_train.losses.supervision import Supervision, denoising_targets, supervise
 from student_train.losses.totals import Totals, totals_of
+from student_train.losses.union import union_of
 from student_train.models.output import StudentOutput
 from student_train.models.targets import Targets
 
@@ -112,20 +119,13 @@ class Criterion:
             stacks = plan(output, supervisions)
             layout = Layout(stacks, totals or totals_of([supervisions], device)[0], self.config)
             pending = start_matching([layout.problem(each) for each in stacks], self.config)
-            terms = {each.name: class_term(each.prediction.logits, self.config) for each in stacks}
+            step = StepLosses(layout, self.config)
             # known pairs first: the device works on them while the costs travel to the host
-            losses = {
-                each.name: self._losses(
-                    each, layout, terms, layout.known_pairs(each, output.denoising)
-                )
-                for each in stacks
-                if each.known and output.denoising is not None
-            }
-            matched = [each for each in stacks if not each.known]
-            found = [m for m, each in zip(pending.result(), stacks, strict=True) if not each.known]
-            for each, pairs in zip(matched, layout.matched_pairs(matched, found), strict=True):
-                losses[each.name] = self._losses(each, layout, terms, pairs)
-            values = layout.in_order(losses)
+            for each in stacks:
+                if each.known and output.denoising is not None:
+                    step.add(each, layout.known_pairs(each, output.denoising))
+            self._add_matched(step, layout, pending)
+            values = step.values()
             return Losses(values.sum(), layout.names, values.detach())
 
     def matches(
@@ -134,16 +134,32 @@ class Criterion:
         """Who is matched with whom, to look at a run: per `SOURCE/STACK`, per layer and image,
         (query indices, target indices of that image), on the host.
         """
+        return {
+            f"{task.supervision.name}/{each.name}": split_by_image(match, each.shape[1])
+            for each, matches in zip(*self._match(output, supervisions), strict=True)
+            for task, match in zip(each.tasks, matches, strict=True)
+        }
+
+    def unions(
+        self, output: StudentOutput, supervisions: Sequence[Supervision]
+    ) -> dict[str, list[tuple[Tensor, Tensor]]]:
+        """The same of the pairs that all layers share (`loss.pairs=union`): per source and image.
+
+        Raises UsageError where layers and proposals have different numbers of queries.
+        """
+        images = len(output.last.boxes)
+        found = self._unions(*self._match(output, supervisions))
+        return {name: split_by_image(match, images)[0] for name, match in found.items()}
+
+    def _match(
+        self, output: StudentOutput, supervisions: Sequence[Supervision]
+    ) -> tuple[list[Stack], list[list[Match]]]:
         self._check_form(output)
         stacks = [each for each in plan(output, supervisions) if not each.known]
         totals = totals_of([supervisions], output.last.boxes.device)[0]
         layout = Layout(stacks, totals, self.config)
-        found = start_matching([layout.problem(each) for each in stacks], self.config).result()
-        return {
-            f"{task.supervision.name}/{each.name}": split_by_image(match, each.shape[1])
-            for each, matches in zip(stacks, found, strict=True)
-            for task, match in zip(each.tasks, matches, strict=True)
-        }
+        problems = [layout.problem(each) for each in stacks]
+        return stacks, start_matching(problems, self.config).result()
 
     def _check_form(self, output: StudentOutput) -> None:
         if output.classification != self.config.form:
@@ -153,19 +169,44 @@ class Criterion:
                 f"{self.config.classification}; set loss.classification={output.classification}"
             )
 
-    def _losses(
-        self, of: Stack, layout: Layout, terms: Mapping[str, ClassTerm], pairs: Pairs
-    ) -> Tensor:
-        """[3, S, L] of one stack, all coefficients applied."""
-        mine = layout.of[of.name]
-        losses = set_losses(
-            terms[of.name],
-            of.prediction.boxes,
-            layout.labels(of),
-            layout.table.boxes,
-            layout.table.scores,
-            pairs,
-            mine.sets,
-            self.config.giou_eps,
-        )
-        return losses * mine.coefficients[:, :, None]
+    def _add_matched(self, step: StepLosses, layout: Layout, pending: PendingMatches) -> None:
+        """The losses of all stacks that are matched."""
+        stacks = [each for each in layout.stacks if not each.known]
+        shares = self.config.pairs == "union"
+        try:
+            results = pending.result()
+        except NonFinitePrediction:
+            if shares:
+                layout.totals.pairs(None)
+            raise
+        found = [m for m, each in zip(results, layout.stacks, strict=True) if not each.known]
+        if not shares:
+            for each, pairs in zip(stacks, layout.matched_pairs(stacks, found), strict=True):
+                step.add(each, pairs)
+            return
+        unions = self._unions(stacks, found)
+        shared = [[unions[task.supervision.name] for task in each.tasks] for each in stacks]
+        counts = [len(unions[name].image) if name in unions else 0 for name in layout.totals.names]
+        normalisers = layout.totals.pairs(np.array(counts, np.int64))
+        both = layout.matched_pairs([*stacks, *stacks], [*found, *shared])
+        for each, own, other in zip(stacks, both[: len(stacks)], both[len(stacks) :], strict=True):
+            step.add(each, own, other, normalisers)
+
+    def _unions(
+        self, stacks: Sequence[Stack], found: Sequence[Sequence[Match]]
+    ) -> dict[str, Match]:
+        """By supervision, the pairs that all its layers share."""
+        by_name: dict[str, list[Match]] = {}
+        sizes: dict[str, set[int]] = {}
+        for stack, matches in zip(stacks, found, strict=True):
+            for task, match in zip(stack.tasks, matches, strict=True):
+                by_name.setdefault(task.supervision.name, []).append(match)
+                sizes.setdefault(task.supervision.name, set()).add(stack.shape[2])
+        for name, queries in sizes.items():
+            if len(queries) > 1:
+                raise UsageError(
+                    "loss.pairs: expected own, for this student's layers and proposals have "
+                    f"different numbers of queries ({name}: {sorted(queries)}), so none answers "
+                    "for the same box on all; got union; set loss.pairs=own"
+                )
+        return {name: union_of(each, *sizes[name]) for name, each in by_name.items()}

@@ -14,13 +14,11 @@ from torch import Tensor
 
 from student_train.losses.config import LossConfig
 from student_train.losses.matcher import Match, Problem
-from student_train.losses.plan import PROPOSALS, BoxTable, Stack
+from student_train.losses.plan import EDGE_TERMS, TERMS, BoxTable, Stack
 from student_train.losses.set_loss import Pairs, Sets
 from student_train.losses.totals import Totals
 from student_train.losses.transfer import upload
 from student_train.models.output import Denoising
-
-TERMS = ("class", "box", "giou")
 
 
 @dataclass(frozen=True)
@@ -32,7 +30,9 @@ class StackSets:
     are known, [B, 1]: the row of the first box"""
     sets: Sets
     coefficients: Tensor
-    """[3, S], of class, box and giou"""
+    """[5, S], of class, box, giou, fgl and ddf"""
+    place: Tensor
+    """LongTensor [S], of their supervisions among the totals"""
 
 
 class Layout:
@@ -40,6 +40,7 @@ class Layout:
 
     def __init__(self, stacks: Sequence[Stack], totals: Totals, config: LossConfig):
         self.stacks = stacks
+        self.totals = totals
         like = stacks[0].prediction.boxes.detach()
         self.dtype = torch.promote_types(like.dtype, torch.float32)
         self.device = like.device
@@ -80,6 +81,11 @@ class Layout:
             first,
         )
 
+    def share_of_images(self, of: Stack) -> Tensor:
+        """[S], what part of the images of a step, that its sets know, is in this batch."""
+        own, whole = (x[self.of[of.name].place, 2] for x in (self.totals.own, self.totals.whole))
+        return torch.where(whole > 0, own / whole, 0).to(self.dtype)
+
     def known_pairs(self, of: Stack, denoising: Denoising) -> Pairs:
         """The pairs of the denoising queries, the same on every layer."""
         layers, images, queries = of.shape
@@ -98,27 +104,28 @@ class Layout:
         return [Pairs(*table.unbind()) for table in _upload_all(tables, self.device)]
 
     def in_order(self, losses: Mapping[str, Tensor]) -> Tensor:
-        """The parts called `names`, from the losses [3, S, L] of every stack."""
+        """The parts called `names`, from the losses [terms, S, L] of every stack."""
         return torch.cat([losses[each.name].flatten() for each in self.stacks])[self._order]
 
     def _sets(
         self, rows: Tensor, place: Tensor, background: Tensor, numbers: Tensor, totals: Totals
     ) -> StackSets:
         power, soft, released, copies, *rest = numbers.unbind()
-        coefficients, weighing = torch.stack(rest[:3]), torch.stack(rest[3:], 1)
+        count = len(TERMS + EDGE_TERMS)
+        coefficients, weighing = torch.stack(rest[:count]), torch.stack(rest[count:], 1)
         own, whole = ((weighing * each[place]).sum(1) for each in (totals.own, totals.whole))
         share = torch.where(whole > 0, own / whole, 1)
         normaliser = totals.boxes()[place] * copies
         vectors = torch.stack([power, soft, released, normaliser, share]).to(self.dtype)
         sets = Sets(background.to(self.dtype), *vectors.unbind())
-        return StackSets(rows, sets, coefficients.to(self.dtype))
+        return StackSets(rows, sets, coefficients.to(self.dtype), place)
 
 
 def _parts(
     stacks: Sequence[Stack], supervisions: Sequence[str]
 ) -> tuple[tuple[str, ...], NDArray[np.int64]]:
     """Names of all parts in the order of the supervisions, and where each lies among the flattened
-    losses [3, S, L] of all stacks.
+    losses [terms, S, L] of all stacks.
     """
     found: list[tuple[int, str, int]] = []
     start = 0
@@ -126,13 +133,12 @@ def _parts(
         layers, n_sets = each.shape[0], len(each.tasks)
         for index, task in enumerate(each.tasks):
             name = task.supervision.name
-            for number, term in enumerate(TERMS):
+            for number, term in enumerate(each.terms):
                 at = start + (number * n_sets + index) * layers
-                for layer in range(task.first, layers):
-                    label = "proposals" if each.name == PROPOSALS else str(layer)
-                    part = f"{name}/{term}/{label}"
+                for layer in task.layers(term, layers):
+                    part = f"{name}/{term}/{each.label(layer)}"
                     found.append((supervisions.index(name), part, at + layer))
-        start += len(TERMS) * n_sets * layers
+        start += len(each.terms) * n_sets * layers
     # stable: within a supervision, stack by stack
     found.sort(key=lambda part: part[0])
     return tuple(name for _, name, _ in found), np.array([at for *_, at in found], np.int64)
@@ -152,8 +158,9 @@ def _rows(of: Stack, table: BoxTable) -> NDArray[np.int64]:
 
 
 def _numbers(of: Stack, config: LossConfig) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """Background weights [S, L, B], and ten numbers a set [10, S]: power, soft, released, copies,
-    three coefficients, and three by which boxes, weights and images make the weight of a layer.
+    """Background weights [S, L, B], and twelve numbers a set [12, S]: power, soft, released,
+    copies, five coefficients, and three by which boxes, weights and images make the weight of a
+    layer.
     """
     background = np.zeros((len(of.tasks), *of.shape[:2]))
     columns = []
@@ -163,7 +170,8 @@ def _numbers(of: Stack, config: LossConfig) -> tuple[NDArray[np.float64], NDArra
         power = supervision.power if task.weighted else 0.0
         covered = np.array([targets is not None for targets in supervision.targets])
         background[index, task.first :] = unmatched * covered
-        coefficients = np.array([config.class_loss, config.l1_loss, config.giou_loss])
+        by_term = (config.class_loss, config.l1_loss, config.giou_loss)
+        coefficients = np.array([*by_term, config.fgl_loss, config.ddf_loss])
         empty = unmatched * config.no_object
         columns.append(
             (
@@ -180,7 +188,9 @@ def _numbers(of: Stack, config: LossConfig) -> tuple[NDArray[np.float64], NDArra
 
 
 def _pairs(of: Stack, matches: Sequence[Match], table: BoxTable) -> NDArray[np.int64]:
-    """[3, S, L, M]: place, row and hidden of `Pairs`, padded."""
+    """[3, S, L, M]: place, row and hidden of `Pairs`, padded. Matches of one layer are those of
+    every layer.
+    """
     layers, images, queries = of.shape
     most = max(len(match.image) for match in matches)
     size = layers * images * queries

@@ -15,8 +15,7 @@ from torch import Tensor
 from student_train.losses.config import LossConfig
 from student_train.losses.criterion import Losses
 from student_train.losses.geometry import iou_and_giou, to_corners
-from student_train.losses.layout import TERMS
-from student_train.losses.plan import PROPOSALS, Stack, Task, plan
+from student_train.losses.plan import TERMS, Stack, Task, plan
 from student_train.losses.supervision import Supervision
 from student_train.models.output import Denoising, StudentOutput
 from student_train.models.targets import Targets
@@ -79,9 +78,8 @@ def _task_losses(
             divisors = [weight_sum.clamp(min=1e-12), whole, whole]
         for term, total, divisor, factor in zip(TERMS, sums, divisors, weights, strict=True):
             found[term][layer] = total / divisor * (factor * supervision.coefficient)
-    label = "proposals" if stack.name == PROPOSALS else None
     return {
-        f"{supervision.name}/{term}/{label or layer}": value
+        f"{supervision.name}/{term}/{stack.label(layer)}": value
         for term, by_layer in found.items()
         for layer, value in by_layer.items()
     }
@@ -157,11 +155,12 @@ def _class_rows(
         return -(goal * logits.log_softmax(-1)).sum(-1)
     p = logits.sigmoid()
     entropy = torch.nn.functional.binary_cross_entropy_with_logits
-    if config.classification == "vfl":
-        alpha, gamma = config.quality(0.75, 2.0)
-        goal[queries, labels] = values * quality
+    if config.classification in ("vfl", "mal"):
+        varifocal = config.classification == "vfl"
+        alpha, gamma = config.quality(0.75, 2.0) if varifocal else config.quality(1.0, 1.5)
+        goal[queries, labels] = values * (quality if varifocal else quality**gamma)
         weight = alpha * p.detach() ** gamma
-        weight[queries, labels] = values * quality
+        weight[queries, labels] = values * quality if varifocal else 1.0
         return (weight * entropy(logits, goal, reduction="none")).sum(-1)
     goal[queries, labels] = values
     alpha = config.focal_alpha

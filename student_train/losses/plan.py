@@ -12,10 +12,17 @@ from torch import Tensor
 
 from box_store.errors import UsageError
 from student_train.losses.supervision import Supervision
-from student_train.models.output import Prediction, StudentOutput, stack
+from student_train.models.output import EdgeDistributions, Prediction, StudentOutput, stack
 from student_train.models.targets import Targets
 
-PROPOSALS = "encoder proposals"
+LAYERS, PROPOSALS, INITIAL = "decoder layer", "encoder proposals", "initial prediction"
+# names of the parts of stacks that are one layer by nature
+_LABELS = {PROPOSALS: "proposals", INITIAL: "initial", f"denoising {INITIAL}": "initial"}
+
+
+TERMS = ("class", "box", "giou")
+EDGE_TERMS = ("fgl", "ddf")
+"""of layers whose boxes come from distributions: see `edge_terms.py`"""
 
 
 @dataclass(frozen=True)
@@ -31,6 +38,14 @@ class Task:
     """times that every box occurs"""
     copies: int = 1
     """noised copies of the boxes that share the normaliser"""
+
+    def layers(self, term: str, layers: int) -> range:
+        """Those of a stack of `layers` on which a term compares something: distillation needs one
+        that comes later.
+        """
+        if term != "ddf":
+            return range(self.first, layers)
+        return range(self.first, layers - 1 if self.supervision.distil else self.first)
 
     @property
     def counts(self) -> NDArray[np.int64]:
@@ -52,6 +67,17 @@ class Stack:
     """pairs are known (denoising), nothing is matched"""
     classless: bool = False
     """logit 0 says that there is an object, of whatever class"""
+    edges: EdgeDistributions | None = None
+    """the distributions that the boxes of its layers come from, if they do"""
+
+    @property
+    def terms(self) -> tuple[str, ...]:
+        """What its losses are made of."""
+        return TERMS if self.edges is None else (*TERMS, *EDGE_TERMS)
+
+    def label(self, layer: int) -> str:
+        """What a layer is called in the names of the losses' parts."""
+        return _LABELS.get(self.name, str(layer))
 
     @property
     def shape(self) -> tuple[int, int, int]:
@@ -70,7 +96,10 @@ def plan(output: StudentOutput, supervisions: Sequence[Supervision]) -> list[Sta
     if matching:
         last = len(output.layers) - 1
         tasks = tuple(Task(s, last if s.layers == "last" else 0) for s in matching)
-        found.append(Stack("decoder layer", stack(output.layers), tasks))
+        found.append(Stack(LAYERS, stack(output.layers), tasks, edges=output.edges))
+    first = tuple(Task(each) for each in matching if each.layers == "all")
+    if output.initial and first:
+        found.append(Stack(INITIAL, stack([output.initial]), first))
     proposing = [each for each in matching if each.proposals != "off"]
     if output.proposals and proposing:
         tasks = tuple(Task(s, weighted=s.proposals == "weighted") for s in proposing)
@@ -85,7 +114,11 @@ def plan(output: StudentOutput, supervisions: Sequence[Supervision]) -> list[Sta
     noisy = [each for each in supervisions if each.group == "denoising"]
     if output.denoising and noisy:
         tasks = tuple(Task(s, copies=output.denoising.n_groups) for s in noisy)
-        found.append(Stack("denoising layer", stack(output.denoising.layers), tasks, known=True))
+        layers, edges = stack(output.denoising.layers), output.denoising.edges
+        found.append(Stack("denoising layer", layers, tasks, known=True, edges=edges))
+        if output.denoising.initial:
+            initial = stack([output.denoising.initial])
+            found.append(Stack(f"denoising {INITIAL}", initial, tasks, known=True))
     if not found:
         raise UsageError(
             "nothing supervises the student: expected ground truth or a teacher with a coefficient "

@@ -53,51 +53,65 @@ class Sets:
     """[S], what part of the weights of a step is in this batch; for means by weight (softmax)"""
 
 
-def set_losses(
-    classes: ClassTerm,
-    boxes: Tensor,
-    labels: Tensor,
-    wanted: Tensor,
-    scores: Tensor,
-    pairs: Pairs,
-    sets: Sets,
-    giou_eps: float = 0.0,
-) -> Tensor:
-    """`class`, `box` and `giou` losses of all sets on all layers: [3, S, L], no coefficients.
+@dataclass(frozen=True)
+class Matched:
+    """Queries beside the boxes that they answer for, [S, L, M] each."""
 
-    boxes: [L, B, Q, 4] of the stack. labels [N + 1], wanted [N + 1, 4], scores [N + 1]: the box
-    table, whose last row is padding.
+    real: Tensor
+    """False for padding"""
+    weights: Tensor
+    """of their terms"""
+    scores: Tensor
+    """of their boxes"""
+    distance: Tensor
+    """L1, of (cx, cy, w, h)"""
+    iou: Tensor
+    giou: Tensor
+
+
+def compare(
+    boxes: Tensor, wanted: Tensor, scores: Tensor, pairs: Pairs, sets: Sets, giou_eps: float = 0.0
+) -> Matched:
+    """Predicted boxes [L, B, Q, 4] and those of the box table they are paired with: wanted [N + 1,
+    4], scores [N + 1], of which the last row is padding.
     """
-    boxes = boxes.to(classes.absent.dtype)
     real = pairs.row < len(scores) - 1
-    score = scores[pairs.row]  # [S, L, M]
+    score = scores[pairs.row]
     # padding would have the weight 0 ** 0
     weights = torch.where(real, score ** sets.power[:, None, None], 0)
-    values = torch.where(sets.soft[:, None, None] > 0, score, 1)
-
     mine, goal = boxes.flatten(0, 2)[pairs.place], wanted[pairs.row]  # [S, L, M, 4]
-    distance = (mine - goal).abs().sum(-1)
     iou, giou = iou_and_giou(to_corners(mine), to_corners(goal), giou_eps)
+    return Matched(real, weights, score, (mine - goal).abs().sum(-1), iou, giou)
 
+
+def class_losses(
+    classes: ClassTerm, matched: Matched, labels: Tensor, pairs: Pairs, sets: Sets
+) -> Tensor:
+    """`class` losses of all sets on all layers: [S, L], no coefficients. labels: [N + 1]."""
+    weights = matched.weights
+    values = torch.where(sets.soft[:, None, None] > 0, matched.scores, 1)
     elsewhere = _unmatched(pairs, sets, classes)
     nothing = (elsewhere * classes.absent).sum((2, 3))  # [S, L]
-    present = classes.present(pairs.place, labels[pairs.row], values, iou.detach())
-    something = (weights * present).sum(-1)
-    normaliser = sets.normaliser[:, None]
-    divisor = normaliser
+    present = classes.present(pairs.place, labels[pairs.row], values, matched.iou.detach())
+    divisor = sets.normaliser[:, None]
     if classes.weighted_mean:
         own, share = elsewhere.sum((2, 3)) + weights.sum(-1), sets.share[:, None]
         # a part without any weight adds 0, not 0/0
         divisor = torch.where(own * share > 0, own / share, 1)
+    return (nothing + (weights * present).sum(-1)) / divisor
 
-    most = torch.where(sets.released[:, None, None] > 0, real.to(weights.dtype), weights)
-    return torch.stack(
-        [
-            (nothing + something) / divisor,
-            (weights * distance).sum(-1) / normaliser,
-            (most - weights * giou).sum(-1) / normaliser,
-        ]
+
+def box_losses(matched: Matched, sets: Sets, normaliser: Tensor) -> Tensor:
+    """`box` and `giou` losses of all sets on all layers: [2, S, L], no coefficients.
+
+    normaliser: [S].
+    """
+    weights = matched.weights
+    most = torch.where(sets.released[:, None, None] > 0, matched.real.to(weights.dtype), weights)
+    sums = torch.stack(
+        [(weights * matched.distance).sum(-1), (most - weights * matched.giou).sum(-1)]
     )
+    return sums / normaliser[:, None]
 
 
 def _unmatched(pairs: Pairs, sets: Sets, classes: ClassTerm) -> Tensor:

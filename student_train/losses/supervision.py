@@ -46,6 +46,8 @@ class Supervision:
     """times that every box is repeated before matching"""
     released_giou: bool = False
     """1 - weight x GIoU in place of weight x (1 - GIoU)"""
+    distil: bool = False
+    """its pairs say where layers learn from the last one what it says of edges (D-FINE's DDF)"""
     own_counts: bool = False
     """its losses are divided by the boxes of this rank, not by their mean over the ranks"""
 
@@ -70,7 +72,7 @@ def supervise(
     supervisions = []
     if config.truth:
         supervisions += [
-            Supervision("truth", known, config.truth),
+            Supervision("truth", known, config.truth, distil=True),
             Supervision(
                 "one_to_many",
                 known,
@@ -89,6 +91,7 @@ def supervise(
                 group="denoising",
                 background=config.denoising_background,
                 power=matched_power(config.teacher.matched_weight) if taught else 0.0,
+                distil=True,
                 own_counts=config.denoising_counts == "own",
             )
         )

@@ -8,11 +8,14 @@ part is computed.
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+import numpy as np
 import torch
 import torch.distributed as dist
+from numpy.typing import NDArray
 from torch import Tensor
 
 from student_train.losses.supervision import Supervision
+from student_train.losses.transfer import upload
 
 
 @dataclass(frozen=True)
@@ -29,6 +32,22 @@ class Totals:
     gradients are averaged over ranks. Of this rank alone where a supervision asks for that"""
     floor: float
     """an empty batch counts as one box: 1 / ranks"""
+
+    def pairs(self, counts: NDArray[np.int64] | None) -> Tensor:
+        """[supervisions], the normalisers of losses over pairs, of which there are `counts` in this
+        part on this rank (None: it has failed, and others wait for it); one collective operation.
+
+        A step's pairs are not known before its last part: they are taken to be as many a box as
+        in this part, on all ranks.
+        """
+        found = torch.zeros(2, len(self.own), dtype=self.own.dtype, device=self.own.device)
+        if counts is not None:
+            found[0] = upload(counts, found.device)
+            found[1] = self.own[:, 0]
+        if dist.is_available() and dist.is_initialized():
+            dist.all_reduce(found)
+        pairs, boxes = found
+        return self.boxes() * torch.where(boxes > 0, pairs / boxes, 1)
 
     def boxes(self) -> Tensor:
         """[supervisions], the normalisers N."""

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import Literal
+from dataclasses import dataclass, replace
+from typing import Literal, Self
 
 import torch
 from torch import Tensor
@@ -29,6 +29,29 @@ class Prediction:
 
 
 @dataclass
+class EdgeDistributions:
+    """Boxes as layers of a decoder say them: how far each edge of a first box is to be moved, as a
+    distribution (see `layers/edge_distribution.py`)."""
+
+    logits: list[Tensor]
+    """per layer, [B, Q, 4, N + 1]: left, top, right, bottom edge"""
+    reference: Tensor
+    """[B, Q, 4], (cx, cy, w, h): the boxes whose edges are moved; carries no gradient"""
+    distances: Tensor
+    """[N + 1], what each bin means; rising"""
+    scale: Tensor
+    """0-d, what a side of the reference is divided by"""
+
+    def queries(self, start: int, stop: int | None) -> Self:
+        """Those of queries `start` to `stop`."""
+        return replace(
+            self,
+            logits=[each[:, start:stop] for each in self.logits],
+            reference=self.reference[:, start:stop],
+        )
+
+
+@dataclass
 class Denoising:
     """Predictions of the queries that were made from noised ground truth.
 
@@ -49,6 +72,10 @@ class Denoising:
     """how many noised copies of the ground truth there are: the losses are divided by it"""
     n_slots: int
     """slots of an image, P: positives, negatives and padding of all groups"""
+    initial: Prediction | None = None
+    """D-FINE: as `StudentOutput.initial`, of these queries"""
+    edges: EdgeDistributions | None = None
+    """D-FINE: as `StudentOutput.edges`, of these queries"""
 
 
 @dataclass
@@ -67,6 +94,10 @@ class StudentOutput:
     """H-DETR: the second set of queries, first to last decoder layer"""
     denoising: Denoising | None = None
     """in training only"""
+    initial: Prediction | None = None
+    """D-FINE, in training: the boxes whose edges the layers move, and classes read beside them"""
+    edges: EdgeDistributions | None = None
+    """D-FINE: the distributions that `layers` have their boxes from"""
 
     @property
     def last(self) -> Prediction:

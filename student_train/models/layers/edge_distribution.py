@@ -7,33 +7,8 @@ its centre and its edge ... that is from half of `scale`: 0 is the edge itself.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
-from typing import Self
-
 import torch
 from torch import Tensor
-
-
-@dataclass
-class EdgeDistributions:
-    """What the layers of a decoder say of edges, and what they say it about."""
-
-    logits: list[Tensor]
-    """per layer, [B, Q, 4, N + 1]: left, top, right, bottom edge"""
-    reference: Tensor
-    """[B, Q, 4], (cx, cy, w, h): the boxes whose edges are moved; carries no gradient"""
-    distances: Tensor
-    """[N + 1], what each bin means; rising"""
-    scale: Tensor
-    """0-d, what a side of the reference is divided by"""
-
-    def queries(self, start: int, stop: int | None) -> Self:
-        """Those of queries `start` to `stop`."""
-        return replace(
-            self,
-            logits=[each[:, start:stop] for each in self.logits],
-            reference=self.reference[:, start:stop],
-        )
 
 
 def bin_distances(n_bins: int, up: Tensor, scale: Tensor) -> Tensor:
