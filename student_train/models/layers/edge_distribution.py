@@ -23,11 +23,6 @@ def bin_distances(n_bins: int, up: Tensor, scale: Tensor) -> Tensor:
     return torch.cat((-positive.flip(0), positive.new_zeros(1), positive))
 
 
-def expected_distances(logits: Tensor, distances: Tensor) -> Tensor:
-    """[..., 4, N + 1] to the mean distance of each edge, [..., 4]."""
-    return logits.softmax(-1) @ distances
-
-
 def move_edges(reference: Tensor, moved: Tensor, scale: Tensor) -> Tensor:
     """Boxes (cx, cy, w, h) whose edges lie `moved` [..., 4] (left, top, right, bottom; outwards)
     from those of `reference` [..., 4]. They may reach beyond 0..1.

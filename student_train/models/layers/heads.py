@@ -45,11 +45,11 @@ def class_head(dim: int, n_classes: int, prior: float = 0.01) -> nn.Linear:
     return head
 
 
-def box_head(dim: int, activation: Activation = F.relu) -> MLP:
-    """Three layers to the change of a box, in logit space; the last is zero, so boxes start at
-    their reference.
+def box_head(dim: int, activation: Activation = F.relu, out_dim: int = 4) -> MLP:
+    """Three layers to the change of a box, in logit space, or of what else says where a box is; the
+    last is zero, so boxes start at their reference.
     """
-    head = MLP(dim, dim, 4, 3, activation)
+    head = MLP(dim, dim, out_dim, 3, activation)
     last = head.layers[-1]
     assert isinstance(last, nn.Linear)
     nn.init.zeros_(last.weight)
