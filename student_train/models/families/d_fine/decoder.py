@@ -175,8 +175,9 @@ class DFineDecoder(nn.Module):
         scale = self.scale.to(dtype).abs().reshape(())
         distances = bin_distances(self.n_bins, self.up.to(dtype), scale)
         decoded = Decoded([], None, EdgeDistributions([], boxes, distances, scale))
-        state, before, place = content, 0.0, boxes
-        edges: Tensor | float = 0.0
+        state, place = content, boxes
+        before = torch.zeros_like(content)
+        edges = content.new_zeros((), dtype=dtype)
         for index, layer in enumerate(self.layers):
             position = self.query_position(place.to(state.dtype)).clamp(-10, 10)
             state = run_layer(layer, self.checkpointing, state, position, place, memory, blocked)
