@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from detr_kernels import deform_attn_fused
-from student_train.models.encoder import Levels
+from student_train.models.layers.encoder import Levels
 
 
 class SampledMemory(nn.Module):

@@ -11,13 +11,13 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from student_train.models.encoder import Levels
-from student_train.models.heads import MLP, Activation, box_head, class_head
 from student_train.models.layers.edge_distribution import bin_distances, move_edges
+from student_train.models.layers.encoder import Levels
+from student_train.models.layers.heads import MLP, Activation, box_head, class_head
+from student_train.models.layers.position import move_reference
+from student_train.models.layers.recompute import run_layer
 from student_train.models.layers.sampled_memory import SampledMemory, repeat_levels
 from student_train.models.output import EdgeDistributions, Prediction
-from student_train.models.position import move_reference
-from student_train.models.recompute import run_layer
 
 _TOP = 4
 """most likely bins of an edge that tell how sure it is"""

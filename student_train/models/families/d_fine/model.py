@@ -12,15 +12,15 @@ from typing import ClassVar, Literal
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from student_train.models.backbone import Backbone
+from student_train.models.backbones.backbone import Backbone
 from student_train.models.config import TransformerConfig
-from student_train.models.encoder import flatten_maps
 from student_train.models.families.d_fine.decoder import DFineDecoder
 from student_train.models.layers.conv_norm import ConvNorm
 from student_train.models.layers.csp import Gelan, SplitDownsample
+from student_train.models.layers.encoder import flatten_maps
 from student_train.models.layers.hybrid_encoder import FusionParts, HybridEncoder
+from student_train.models.layers.queries import TwoStageQueries
 from student_train.models.output import StudentOutput
-from student_train.models.queries import TwoStageQueries
 from student_train.models.targets import Targets
 
 _ACTIVATIONS: Mapping[str, Callable[[Tensor], Tensor]] = {"relu": F.relu, "silu": F.silu}
@@ -66,7 +66,7 @@ class DFineConfig(TransformerConfig):
     """the distributions of edges reach as far as the initial box's side, by this number of steps in
     it; X: 8"""
     activation: Literal["relu", "silu"] = "relu"
-    """of the decoder and the heads: relu in D-FINE, silu in DEIM. Weights do not show which one they
+    """of the decoder and the heads: relu in D-FINE, silu in DEIM. Weights do not show which they
     were trained with
     """
     dn_number: int = 100
