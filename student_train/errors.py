@@ -4,7 +4,8 @@
 
     TeachDetrError                     (box_store.errors; exit code 1)
     ├── UsageError                     (exit code 2)
-    │   └── ConfigError                one or more settings are wrong; lists all of them
+    │   ├── ConfigError                one or more settings are wrong; lists all of them
+    │   └── InputSizeError             images whose sides the student cannot take
     ├── RunError                       the run folder exists already, is missing, or does not fit
     ├── CheckpointError                a weights or checkpoint file cannot be read or does not fit
     ├── ExportError                    a student has no form in another format, or came out wrong
@@ -28,6 +29,17 @@ class ConfigError(UsageError):
             lines = "".join(f"\n  - {problem}" for problem in self.problems)
             text = f"{len(self.problems)} settings cannot be used:{lines}"
         super().__init__(text)
+
+
+class InputSizeError(UsageError):
+    """Images whose height or width is no multiple of what a student needs."""
+
+    def __init__(self, size: tuple[int, int], multiple: int) -> None:
+        super().__init__(
+            f"images are {size[0]} x {size[1]} px (height x width), and this student needs sides "
+            f"that are multiples of {multiple}: squash images to such a size, or pad batches with "
+            f"data.pad_to={multiple}"
+        )
 
 
 class RunError(TeachDetrError):

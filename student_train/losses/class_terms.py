@@ -85,15 +85,13 @@ class QualityTerm:
         self.absent = self._without(logits).sum(-1)
 
     def present(self, place: Tensor, labels: Tensor, values: Tensor, quality: Tensor) -> Tensor:
-        own, (wanted, weight) = (
-            self._logits.flatten(0, 2)[place, labels],
-            self._goal(values, quality),
-        )
+        own = self._logits.flatten(0, 2)[place, labels]
+        wanted, weight = self._goal(own.detach().sigmoid(), values, quality)
         said = F.binary_cross_entropy_with_logits(own, wanted, reduction="none")
         return self.absent.flatten()[place] - self._without(own) + weight * said
 
-    def _goal(self, values: Tensor, quality: Tensor) -> tuple[Tensor, Tensor]:
-        """What a matched class is to say, and the weight of its loss."""
+    def _goal(self, p: Tensor, values: Tensor, quality: Tensor) -> tuple[Tensor, Tensor]:
+        """What a matched class that says `p` is to say, and the weight of its loss."""
         raise NotImplementedError
 
     def _without(self, logits: Tensor) -> Tensor:
@@ -111,7 +109,7 @@ class VarifocalTerm(QualityTerm):
 
     own_alpha, own_gamma = 0.75, 2.0
 
-    def _goal(self, values: Tensor, quality: Tensor) -> tuple[Tensor, Tensor]:
+    def _goal(self, p: Tensor, values: Tensor, quality: Tensor) -> tuple[Tensor, Tensor]:
         return values * quality, values * quality
 
 
@@ -124,8 +122,26 @@ class MatchabilityAwareTerm(QualityTerm):
 
     own_alpha, own_gamma = 1.0, 1.5
 
-    def _goal(self, values: Tensor, quality: Tensor) -> tuple[Tensor, Tensor]:
+    def _goal(self, p: Tensor, values: Tensor, quality: Tensor) -> tuple[Tensor, Tensor]:
         return values * quality**self._gamma, torch.ones_like(quality)
+class IouAwareTerm(QualityTerm):
+    """IoU-aware binary cross-entropy of LW-DETR (arXiv 2406.03459, section 3.3, after Align-DETR):
+    the goal depends on the probability too, and is 0.01 at least.
+
+        BCE(p, t)      p^gamma BCE(p, 0)      t = p^alpha y^(1 - alpha)
+
+    Other than above, the weight p^gamma carries a gradient.
+    """
+
+    own_alpha, own_gamma = 0.25, 2.0
+
+    def _goal(self, p: Tensor, values: Tensor, quality: Tensor) -> tuple[Tensor, Tensor]:
+        goal = (p**self._alpha * quality ** (1 - self._alpha)).clamp(min=0.01)
+        return values * goal, torch.ones_like(quality)
+
+    def _without(self, logits: Tensor) -> Tensor:
+        """Of a class that is not there."""
+        return -(logits.sigmoid() ** self._gamma) * F.logsigmoid(-logits)
 
 
 class SoftmaxTerm:
@@ -159,6 +175,7 @@ CLASS_TERMS: Mapping[Classification, Callable[[Tensor, LossConfig], ClassTerm]] 
     "softmax": SoftmaxTerm,
     "vfl": VarifocalTerm,
     "mal": MatchabilityAwareTerm,
+    "ia_bce": IouAwareTerm,
 }
 """by `loss.classification`"""
 

@@ -7,7 +7,7 @@ from typing import Literal, get_args
 from box_store.errors import UsageError, nearest
 from student_train.models.output import Form
 
-Classification = Literal["focal", "softmax", "vfl", "mal"]
+Classification = Literal["focal", "softmax", "vfl", "mal", "ia_bce"]
 """what queries pay for the classes they say: see `class_terms.py`"""
 
 
@@ -30,6 +30,9 @@ class MatchCost:
     """balance of the focal class term; none: `loss.focal_alpha`"""
     gamma: float | None = None
     """exponent of the focal class term; none: `loss.focal_gamma`"""
+    log_eps: float = 1e-8
+    """added to probabilities before their logarithm, which decides between very sure queries: 1e-8
+    in all official codes but RF-DETR's, where it is 0"""
 
 
 @dataclass(frozen=True)
@@ -93,8 +96,8 @@ class LossConfig:
 
     classification: Classification = "focal"
     """focal: sigmoid per class; vfl: the same, towards the IoU of the box (RT-DETR, D-FINE); mal:
-    towards a power of it (DEIM); softmax: cross-entropy with a no-object class at the end (YOLOS)
-    """
+    towards a power of it (DEIM); ia_bce: towards IoU and probability (LW-DETR, RF-DETR); softmax:
+    cross-entropy with a no-object class at the end (YOLOS)"""
     class_loss: float = 1.0
     """coefficient of the class loss: 1 in DINO, DAB and DN, 2 in the Deformable family"""
     l1_loss: float = 5.0
@@ -115,9 +118,11 @@ class LossConfig:
     focal_gamma: float = 2.0
     """exponent of the focal loss; the matching cost uses both unless `match` says other ones"""
     quality_alpha: float | None = None
-    """alpha of a class loss that asks for the IoU; none: its own, 0.75 for vfl, 1 for mal"""
+    """alpha of a class loss that asks for the IoU; none: its own, 0.75 for vfl, 1 for mal,
+    0.25 for ia_bce"""
     quality_gamma: float | None = None
-    """gamma of a class loss that asks for the IoU; none: its own, 2 for vfl, 1.5 for mal"""
+    """gamma of a class loss that asks for the IoU; none: its own, 2 for vfl and ia_bce, 1.5 for
+    mal"""
     no_object: float = 0.1
     """softmax only: class weight of no-object"""
     giou_eps: float = 1e-6
@@ -128,6 +133,9 @@ class LossConfig:
     """coefficient of the one-to-many queries' loss on ground truth (H-DETR)"""
     repeat: int = 6
     """times each box is repeated for the one-to-many queries"""
+    groups: Literal["mean", "sum"] = "mean"
+    """LW-DETR, RF-DETR: the losses of the groups of queries, each of which is matched with all
+    boxes, are averaged (official) or summed (RF-DETR's option `sum_group_losses`)"""
     denoising: float = 1.0
     """coefficient of the denoising queries' loss"""
     denoising_background: float = 1.0
@@ -140,6 +148,7 @@ class LossConfig:
 
     def __post_init__(self) -> None:
         check_choice("classification", self.classification, get_args(Classification))
+        check_choice("groups", self.groups, ("mean", "sum"))
         check_choice("denoising_counts", self.denoising_counts, ("mean", "own"))
         check_choice("pairs", self.pairs, ("own", "union"))
         for name in ("class_loss", "l1_loss", "giou_loss", "fgl_loss", "ddf_loss"):

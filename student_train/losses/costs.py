@@ -3,6 +3,7 @@
 """
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from student_train.losses.config import LossConfig, MatchCost
@@ -45,10 +46,11 @@ def _focal_cost(logits: Tensor, config: LossConfig) -> Tensor:
     """What saying that a class is there costs, against saying that it is not."""
     alpha, gamma = config.match_alpha_gamma
     p = logits.sigmoid()
-    # the official codes' 1e-8 inside the logarithms decides between very sure queries
-    absent = (1 - alpha) * p**gamma * -(1 - p + 1e-8).log()
-    present = alpha * (1 - p) ** gamma * -(p + 1e-8).log()
-    return present - absent
+    if eps := config.match.log_eps:
+        no, yes = (1 - p + eps).log(), (p + eps).log()
+    else:
+        no, yes = F.logsigmoid(-logits), F.logsigmoid(logits)
+    return (1 - alpha) * p**gamma * no - alpha * (1 - p) ** gamma * yes
 
 
 def _add_box_cost(

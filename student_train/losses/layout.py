@@ -55,7 +55,9 @@ class Layout:
         numbers = [array for each in stacks for array in _numbers(each, config)]
         uploaded = _upload_all(numbers, self.device)
         self.of: Mapping[str, StackSets] = {
-            each.name: self._sets(mine, place, uploaded[2 * i], uploaded[2 * i + 1], totals)
+            each.name: self._sets(
+                mine, uploaded[2 * i], uploaded[2 * i + 1], totals, place, _counted(each, config)
+            )
             for i, (each, mine, place) in enumerate(
                 zip(stacks, integers[: len(stacks)], integers[len(stacks) :], strict=True)
             )
@@ -79,6 +81,7 @@ class Layout:
             self.table.boxes[rows],
             np.array(counts, np.int64),
             first,
+            of.groups,
         )
 
     def share_of_images(self, of: Stack) -> Tensor:
@@ -108,14 +111,20 @@ class Layout:
         return torch.cat([losses[each.name].flatten() for each in self.stacks])[self._order]
 
     def _sets(
-        self, rows: Tensor, place: Tensor, background: Tensor, numbers: Tensor, totals: Totals
+        self,
+        rows: Tensor,
+        background: Tensor,
+        numbers: Tensor,
+        totals: Totals,
+        place: Tensor,
+        groups: int,
     ) -> StackSets:
         power, soft, released, copies, *rest = numbers.unbind()
         count = len(TERMS + EDGE_TERMS)
         coefficients, weighing = torch.stack(rest[:count]), torch.stack(rest[count:], 1)
         own, whole = ((weighing * each[place]).sum(1) for each in (totals.own, totals.whole))
         share = torch.where(whole > 0, own / whole, 1)
-        normaliser = totals.boxes()[place] * copies
+        normaliser = totals.boxes(groups)[place] * copies
         vectors = torch.stack([power, soft, released, normaliser, share]).to(self.dtype)
         sets = Sets(background.to(self.dtype), *vectors.unbind())
         return StackSets(rows, sets, coefficients.to(self.dtype), place)
@@ -142,6 +151,11 @@ def _parts(
     # stable: within a supervision, stack by stack
     found.sort(key=lambda part: part[0])
     return tuple(name for _, name, _ in found), np.array([at for *_, at in found], np.int64)
+
+
+def _counted(of: Stack, config: LossConfig) -> int:
+    """How often the normaliser counts every box."""
+    return of.groups if config.groups == "mean" else 1
 
 
 def _rows(of: Stack, table: BoxTable) -> NDArray[np.int64]:

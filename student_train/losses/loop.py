@@ -51,7 +51,9 @@ def _task_losses(
         None if each is None else _as_seen(each.repeat(task.repeat), stack)
         for each in supervision.targets
     ]
-    normaliser = max(1, sum(len(each) for each in targets if each is not None)) * task.copies
+    counted = stack.groups if config.groups == "mean" else 1
+    n_boxes = counted * sum(len(each) for each in targets if each is not None)
+    normaliser = max(1, n_boxes) * task.copies
     layers = range(task.first, stack.shape[0])
     weights = (config.class_loss, config.l1_loss, config.giou_loss)
     found: dict[str, dict[int, Tensor]] = {term: {} for term in TERMS}
@@ -68,7 +70,7 @@ def _task_losses(
                 mine = denoising.image_index == image
                 pairs = (denoising.slot_index[mine], denoising.target_index[mine])
             else:
-                pairs = match_one(logits[image], boxes[image], each, config)
+                pairs = match_groups(logits[image], boxes[image], each, stack.groups, config)
             terms, weight = _image_losses(logits[image], boxes[image], each, pairs, task, config)
             sums = [total + term for total, term in zip(sums, terms, strict=True)]
             weight_sum = weight_sum + weight
@@ -91,6 +93,20 @@ def _as_seen(targets: Targets, stack: Stack) -> Targets:
     return replace(targets, labels=torch.zeros_like(targets.labels))
 
 
+def match_groups(
+    logits: Tensor, boxes: Tensor, targets: Targets, groups: int, config: LossConfig
+) -> Pairs:
+    """The pairs of one image, of every group of its queries."""
+    size = len(logits) // groups
+    found = []
+    for first in range(0, groups * size, size):
+        mine = slice(first, first + size)
+        queries, matched = match_one(logits[mine], boxes[mine], targets, config)
+        found.append((queries + first, matched))
+    queries, matched = zip(*found, strict=True)
+    return torch.cat(queries), torch.cat(matched)
+
+
 @torch.no_grad()
 def match_one(logits: Tensor, boxes: Tensor, targets: Targets, config: LossConfig) -> Pairs:
     """The cheapest assignment of one image [Q, C], [Q, 4], with a copy to the host of its own."""
@@ -99,8 +115,10 @@ def match_one(logits: Tensor, boxes: Tensor, targets: Targets, config: LossConfi
         classes = -logits.softmax(-1)
     else:
         p, (alpha, gamma) = logits.sigmoid(), config.match_alpha_gamma
-        present = alpha * (1 - p) ** gamma * -(p + 1e-8).log()
-        classes = present - (1 - alpha) * p**gamma * -(1 - p + 1e-8).log()
+        eps = weights.log_eps
+        yes = (p + eps).log() if eps else torch.nn.functional.logsigmoid(logits)
+        no = (1 - p + eps).log() if eps else torch.nn.functional.logsigmoid(-logits)
+        classes = (1 - alpha) * p**gamma * no - alpha * (1 - p) ** gamma * yes
     corners, wanted = to_corners(boxes)[:, None], to_corners(targets.boxes)[None]
     cost = (
         weights.class_cost * classes[:, targets.labels]
@@ -162,6 +180,14 @@ def _class_rows(
         weight = alpha * p.detach() ** gamma
         weight[queries, labels] = values * quality if varifocal else 1.0
         return (weight * entropy(logits, goal, reduction="none")).sum(-1)
+    if config.classification == "ia_bce":
+        alpha, gamma = config.quality(0.25, 2.0)
+        sure = p[queries, labels].detach()
+        wanted = values * (sure**alpha * quality ** (1 - alpha)).clamp(min=0.01)
+        positive, negative = torch.zeros_like(p), p**gamma
+        positive[queries, labels] = wanted
+        negative = negative.index_put((queries, labels), 1 - wanted)
+        return -(positive * p.log() + negative * (1 - p).log()).sum(-1)
     goal[queries, labels] = values
     alpha = config.focal_alpha
     miss = p * (1 - goal) + (1 - p) * goal

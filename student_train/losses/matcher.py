@@ -1,15 +1,15 @@
 """Bipartite matching of predictions and boxes: one cost computation and one copy to the host.
 
-A step asks for many small matchings: decoder layers x images x (ground truth + teachers). All
-boxes of an image are laid side by side, whoever drew them, so that one padded tensor holds every
-cost of a stack. All costs cross to the host in one copy, and a pool of threads solves each matching
-there (`solver.py`). Meanwhile the device works and the caller goes on queueing work for it:
-`start_matching` waits for nothing, `PendingMatches.result` does.
+A step asks for many small matchings: decoder layers x images x (ground truth + teachers) x groups
+of queries. All boxes of an image are laid side by side, whoever drew them, and all groups too, so
+that one padded tensor holds every cost of a stack. All costs cross to the host in one copy, and a
+pool of threads solves each matching there (`solver.py`). Meanwhile the device works and the caller
+goes on queueing work for it: `start_matching` waits for nothing, `PendingMatches.result` does.
 """
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from itertools import pairwise
+from itertools import islice, pairwise
 from typing import NamedTuple
 
 import numpy as np
@@ -65,6 +65,8 @@ class Problem:
     """[sets, B], boxes of every set in every image; none: nothing to match"""
     first_layers: Sequence[int]
     """per set, the layer it starts at: earlier ones are not matched"""
+    groups: int = 1
+    """equal parts of the queries, one after the other, each matched with all boxes"""
 
 
 class PendingMatches:
@@ -108,7 +110,7 @@ class PendingMatches:
             raise NonFinitePrediction(f"{where} {layer}, so large", image) from None
         return [
             [
-                _match(set_counts, shape[0] - first, solved)
+                _match(set_counts, shape[0] - first, problem.groups, shape[-1], solved)
                 for set_counts, first in zip(problem.counts, problem.first_layers, strict=True)
             ]
             for problem, shape in zip(self._problems, self._shapes, strict=True)
@@ -118,19 +120,31 @@ class PendingMatches:
 def _blocks(problem: Problem, cost: np.ndarray) -> Iterator[tuple[np.ndarray, int, int]]:
     """The costs of every single matching with its layer and image; `_match` takes them in order."""
     starts = np.cumsum(problem.counts, 0) - problem.counts
+    size = cost.shape[-1] // problem.groups
     for index, first in enumerate(problem.first_layers):
         for image in np.flatnonzero(problem.counts[index]):
             start, count = starts[index, image], problem.counts[index, image]
             for layer in range(first, len(cost)):
-                yield cost[layer, image, start : start + count], layer, int(image)
+                boxes = cost[layer, image, start : start + count]
+                for group in range(problem.groups):
+                    yield boxes[:, group * size : (group + 1) * size], layer, int(image)
 
 
-def _match(counts: NDArray[np.int64], layers: int, solved: Iterator[Assignment]) -> Match:
+def _match(
+    counts: NDArray[np.int64],
+    layers: int,
+    groups: int,
+    n_queries: int,
+    solved: Iterator[Assignment],
+) -> Match:
     """The matching of one set, from the next solutions."""
     columns = []
+    first = np.arange(groups)[:, None] * (n_queries // groups)
     for image in np.flatnonzero(counts):
-        pairs = [next(solved) for _ in range(layers)]
+        pairs = islice(solved, layers * groups)
         targets, queries = (np.stack(side) for side in zip(*pairs, strict=True))
+        queries = (queries.reshape(layers, groups, -1) + first).reshape(layers, -1)
+        targets = targets.reshape(layers, -1)
         columns.append((np.full(queries.shape[1], image, np.int64), queries, targets))
     if not columns:
         none = np.zeros((layers, 0), np.int64)

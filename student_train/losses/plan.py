@@ -67,6 +67,8 @@ class Stack:
     """pairs are known (denoising), nothing is matched"""
     classless: bool = False
     """logit 0 says that there is an object, of whatever class"""
+    groups: int = 1
+    """equal parts of the queries, each of which is matched with all boxes"""
     edges: EdgeDistributions | None = None
     """the distributions that the boxes of its layers come from, if they do"""
 
@@ -96,7 +98,9 @@ def plan(output: StudentOutput, supervisions: Sequence[Supervision]) -> list[Sta
     if matching:
         last = len(output.layers) - 1
         tasks = tuple(Task(s, last if s.layers == "last" else 0) for s in matching)
-        found.append(Stack(LAYERS, stack(output.layers), tasks, edges=output.edges))
+        groups = output.n_groups
+        stacked = stack(output.layers)
+        found.append(Stack(LAYERS, stacked, tasks, groups=groups, edges=output.edges))
     first = tuple(Task(each) for each in matching if each.layers == "all")
     if output.initial and first:
         found.append(Stack(INITIAL, stack([output.initial]), first))
@@ -105,7 +109,7 @@ def plan(output: StudentOutput, supervisions: Sequence[Supervision]) -> list[Sta
         tasks = tuple(Task(s, weighted=s.proposals == "weighted") for s in proposing)
         classless = output.proposal_labels == "binary"
         proposals = stack([output.proposals])
-        found.append(Stack(PROPOSALS, proposals, tasks, classless=classless))
+        found.append(Stack(PROPOSALS, proposals, tasks, False, classless, output.n_groups))
     many = [each for each in supervisions if each.group == "one_to_many"]
     if output.one_to_many and many:
         last = len(output.one_to_many) - 1

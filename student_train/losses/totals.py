@@ -49,9 +49,9 @@ class Totals:
         pairs, boxes = found
         return self.boxes() * torch.where(boxes > 0, pairs / boxes, 1)
 
-    def boxes(self) -> Tensor:
-        """[supervisions], the normalisers N."""
-        return self.whole[:, 0].clamp(min=self.floor)
+    def boxes(self, groups: int = 1) -> Tensor:
+        """[supervisions], the normalisers N, where every box counts once for each group."""
+        return (self.whole[:, 0] * groups).clamp(min=self.floor)
 
 
 def totals_of(

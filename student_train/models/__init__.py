@@ -19,6 +19,8 @@ from student_train.models.families.deformable_detr import DeformableDetr, Deform
 from student_train.models.families.dino import Dino, DinoConfig
 from student_train.models.families.dn_detr import DnDetr, DnDetrConfig
 from student_train.models.families.h_detr import HDetr, HDetrConfig
+from student_train.models.families.lw_detr.model import LwDetr, LwDetrConfig
+from student_train.models.families.rf_detr.model import RfDetr, RfDetrConfig
 from student_train.models.families.vidt import Vidt, VidtConfig
 from student_train.models.families.yolos import Yolos, YolosConfig
 from student_train.models.output import Denoising, Prediction, StudentOutput
@@ -42,6 +44,8 @@ FAMILIES: dict[str, Family] = {
     DnDetrConfig.family: Family(DnDetrConfig, DnDetr),
     YolosConfig.family: Family(YolosConfig, Yolos),
     VidtConfig.family: Family(VidtConfig, Vidt),
+    LwDetrConfig.family: Family(LwDetrConfig, LwDetr),
+    RfDetrConfig.family: Family(RfDetrConfig, RfDetr),
 }
 """every family by name"""
 
@@ -91,7 +95,11 @@ __all__ = [
     "Family",
     "HDetr",
     "HDetrConfig",
+    "LwDetr",
+    "LwDetrConfig",
     "Prediction",
+    "RfDetr",
+    "RfDetrConfig",
     "StudentConfig",
     "StudentOutput",
     "Targets",

@@ -92,6 +92,9 @@ class StudentOutput:
     """whether the proposals' logits tell classes apart, or only logit 0 (an object) counts"""
     one_to_many: list[Prediction] | None = None
     """H-DETR: the second set of queries, first to last decoder layer"""
+    n_groups: int = 1
+    """LW-DETR, RF-DETR in training: so many equal parts of the queries, one after the other, each
+    of which is matched with all boxes"""
     denoising: Denoising | None = None
     """in training only"""
     initial: Prediction | None = None

@@ -43,7 +43,12 @@ def family_parity(name: str) -> FamilyParity | None:
     """How the set of a student is compared, by the set's name; None for a family that is not
     installed.
     """
-    return _FAMILIES.get(name.split("_")[0])
+    # these need this package themselves
+    from student_train.models.families.lw_detr.parity import LW_DETR
+    from student_train.models.families.rf_detr.parity import RF_DETR
+
+    families = _FAMILIES | {"lwdetr": LW_DETR, "rfdetr": RF_DETR}
+    return families.get(name.split("_")[0])
 
 
 def golden_sets(folder: Path) -> list[str]:

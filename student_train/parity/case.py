@@ -27,6 +27,8 @@ class Case:
 
     arrays: Arrays
     expected: dict[str, Any]
+    settings: Mapping[str, Any]
+    """of the whole set: NAME.json"""
     weights: Mapping[str, float]
     """the official `weight_dict`; a key that is not in it has the weight of its stem"""
     leaves: dict[str, tuple[Tensor, Tensor]] = field(default_factory=dict)
@@ -84,7 +86,7 @@ class Setup:
     criterion: Criterion
     output: StudentOutput
     supervisions: Sequence[Supervision]
-    keys: Mapping[str, Mapping[str, str]]
+    keys: Mapping[str, dict[str, str]]
     """source -> our layer -> official key, see `Case.loss_error`"""
     calls: Mapping[str, tuple[str, int]] = field(default_factory=dict)
     """stored matching -> our (source/stack, layer)"""

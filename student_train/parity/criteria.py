@@ -24,7 +24,7 @@ def check_criterion(folder: Path, name: str) -> list[Row]:
     for expected in document["cases"]:
         prefix = f"{expected['case']}/"
         mine = {k.removeprefix(prefix): v for k, v in arrays.items() if k.startswith(prefix)}
-        case = Case(mine, expected, weights)
+        case = Case(mine, expected, document, weights)
         rows += _check_case(name, case, SETUPS[name](case))
     return rows
 

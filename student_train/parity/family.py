@@ -40,8 +40,9 @@ class FamilyParity:
 
     config: Callable[[Settings], StudentConfig]
     """our configuration of an official settings table (the whole of NAME.keys.json)"""
-    loss: LossConfig
-    """the loss of its training step"""
+    loss: LossConfig | Callable[[Settings], LossConfig]
+    """the loss of its training step; a function where the set's settings (the whole of
+    NAME.keys.json) say more of it"""
     loss_key: Callable[[str, str, str], str] = _plain_key
     """official key of a loss from its stem (`loss_ce`), our source (`denoising`) and the layer's
     ending: `_3`, nothing for the last, or `proposals`"""
@@ -54,6 +55,13 @@ class FamilyParity:
     """
     evaluation: Callable[[GoldenStudent, Any], list[Row]] = _no_rows
     """further comparisons of a student in eval mode"""
+    rounding: float = 1e-9
+    """how far values of float64 gradients may be off, as a share of their parameter's norm: more
+    where the official code rounds something to float32 even then"""
+
+    def loss_of(self, settings: Settings) -> LossConfig:
+        """The loss of a set's training step."""
+        return self.loss if isinstance(self.loss, LossConfig) else self.loss(settings)
 
 
 def compare_prediction(name: str, prefix: str, prediction: Prediction, want: Arrays) -> list[Row]:

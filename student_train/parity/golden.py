@@ -11,6 +11,7 @@ import json
 import re
 import zipfile
 import zlib
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -61,9 +62,23 @@ def _first_fit(table: list[tuple[str, float]], key: str) -> float | None:
     return next((value for pattern, value in table if re.search(pattern, key)), None)
 
 
-def parameter(key: str, shape: tuple[int, ...], seed: int) -> np.ndarray:
-    """The float32 value of an official parameter: no zeros, no symmetry, tokens that stay apart."""
+Rule = tuple[str, str, float, float]
+"""pattern of keys, kind, and two numbers: `constant` a, `normal` a + b n, `matrix` with gain a"""
+
+
+def parameter(
+    key: str, shape: tuple[int, ...], seed: int, rules: Sequence[Rule] = ()
+) -> np.ndarray:
+    """The float32 value of an official parameter: no zeros, no symmetry, tokens that stay apart.
+
+    `rules` of the set come before those that all sets share; the first that fits wins.
+    """
     draw = stream(key, seed)
+    _, kind, a, b = next((rule for rule in rules if re.search(rule[0], key)), ("", "", 0.0, 0.0))
+    if kind == "constant":
+        return np.full(shape, a, np.float32)
+    if kind == "normal":
+        return np.asarray(a + b * draw.standard_normal(shape), np.float32)
     if key.endswith("running_var"):
         return (1.0 + 0.1 * draw.random(shape)).astype(np.float32)
     normal = draw.standard_normal(shape)
@@ -87,16 +102,16 @@ def parameter(key: str, shape: tuple[int, ...], seed: int) -> np.ndarray:
     elif len(shape) <= 1:
         value = 0.05 * normal
     else:
-        value = _matrix(key, normal)
+        value = _matrix(key, normal, a if kind == "matrix" else None)
     return np.asarray(value, np.float32)
 
 
-def _matrix(key: str, normal: np.ndarray) -> np.ndarray:
+def _matrix(key: str, normal: np.ndarray, own_gain: float | None) -> np.ndarray:
     fan_in = int(np.prod(normal.shape[1:]))
     if fan_in >= 16:
         # rows that sum to zero do not pass on the positive mean that a ReLU leaves
         normal = normal - normal.mean(axis=tuple(range(1, normal.ndim)), keepdims=True)
-    gain: float | np.ndarray | None = _first_fit(_GAINS, key)
+    gain: float | np.ndarray | None = _first_fit(_GAINS, key) if own_gain is None else own_gain
     if gain is None and re.search(r"(in_proj_weight|qkv\.weight)$", key):
         # queries and keys larger than values, so that attention is not flat
         gain = np.ones((len(normal), 1))
@@ -138,7 +153,8 @@ class GoldenStudent:
             if alias:
                 state[key] = state[alias]
                 continue
-            value = parameter(key, tuple(shape), self.settings["seed"])
+            rules = self.settings.get("rules", ())
+            value = parameter(key, tuple(shape), self.settings["seed"], rules)
             if checksum is not None and zlib.crc32(value.tobytes()) != checksum:
                 raise CheckpointError(
                     f"{self.name}: numpy {np.__version__} draws other numbers for {key} than those "
@@ -159,9 +175,10 @@ class GoldenStudent:
         return torch.from_numpy(images), torch.from_numpy(mask)
 
     def targets(self) -> list[Targets]:
-        """Ground truth of the training step; labels are raw COCO ids."""
+        """Ground truth of the training step; labels are indices of logits."""
         asked = self.settings["train"]["targets"]
-        return [_targets(i, n, asked["seed"]) for i, n in enumerate(asked["counts"])]
+        classes = asked.get("classes", 91)
+        return [_targets(i, n, asked["seed"], classes) for i, n in enumerate(asked["counts"])]
 
 
 def _image(index: int, height: int, width: int, seed: int) -> np.ndarray:
@@ -173,9 +190,9 @@ def _image(index: int, height: int, width: int, seed: int) -> np.ndarray:
     return (0.6 * fine + 0.8 * coarse).astype(np.float32)
 
 
-def _targets(index: int, count: int, seed: int) -> Targets:
+def _targets(index: int, count: int, seed: int, classes: int) -> Targets:
     draw = stream(f"target.{index}", seed)
-    labels = draw.integers(1, 91, count)
+    labels = draw.integers(1, classes, count)
     sides = 0.08 + 0.42 * draw.random((count, 2))
     centres = sides / 2 + (1 - sides) * draw.random((count, 2))
     boxes = np.concatenate([centres, sides], 1).astype(np.float32)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 
 import torch
 
@@ -11,6 +12,7 @@ from student_train.losses.criterion import PROPOSALS
 from student_train.models.output import Denoising, Prediction, StudentOutput
 from student_train.models.targets import Targets
 from student_train.parity.case import Case, Setup, layer_calls, layer_keys
+from student_train.parity.iou_aware import iou_aware_loss
 
 FOCAL_2 = LossConfig(class_loss=2, giou_eps=0)
 """of Deformable DETR and those that took over its criterion"""
@@ -23,7 +25,7 @@ def of_truth(case: Case, loss: LossConfig, denoising: str = "tgt_{}{}") -> Setup
     `denoising` is the pattern of the denoising losses' keys.
     """
     truth, layers = case.targets(), case.layers("main/")
-    output = StudentOutput(layers, classification=loss.classification)
+    output = StudentOutput(layers, classification=loss.form)
     keys = {"truth": layer_keys(len(layers))}
     calls = layer_calls("truth/decoder layer", len(layers))
     for kind in ("enc", "interm"):
@@ -42,6 +44,17 @@ def of_truth(case: Case, loss: LossConfig, denoising: str = "tgt_{}{}") -> Setup
         calls |= layer_calls("one_to_many/one-to-many layer", len(many), len(calls))
     criterion = Criterion(loss)
     return Setup(criterion, output, criterion.supervise(truth), keys, calls)
+
+
+def grouped(case: Case) -> Setup:
+    """Ground truth on all groups of LW-DETR's queries, as RF-DETR's criterion computes it; one
+    group where it was in evaluation mode.
+    """
+    setup = of_truth(case, iou_aware_loss(case.settings))
+    groups = case.settings["groups"] if case.expected["train"] else 1
+    keys = setup.keys["truth"] | {"proposals": "{}_enc"}
+    output = replace(setup.output, n_groups=groups)
+    return replace(setup, output=output, keys={**setup.keys, "truth": keys})
 
 
 def _truth(loss: LossConfig) -> Callable[[Case], Setup]:
@@ -121,6 +134,7 @@ SETUPS: dict[str, Callable[[Case], Setup]] = {
     "criterion_yolos": _truth(
         LossConfig(classification="softmax", giou_eps=0, match=MatchCost(class_cost=1))
     ),
+    "criterion_iabce": grouped,
     "teach_criterion": teacher,
     "teach_hybrid": hybrid,
 }

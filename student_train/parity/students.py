@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import math
 from collections.abc import Callable, Mapping
 from dataclasses import replace
 
@@ -45,7 +46,8 @@ def check_student(golden: GoldenStudent, family: FamilyParity, double: bool = Tr
     rows = check_evaluation(golden, family, student)
     train = check_training(golden, family, student) if golden.train is not None else []
     if double:
-        student = student.double().eval()
+        # training has moved the statistics of batch norms
+        student = build(golden, family).double()
         rows += check_float64(golden, student)
         if golden.train is not None:
             train += check_gradients(golden, family, student, exact=True)
@@ -132,12 +134,18 @@ def check_gradients(
         flat = gradient.reshape(-1).double().numpy()
         at = np.linspace(0, flat.size - 1, 8).round().astype(np.int64)
         # a value far below its tensor's norm is what is left of larger ones that cancelled
-        allowed = 1e-5 * np.abs(eight) + 1e-9 * max(1.0, norm)
+        allowed = 1e-5 * np.abs(eight) + family.rounding * max(1.0, norm)
         sampled.append(float((np.abs(flat[at] - eight) / allowed).max()))
     if exact:
         return [
             row(name, "float64/grad_norm", max(errors), 1e-5, "relative"),
-            row(name, "float64/grad_values", max(sampled), 1, "1 = 1e-5 |value| + 1e-9 norm"),
+            row(
+                name,
+                "float64/grad_values",
+                max(sampled),
+                1,
+                f"1 = 1e-5 |value| + {family.rounding:g} norm",
+            ),
         ]
     return [
         *rows,
@@ -158,7 +166,7 @@ def _gradients(
         images = images.double()
         targets = [replace(t, boxes=t.boxes.double(), scores=t.scores.double()) for t in targets]
     student.zero_grad(set_to_none=True)
-    criterion = Criterion(family.loss)
+    criterion = Criterion(family.loss_of(golden.settings))
     output = student(images, mask, targets, family.noise(golden, student))
     criterion(output, criterion.supervise(targets)).total.backward()
     return {
@@ -174,7 +182,7 @@ def _compare_losses(
     """Losses by their official keys, and the pairs of every matcher call."""
     table = golden.settings["train"]
     name = f"{golden.name}.train"
-    criterion = Criterion(family.loss)
+    criterion = Criterion(family.loss_of(golden.settings))
     supervisions = criterion.supervise(golden.targets())
     losses = criterion(output, supervisions)
     last = len(output.layers) - 1
@@ -244,10 +252,10 @@ class _Probes:
     def _hook(self, name: str) -> Callable[..., None]:
         calls = itertools.count(1)
 
-        def describe(_module: nn.Module, _inputs: object, output: Tensor) -> None:
+        def describe(_module: nn.Module, _inputs: object, output: object) -> None:
             call = next(calls)
             key = name if call == 1 else f"{name}#{call}"
-            if key not in self._shapes:
+            if key not in self._shapes or not isinstance(output, Tensor):
                 return
             self._found(key, probe(_arranged(output, tuple(self._shapes[key]))))
 
@@ -255,23 +263,30 @@ class _Probes:
 
 
 def _arranged(output: Tensor, shape: tuple[int, ...]) -> Tensor:
-    """An output in the official order: its decoder has queries first, where ours has the batch, and
-    patches are a list there, where ours are a map.
+    """An output in the official order: its decoder has queries first, where ours has the batch;
+    patches are a list there, or have the channels last, where ours are a map; and windows stay
+    apart there, where ours are one sequence an image.
     """
-    turned = output.transpose(0, 1)
-    listed = output.flatten(2).mT if output.ndim == 4 else output
-    return next((x for x in (output, turned, listed) if x.shape == shape), output)
+    orders = [output, output.transpose(0, 1)]
+    if output.ndim == 4:
+        orders += [output.flatten(2).mT, output.movedim(1, -1)]
+    if output.numel() == math.prod(shape) and output.shape[-1:] == shape[-1:]:
+        orders.append(output.reshape(shape))
+    return next((x for x in orders if x.shape == shape), output)
 
 
 def _official_modules(student: nn.Module) -> dict[str, nn.Module]:
-    """Modules by official name, found through the names of their first parameters."""
+    """Modules by official name, found through the names of their parameters: the first of them that
+    is called the same inside the module.
+    """
     modules: dict[str, nn.Module] = {}
     keys = list(student.state_dict())
     for name, module in student.named_modules():
-        key = next((k for k in keys if k.startswith(f"{name}.")), None)
-        if not name or key is None or key.endswith("num_batches_tracked"):
-            continue
-        official, ending = official_names(student, key)[0], key.removeprefix(name)
-        if official.endswith(ending):
-            modules.setdefault(official.removesuffix(ending), module)
+        for key in keys:
+            if not name or not key.startswith(f"{name}.") or key.endswith("num_batches_tracked"):
+                continue
+            official, ending = official_names(student, key)[0], key.removeprefix(name)
+            if official.endswith(ending):
+                modules.setdefault(official.removesuffix(ending), module)
+                break
     return modules

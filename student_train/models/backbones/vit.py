@@ -51,7 +51,9 @@ class ViTShape:
         return None
 
 
-def resize_table(table: Tensor, old: tuple[int, int], new: tuple[int, int]) -> Tensor:
+def resize_table(
+    table: Tensor, old: tuple[int, int], new: tuple[int, int], antialias: bool = False
+) -> Tensor:
     """A position table [N, h x w, C] of a grid `old` (rows, columns) for a grid `new`, bicubic."""
     # while a student is exported `new` is a symbol; a table of the same grid comes out as it was
     if not torch.compiler.is_exporting() and old == new:
@@ -59,7 +61,7 @@ def resize_table(table: Tensor, old: tuple[int, int], new: tuple[int, int]) -> T
     maps = table.mT.unflatten(-1, old)
     # bicubic weights of bf16 would move the places
     maps = maps.to(torch.promote_types(maps.dtype, torch.float32))
-    maps = F.interpolate(maps, new, mode="bicubic")
+    maps = F.interpolate(maps, new, mode="bicubic", antialias=antialias)
     return maps.flatten(2).mT.to(table.dtype)
 
 

@@ -1,6 +1,8 @@
-"""Convolutions with their batch norm and activation, as the hybrid encoders are built from."""
+"""Convolutions with their norm and activation, as hybrid encoders and projectors are built from."""
 
 from __future__ import annotations
+
+from collections.abc import Callable
 
 import torch
 from torch import Tensor, nn
@@ -10,7 +12,7 @@ Activation = type[nn.Module]
 
 
 class ConvNorm(nn.Module):
-    """A convolution without bias that keeps the size (or divides it by `stride`), a batch norm, an
+    """A convolution without bias that keeps the size (or divides it by `stride`), a norm, an
     activation.
     """
 
@@ -22,12 +24,13 @@ class ConvNorm(nn.Module):
         stride: int = 1,
         groups: int = 1,
         activation: Activation = nn.Identity,
+        norm: Callable[[int], nn.Module] = nn.BatchNorm2d,
     ) -> None:
         super().__init__()
         self.conv = nn.Conv2d(
             in_dim, out_dim, kernel, stride, (kernel - 1) // 2, groups=groups, bias=False
         )
-        self.norm = nn.BatchNorm2d(out_dim)
+        self.norm = norm(out_dim)
         self.activation = activation()
 
     def forward(self, x: Tensor) -> Tensor:

@@ -33,7 +33,9 @@ class DeformableDecoderLayer(nn.Module):
         dropout: float,
         backend: str,
         activation: Activation = F.relu,
+        n_self_heads: int | None = None,
     ) -> None:
+        """`n_heads` are those of both attentions, unless `n_self_heads` differs."""
         super().__init__()
         self.activation = activation
         self.cross_attn = MultiScaleDeformableAttention(
@@ -41,7 +43,9 @@ class DeformableDecoderLayer(nn.Module):
         )
         self.dropout1 = nn.Dropout(dropout)
         self.norm1 = nn.LayerNorm(dim)
-        self.self_attn = nn.MultiheadAttention(dim, n_heads, dropout=dropout, batch_first=True)
+        self.self_attn = nn.MultiheadAttention(
+            dim, n_self_heads or n_heads, dropout=dropout, batch_first=True
+        )
         self.dropout2 = nn.Dropout(dropout)
         self.norm2 = nn.LayerNorm(dim)
         self.linear1 = nn.Linear(dim, ffn_dim)
@@ -58,16 +62,20 @@ class DeformableDecoderLayer(nn.Module):
         memory: Tensor,
         levels: Levels,
         blocked: Tensor | None,
+        groups: int = 1,
     ) -> Tensor:
         """[B, Q, C] to the same shape.
 
         `position` is [B, Q, C], `reference` [B, Q, L, 2 or 4] in 0..1 of each padded level,
         `memory` [B, S, C]; `blocked` [Q, Q] is True where the row's query must not see the
-        column's.
+        column's. With several `groups`, equal parts of the queries one after the other, none sees
+        another's.
         """
-        query = x + position
-        seen, _ = self.self_attn(query, query, x, attn_mask=blocked, need_weights=False)
-        x = self.norm2(x + self.dropout2(seen))
+        query, value = x + position, x
+        if groups > 1:
+            query, value = (t.unflatten(1, (groups, -1)).flatten(0, 1) for t in (query, value))
+        seen, _ = self.self_attn(query, query, value, attn_mask=blocked, need_weights=False)
+        x = self.norm2(x + self.dropout2(seen.reshape(x.shape)))
         found = self.cross_attn(x + position, reference, memory, levels.shapes, levels.mask)
         x = self.norm1(x + self.dropout1(found))
         hidden = self.dropout3(self.activation(self.linear1(x)))
@@ -150,7 +158,7 @@ class DeformableDecoder(RefiningDecoder):
             prediction, place = self.predict(state, place, heads, 0)
             predictions.append(prediction)
         for layer in self.layers[:n_layers]:
-            on_levels = _on_levels(place.reference, levels)
+            on_levels = references_on_levels(place.reference, levels)
             if self.query_position is not None:
                 read = place.reference
                 if self.box_position == "sine":
@@ -164,7 +172,7 @@ class DeformableDecoder(RefiningDecoder):
         return predictions
 
 
-def _on_levels(reference: Tensor, levels: Levels) -> Tensor:
+def references_on_levels(reference: Tensor, levels: Levels) -> Tensor:
     """References [B, Q, 2 or 4] in 0..1 of the valid image as such of every padded level, [B, Q, L,
     2 or 4].
     """

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from student_train.models.layers.encoder import Tokens
+from student_train.models.layers.encoder import Levels, Tokens
 from student_train.models.layers.heads import Activation, box_head, class_head
 from student_train.models.layers.position import sine_coordinates
 from student_train.models.output import Prediction
@@ -42,13 +42,12 @@ class Queries:
     proposals: Proposals
 
 
-def token_anchors(tokens: Tokens) -> tuple[Tensor, Tensor]:
-    """A box around every token's cell, in logit space [B, S, 4], and which tokens are usable [B,
-    S].
+def cell_anchors(tokens: Levels) -> tuple[Tensor, Tensor]:
+    """A box around every token's cell, [B, S, 4] (cx, cy, w, h) in 0..1 of the valid image, and
+    which tokens are usable [B, S].
 
     Its centre is the cell's, its side 0.05 x 2^level of the valid image. Tokens on padding and
-    boxes that come within 0.01 of 0 or 1 are unusable: their anchors are infinite. Deformable DETR
-    appendix A.4.
+    boxes that come within 0.01 of 0 or 1 are unusable. Deformable DETR appendix A.4.
     """
     dtype, device = tokens.valid_ratios.dtype, tokens.mask.device
     boxes = []
@@ -69,6 +68,12 @@ def token_anchors(tokens: Tokens) -> tuple[Tensor, Tensor]:
         boxes.append(torch.stack((cx, cy, side, side), -1))
     anchors = torch.cat(boxes, 1)
     usable = ((anchors > 0.01) & (anchors < 0.99)).all(-1) & ~tokens.mask
+    return anchors, usable
+
+
+def token_anchors(tokens: Levels) -> tuple[Tensor, Tensor]:
+    """`cell_anchors` in logit space; those of unusable tokens are infinite."""
+    anchors, usable = cell_anchors(tokens)
     # the clamp only touches unusable anchors, and keeps their logarithm defined before they are
     # overwritten
     anchors = anchors.clamp(1e-6, 1 - 1e-6)
@@ -145,13 +150,13 @@ class TwoStageQueries(nn.Module):
         scores = logits.amax(-1) if self.labels == "class" else logits[..., 0]
         count = min(self.n_queries if n_queries is None else n_queries, state.shape[1])
         index = scores.topk(count, dim=1).indices
-        chosen, starts = _gather(state, index), _gather(anchors, index)
+        chosen, starts = gather_tokens(state, index), gather_tokens(anchors, index)
         if self.labels == "class":
             boxes = selected = self.boxes(chosen).to(anchors.dtype) + starts
-            logits = _gather(logits, index)
+            logits = gather_tokens(logits, index)
         else:
             boxes = self.boxes(state).to(anchors.dtype) + anchors
-            selected = _gather(boxes, index)
+            selected = gather_tokens(boxes, index)
         proposals = Proposals(
             logits=logits, boxes=boxes.sigmoid(), token_index=index, anchors=starts.sigmoid()
         )
@@ -164,6 +169,6 @@ class TwoStageQueries(nn.Module):
         return Queries(content, references, position, proposals)
 
 
-def _gather(values: Tensor, index: Tensor) -> Tensor:
+def gather_tokens(values: Tensor, index: Tensor) -> Tensor:
     """Rows `index` [B, Q] of every image's `values` [B, S, D]."""
     return values.gather(1, index[..., None].expand(-1, -1, values.shape[-1]))

@@ -10,6 +10,8 @@ from torch import Tensor, nn
 
 from student_train.errors import CheckpointError
 from student_train.models.config import StudentConfig
+from student_train.models.families.lw_detr import names as names_lw_detr
+from student_train.models.families.rf_detr import names as names_rf_detr
 from student_train.models.official import (
     names_deformable,
     names_dino,
@@ -29,6 +31,8 @@ _NAMES: dict[str, Names] = {
     "dn_detr": names_single_scale.official_names,
     "yolos": names_yolos.official_names,
     "vidt": names_vidt.official_names,
+    "lw_detr": names_lw_detr.official_names,
+    "rf_detr": names_rf_detr.official_names,
 }
 # parameters that only one family has
 _FAMILIES = {
@@ -39,6 +43,8 @@ _FAMILIES = {
     "deformable_detr": ("transformer.pos_trans.weight",),
     "yolos": ("backbone.det_token", "backbone.cls_token"),
     "vidt": ("backbone.det_token", "backbone.det_pos_embed"),
+    "lw_detr": ("query_feat.weight", "backbone.0.encoder.pos_embed"),
+    "rf_detr": ("query_feat.weight", "backbone.0.encoder.encoder.layernorm.weight"),
 }
 
 

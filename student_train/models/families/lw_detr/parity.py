@@ -1,0 +1,71 @@
+"""Parity of LW-DETR and RF-DETR."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+
+from student_train.models import StudentOutput
+from student_train.models.families.lw_detr.model import LwDetrConfig
+from student_train.models.families.lw_detr.presets import SIZES
+from student_train.models.layers.queries import Proposals
+from student_train.parity.family import BOXES, Arrays, FamilyParity, Settings, compare_prediction
+from student_train.parity.golden import GoldenStudent
+from student_train.parity.iou_aware import iou_aware_loss
+from student_train.parity.rows import Row, largest_difference, row, wrong_entries
+
+
+def config_fields(settings: Settings) -> dict[str, Any]:
+    """What sets of both families say beside their size."""
+    official = settings["config"]
+    return {
+        "n_classes": settings["num_classes"],
+        "n_queries": official["num_queries"],
+        "n_groups": official["group_detr"],
+        # every set was made without it
+        "drop_path": 0.0,
+        "attention_backend": "torch",
+    }
+
+
+def _config(settings: Settings) -> LwDetrConfig:
+    return LwDetrConfig(**SIZES[settings["config"]["size"]] | config_fields(settings))
+
+
+def proposals(name: str, prefix: str, output: StudentOutput, want: Arrays) -> list[Row]:
+    """What the tokens propose, and which were chosen."""
+    found = output.proposals
+    assert isinstance(found, Proposals)
+    rows = compare_prediction(name, f"{prefix}interm/", found, want)
+    if not prefix:
+        wrong = wrong_entries(found.token_index, want["topk_index"])
+        rows.append(row(name, "topk_index", wrong, 0, "wrong entries"))
+    return rows
+
+
+def evaluation(golden: GoldenStudent, student: Any) -> list[Row]:
+    """The scores that tokens are chosen by, and the references that all layers share."""
+    want, name = golden.outputs, golden.name
+    seen: dict[str, torch.Tensor] = {}
+    handles = [
+        student.queries.heads[0].classes.register_forward_hook(
+            lambda _m, _i, out: seen.update(scores=out.amax(-1))
+        ),
+        student.queries.register_forward_hook(lambda _m, _i, out: seen.update(boxes=out.boxes)),
+    ]
+    with torch.no_grad():
+        student(*golden.batch())
+    for handle in handles:
+        handle.remove()
+    scores = largest_difference(seen["scores"], want["enc/max_logit"])
+    boxes = largest_difference(seen["boxes"], want["ref_initial"])
+    return [
+        row(name, "enc/max_logit", scores, 1e-3),
+        row(name, "ref_initial", boxes, BOXES),
+    ]
+
+
+LW_DETR = FamilyParity(
+    config=_config, loss=iou_aware_loss, proposals=proposals, evaluation=evaluation
+)

@@ -1,0 +1,27 @@
+"""Parity of RF-DETR."""
+
+from __future__ import annotations
+
+from student_train.models.families.lw_detr.parity import (
+    config_fields,
+    evaluation,
+    proposals,
+)
+from student_train.models.families.rf_detr.model import RfDetrConfig
+from student_train.models.families.rf_detr.presets import SIZES
+from student_train.parity.family import FamilyParity, Settings
+from student_train.parity.iou_aware import iou_aware_loss
+
+
+def _config(settings: Settings) -> RfDetrConfig:
+    return RfDetrConfig(**SIZES[settings["config"]["size"]] | config_fields(settings))
+
+
+RF_DETR = FamilyParity(
+    config=_config,
+    loss=iou_aware_loss,
+    proposals=proposals,
+    evaluation=evaluation,
+    # the table of positions is resized in float32
+    rounding=1e-7,
+)
