@@ -124,6 +124,8 @@ class MatchabilityAwareTerm(QualityTerm):
 
     def _goal(self, p: Tensor, values: Tensor, quality: Tensor) -> tuple[Tensor, Tensor]:
         return values * quality**self._gamma, torch.ones_like(quality)
+
+
 class IouAwareTerm(QualityTerm):
     """IoU-aware binary cross-entropy of LW-DETR (arXiv 2406.03459, section 3.3, after Align-DETR):
     the goal depends on the probability too, and is 0.01 at least.
