@@ -47,7 +47,7 @@ class Predictor:
         """
         if not images:
             return []
-        batch = self._batch(images).to(self.runtime.device)
+        batch = self._batch(images).to(self.runtime.device, self.student.config.model.pixels)
         with self.runtime.autocast():
             output = self._model(batch.images, batch.mask)
         found = top_k(output, batch.original_sizes, self.student.config.model.top_k)
@@ -68,7 +68,7 @@ class Predictor:
             scene = self._transform(Scene.start(pixels, torch.zeros(0, 4)), generator)
             height, width = image.shape[:2]
             samples.append(Sample(scene.image, nothing, {}, index, (height, width)))
-        return collate(samples)
+        return collate(samples, pad_to=self.student.config.model.side_multiple)
 
 
 def load_predictor(

@@ -6,12 +6,14 @@ backend runs here and why.
 
 from detr_kernels.deform_attn import (
     MultiScaleDeformableAttention,
+    Sampling,
     choose_backend,
     deform_attn,
     deform_attn_fused,
     deform_attn_fused_reference,
     deform_attn_reference,
     explain,
+    sample_nearest,
 )
 from detr_kernels.errors import ArgumentError, BackendError, KernelError
 
@@ -20,10 +22,12 @@ __all__ = [
     "BackendError",
     "KernelError",
     "MultiScaleDeformableAttention",
+    "Sampling",
     "choose_backend",
     "deform_attn",
     "deform_attn_fused",
     "deform_attn_fused_reference",
     "deform_attn_reference",
     "explain",
+    "sample_nearest",
 ]

@@ -119,7 +119,7 @@ def bench_loader(config: TrainConfig, spec: BenchSpec, folder: Path | None = Non
             shuffle=True,
             workers=config.data.workers,
             aspect_ratios=config.data.aspect_groups,
-            pad_to=config.data.pad_to,
+            pad_to=math.lcm(config.data.pad_to, config.model.side_multiple),
         )
         step = Step(config)
         generator = torch.Generator().manual_seed(0)

@@ -127,7 +127,8 @@ def _with_backend(config: TrainConfig, backend: str) -> TrainConfig:
 def _measure(step: Step, spec: BenchSpec) -> tuple[float, float | None]:
     device = step.runtime.device
     generator = torch.Generator().manual_seed(0)
-    batch = synthetic_batch(spec, 0, step.config.model.n_classes, generator).to(device)
+    batch = synthetic_batch(spec, 0, step.config.model.n_classes, generator)
+    batch = batch.to(device, step.config.model.pixels)
 
     def forward_and_backward() -> None:
         step.losses(step.forward(batch), batch).total.backward()
@@ -146,7 +147,8 @@ def _gradients(step: Step, spec: BenchSpec) -> dict[str, Tensor]:
     device = step.runtime.device
     generator = torch.Generator().manual_seed(0)
     one = replace(spec, batch=1)
-    batch = synthetic_batch(one, 0, step.config.model.n_classes, generator).to(device)
+    batch = synthetic_batch(one, 0, step.config.model.n_classes, generator)
+    batch = batch.to(device, step.config.model.pixels)
     step.runtime.seed_step("gradients")
     output: StudentOutput = step.model(batch.images, batch.mask, batch.truth)
     predictions = [*output.layers, *(output.one_to_many or [])]

@@ -74,8 +74,10 @@ def bench_shares(config: TrainConfig, spec: BenchSpec, teachers: int) -> ShareRe
 
 def _one_step(step: Step, batch: Any) -> dict[str, float]:
     found: dict[str, float] = {}
-    found["copy and normalise"] = step.seconds(lambda: batch.to(step.runtime.device))
-    batch = batch.to(step.runtime.device)
+    found["copy and normalise"] = step.seconds(
+        lambda: batch.to(step.runtime.device, step.config.model.pixels)
+    )
+    batch = batch.to(step.runtime.device, step.config.model.pixels)
     kept: list[Any] = []
     with _parts_timed(step, found):
         forward = step.seconds(lambda: kept.append(step.forward(batch)))

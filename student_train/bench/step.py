@@ -98,7 +98,7 @@ class Step:
 
     def __call__(self, batch: Batch) -> None:
         """All of a step, from the bytes of a batch."""
-        batch = batch.to(self.runtime.device)
+        batch = batch.to(self.runtime.device, self.config.model.pixels)
         self.losses(self.forward(batch), batch).total.backward()
         self.optimise()
 

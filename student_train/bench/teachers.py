@@ -127,7 +127,8 @@ def bench_teachers(config: TrainConfig, spec: BenchSpec, counts: Sequence[int]) 
     # the same images and ground truth for all
     whole = synthetic_batch(spec, max(counts), classes, generator)
     batches = {n: _with_teachers(whole, n) for n in counts}
-    on_device = {n: batch.to(step.runtime.device) for n, batch in batches.items()}
+    pixels = config.model.pixels
+    on_device = {n: batch.to(step.runtime.device, pixels) for n, batch in batches.items()}
     output = step.forward(on_device[counts[0]])
     waits = {n: _waits(step, output, on_device[n]) for n in counts}
 

@@ -15,11 +15,8 @@ from torch import Tensor
 
 from student_train.data.coco import Sample
 from student_train.data.images import ImageProblem
+from student_train.models.pixels import Pixels
 from student_train.models.targets import Targets
-
-# ImageNet statistics of RGB in 0..1, what all backbones were trained with
-MEAN = (0.485, 0.456, 0.406)
-STD = (0.229, 0.224, 0.225)
 
 
 @dataclass(frozen=True)
@@ -87,6 +84,8 @@ class Batch:
     """LongTensor [B, 2], (height, width) of the files, for boxes in their pixels"""
     problems: tuple[ImageProblem, ...] = field(default=())
     """images that could not be used while this batch was made"""
+    pixels: Pixels | None = None
+    """how the images were scaled; none as long as they are bytes"""
 
     def __len__(self) -> int:
         return len(self.image_ids)
@@ -122,12 +121,17 @@ class Batch:
         """On a device, the bytes as they are. The host does not wait if they are pinned."""
         return self._with(*(each.to(device, non_blocking=True) for each in self.tensors))
 
-    def to(self, device: torch.device | str) -> Self:
-        """On a device, images normalised there. Doing it twice changes nothing."""
+    def to(self, device: torch.device | str, pixels: Pixels) -> Self:
+        """On a device, images scaled there as a student wants them, or scaled anew."""
         moved = self.copied(device)
-        if moved.images.dtype == torch.uint8:
-            moved.images = normalise(moved.images, moved.mask)
+        moved.images, moved.pixels = moved.images_for(pixels), pixels
         return moved
+
+    def images_for(self, pixels: Pixels) -> Tensor:
+        """The images as a student with such pixels wants them."""
+        if self.pixels is None:
+            return pixels.scaled(self.images, self.mask)
+        return self.pixels.rescaled(self.images, self.mask, pixels)
 
     def pin_memory(self) -> Self:
         """In page-locked memory, called by torch's loader where a GPU is there."""
@@ -136,16 +140,6 @@ class Batch:
     def _with(self, images: Tensor, sizes: Tensor, rows: Tensor, original_sizes: Tensor) -> Self:
         boxes = replace(self.boxes, rows=rows)
         return replace(self, images=images, sizes=sizes, boxes=boxes, original_sizes=original_sizes)
-
-
-def normalise(images: Tensor, mask: Tensor) -> Tensor:
-    """uint8 [B, 3, H, W] to float32 with ImageNet's mean and deviation; padding becomes 0."""
-    # filled, not copied from a list: that would make the host wait
-    mean, scale = (
-        torch.stack([torch.full((1, 1), 255 * value, device=images.device) for value in values])
-        for values in (MEAN, STD)
-    )
-    return ((images.float() - mean) / scale).masked_fill(mask[:, None], 0.0)
 
 
 def collate(

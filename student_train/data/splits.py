@@ -117,6 +117,7 @@ def make_validation(
         workers=config.data.workers,
         rank=world.rank,
         world=world.size,
+        pad_to=config.model.side_multiple,
     )
     return Validation(source, dataset, loader, space, config.eval_backend)
 

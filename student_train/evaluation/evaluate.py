@@ -88,7 +88,7 @@ def _detect(
     for batch in validation.loader:
         if stop is not None and stop.signal_number:
             break
-        batch = batch.to(runtime.device)
+        batch = batch.to(runtime.device, model.config.pixels)  # type: ignore[union-attr]
         with runtime.autocast():
             output = model(batch.images, batch.mask)
         found = top_k(output, batch.original_sizes, model.config.top_k)  # type: ignore[union-attr]

@@ -12,7 +12,6 @@ from typing import Any
 
 import torch
 
-from student_train.data.batch import MEAN, STD
 from student_train.errors import ExportError
 from student_train.export.check import Run, largest_difference
 from student_train.export.files import (
@@ -71,7 +70,7 @@ def export_student(
     model = student.model.cpu().eval()
     program = trace(model, student.config.model.top_k, example, dynamic)
     about = describe(student, program)
-    examples = _examples(program, example)
+    examples = _examples(program, example, student.config.model.side_multiple)
     original = Detector(model, student.config.model.top_k)
     done = []
     if torch_export is not None:
@@ -88,6 +87,7 @@ def export_student(
 
 def describe(student: TrainedStudent, program: Program) -> dict[str, str]:
     """What a user of the file has to know, as text by key."""
+    pixels = student.config.model.pixels
     return {
         "producer": "teach-detr",
         "student": student.config.model.family,
@@ -95,19 +95,20 @@ def describe(student: TrainedStudent, program: Program) -> dict[str, str]:
         "dynamic": program.dynamic,
         "classes": json.dumps(student.class_space.names),
         "images": "RGB, float32, (x / 255 - mean) / std, top left, zero padding; mask True there",
-        "mean": json.dumps(MEAN),
-        "std": json.dumps(STD),
+        "mean": json.dumps(pixels.mean),
+        "std": json.dumps(pixels.deviation),
         "boxes": "x1, y1, x2, y2 in 0..1 of each image without its padding",
         "torch": torch.__version__,
         "python": platform.python_version(),
     }
 
 
-def _examples(program: Program, example: Example) -> list[Example]:
+def _examples(program: Program, example: Example, multiple: int) -> list[Example]:
     """The traced batch, and other ones as far as the program is free."""
     batch, _, height, width = example.images.shape
     others = {"none": [], "batch": [(batch + 1, height, width), (1, height, width)]}
-    others["size"] = [(batch + 1, height + 37, width), (1, height, width + 41)]
+    more = (37, 41) if multiple == 1 else (multiple, 2 * multiple)
+    others["size"] = [(batch + 1, height + more[0], width), (1, height, width + more[1])]
     return [
         example,
         *(Example.make(*shape, seed=1 + at) for at, shape in enumerate(others[program.dynamic])),

@@ -6,7 +6,11 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
-from detr_kernels import MultiScaleDeformableAttention, deform_attn_reference
+from detr_kernels import (
+    MultiScaleDeformableAttention,
+    deform_attn_reference,
+    sample_nearest,
+)
 
 
 class PlainDeformableAttention(nn.Module):
@@ -18,12 +22,7 @@ class PlainDeformableAttention(nn.Module):
 
     def __init__(self, layer: MultiScaleDeformableAttention) -> None:
         super().__init__()
-        self.n_heads, self.n_levels = layer.n_heads, layer.n_levels
-        self.n_points = layer.n_points
-        self.sampling_offsets = layer.sampling_offsets
-        self.attention_weights = layer.attention_weights
-        self.value_proj = layer.value_proj
-        self.output_proj = layer.output_proj
+        self.layer = layer
 
     def forward(
         self,
@@ -34,25 +33,23 @@ class PlainDeformableAttention(nn.Module):
         padding_mask: Tensor | None = None,
     ) -> Tensor:
         """As the layer's own `forward`; `spatial_shapes` are pairs of (possibly symbolic) ints."""
-        value = self.value_proj(tokens)
-        if padding_mask is not None:
-            value = value.masked_fill(padding_mask[..., None], 0.0)
-        value = value.unflatten(-1, (self.n_heads, -1))
-        grouping = (self.n_heads, self.n_levels, self.n_points)
-        offsets = self.sampling_offsets(query).unflatten(-1, (*grouping, 2))
-        weights = self.attention_weights(query).unflatten(-1, (self.n_heads, -1))
-        weights = weights.softmax(-1).unflatten(-1, grouping[1:])
+        value, levels, offsets, logits, reference = self.layer.inputs(
+            query, reference, tokens, spatial_shapes, padding_mask
+        )
+        assert not isinstance(levels, Tensor)
+        weights = logits.flatten(3).softmax(-1).unflatten(-1, logits.shape[3:])
         centre = reference[:, :, None, :, None, :2]
         if reference.shape[-1] == 2:
             scale = torch.stack(
-                [torch.stack([_number(offsets, w), _number(offsets, h)]) for h, w in spatial_shapes]
+                [torch.stack([_number(offsets, w), _number(offsets, h)]) for h, w, *_ in levels]
             )
             locations = centre + offsets / scale[:, None]
         else:
             extent = reference[:, :, None, :, None, 2:]
-            locations = centre + offsets * extent * (0.5 / self.n_points)
-        sampled = deform_attn_reference(value, spatial_shapes, locations, weights)
-        return self.output_proj(sampled)
+            locations = centre + offsets * extent * (0.5 / offsets.shape[4])
+        nearest = self.layer.sampling == "nearest"
+        sample = sample_nearest if nearest else deform_attn_reference
+        return self.layer.output_proj(sample(value, levels, locations, weights))
 
 
 def _number(like: Tensor, value: int) -> Tensor:

@@ -21,6 +21,7 @@ from student_train.models.families.dn_detr import DnDetr, DnDetrConfig
 from student_train.models.families.h_detr import HDetr, HDetrConfig
 from student_train.models.families.lw_detr.model import LwDetr, LwDetrConfig
 from student_train.models.families.rf_detr.model import RfDetr, RfDetrConfig
+from student_train.models.families.rtdetr_v2.model import RtDetrV2, RtDetrV2Config
 from student_train.models.families.vidt import Vidt, VidtConfig
 from student_train.models.families.yolos import Yolos, YolosConfig
 from student_train.models.output import Denoising, Prediction, StudentOutput
@@ -46,6 +47,7 @@ FAMILIES: dict[str, Family] = {
     VidtConfig.family: Family(VidtConfig, Vidt),
     LwDetrConfig.family: Family(LwDetrConfig, LwDetr),
     RfDetrConfig.family: Family(RfDetrConfig, RfDetr),
+    RtDetrV2Config.family: Family(RtDetrV2Config, RtDetrV2),
 }
 """every family by name"""
 
@@ -100,6 +102,8 @@ __all__ = [
     "Prediction",
     "RfDetr",
     "RfDetrConfig",
+    "RtDetrV2",
+    "RtDetrV2Config",
     "StudentConfig",
     "StudentOutput",
     "Targets",

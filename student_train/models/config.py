@@ -18,6 +18,7 @@ from typing import ClassVar
 from student_train.errors import ConfigError
 from student_train.models.backbones.backbone import BackboneConfig, TrunkConfig
 from student_train.models.output import Form
+from student_train.models.pixels import IMAGENET, Pixels
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -28,6 +29,8 @@ class StudentConfig(TrunkConfig):
     """name of the family, as `student_train.models.FAMILIES` lists it"""
     classification: ClassVar[Form] = "focal"
     """how its logits are read, and the classification form of the loss that trains it"""
+    pixels: ClassVar[Pixels] = IMAGENET
+    """how pixels are scaled for it"""
 
     n_classes: int = 91
     """class logits; 91 for COCO's raw category ids. Softmax students have one more, no-object"""
@@ -39,6 +42,11 @@ class StudentConfig(TrunkConfig):
     def __post_init__(self) -> None:
         if problems := self.problems():
             raise ConfigError(problems)
+
+    @property
+    def side_multiple(self) -> int:
+        """Heights and widths of batches have to be multiples of this many pixels."""
+        return 1
 
     def problems(self) -> list[str]:
         """One sentence for every setting that cannot be used; families add their own."""

@@ -10,6 +10,7 @@ from box_store.errors import nearest
 from student_train.config import TrainConfig
 from student_train.errors import ConfigError
 from student_train.models import build_student
+from student_train.models.families.rtdetr_v2.presets import RTDETR_V2
 from student_train.presets.conditional_detr import CONDITIONAL_DETR
 from student_train.presets.dab_detr import DAB_DETR
 from student_train.presets.deformable_detr import DEFORMABLE_DETR
@@ -31,6 +32,7 @@ PRESETS: dict[str, Preset] = {
         *DEFORMABLE_DETR,
         *H_DETR,
         *DINO,
+        *RTDETR_V2,
     )
 }
 """every preset by name"""

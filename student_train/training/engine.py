@@ -207,7 +207,7 @@ class Trainer:
         The gradient's norm before clipping (0-d), and the signal to stop for, or 0.
         """
         device = self.runtime.device
-        batches = [batch.to(device) for batch in batches]
+        batches = [batch.to(device, self.config.model.pixels) for batch in batches]
         self.model.train()
         self.runtime.seed_step(self.config.seed, "step", self.position.step)
         taught = [look_all(self.online, batch, self._epoch, self.runtime) for batch in batches]

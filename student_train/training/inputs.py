@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
+from math import lcm
 
 from box_store.categories import ClassSpace
 from box_store.coco.annotations import CocoData
@@ -96,7 +97,7 @@ def make_inputs(config: TrainConfig, coco: CocoData, world: World) -> Inputs:
         world=world.size,
         parts=config.optim.accumulate,
         aspect_ratios=data.aspect_groups,
-        pad_to=data.pad_to,
+        pad_to=lcm(data.pad_to, config.model.side_multiple),
     )
     validation = None
     chosen = val_source(config)

@@ -19,6 +19,7 @@ from student_train.config import NO_TEACHERS, TeacherConfig
 from student_train.data import Batch
 from student_train.machine.runtime import Runtime
 from student_train.models import Targets
+from student_train.models.pixels import Pixels
 from student_train.models.postprocess import best
 from student_train.runs.trained import load_student
 
@@ -37,6 +38,8 @@ class OnlineTeacher:
     score_floor: float
     start: float
     """epoch before which it says nothing"""
+    pixels: Pixels
+    """how pixels are scaled for it, whatever they are for the student"""
 
     @torch.no_grad()
     def look(self, batch: Batch, epoch: float, runtime: Runtime) -> list[Targets | None]:
@@ -47,7 +50,7 @@ class OnlineTeacher:
         if epoch < self.start:
             return [None] * len(batch)
         with runtime.autocast():
-            output = self.model(batch.images, batch.mask)
+            output = self.model(batch.images_for(self.pixels), batch.mask)
         scores, labels, corners = best(output, self.top_k)
         scores, corners = scores.float(), corners.float()
         if self.labels is not None:
@@ -91,6 +94,7 @@ def open_online(
             config.online_top_k,
             config.online_score_floor,
             config.online_start,
+            model.config.pixels,  # type: ignore[union-attr]
         )
     return found
 

@@ -5,6 +5,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
+from detr_kernels.deform_attn.levels import placed
 from detr_kernels.errors import ArgumentError
 
 FLOATS = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
@@ -52,31 +53,41 @@ def check_fused_arguments(
 def check_levels(
     spatial_shapes: Tensor | Sequence[Sequence[int]], levels: int, pixels: int
 ) -> None:
-    """Raise ArgumentError unless there are `levels` positive sizes that add up to `pixels`.
+    """Raise ArgumentError unless there are `levels` levels of positive size that lie within the
+    `pixels` tokens of value, and, where they don't say where they start, fill them.
 
     Of a tensor on a GPU, or under torch.compile, only dtype and shape are looked at.
     """
     if isinstance(spatial_shapes, Tensor):
-        if list(spatial_shapes.shape) != [levels, 2] or spatial_shapes.dtype.is_floating_point:
+        shape = list(spatial_shapes.shape)
+        if shape not in ([levels, 2], [levels, 3]) or spatial_shapes.dtype.is_floating_point:
             raise ArgumentError(
                 f"spatial_shapes: expected integers [{levels}, 2], one (h, w) for each level of "
-                f"the samples, got {spatial_shapes.dtype} {list(spatial_shapes.shape)}"
+                f"the samples, or [{levels}, 3], (h, w, start), got {spatial_shapes.dtype} {shape}"
             )
         if spatial_shapes.device.type != "cpu" or torch.compiler.is_compiling():
             return
-        sizes = spatial_shapes.tolist()
+        rows = spatial_shapes.tolist()
     else:
-        sizes = spatial_shapes
-        if len(sizes) != levels or any(len(size) != 2 for size in sizes):
+        rows = spatial_shapes
+        if len(rows) != levels or {len(row) for row in rows} not in ({2}, {3}):
             raise ArgumentError(
                 f"spatial_shapes: expected {levels} (h, w) pairs, one for each level of the "
-                f"samples, got {[list(size) for size in sizes]}"
+                f"samples, or as many (h, w, start), got {[list(row) for row in rows]}"
             )
-    total = sum(h * w for h, w in sizes)
-    if total != pixels or any(h < 1 or w < 1 for h, w in sizes):
+    shared = len(rows[0]) == 3
+    ends = [h * w + start for h, w, start in placed(rows)]
+    starts = min(start for _, _, start in placed(rows))
+    fits = max(ends) <= pixels if shared else ends[-1] == pixels
+    if not fits or any(h < 1 or w < 1 for h, w, *_ in rows) or starts < 0:
+        expected = (
+            "positive (h, w) from `start` on within"
+            if shared
+            else "positive (h, w) whose products add up to"
+        )
         raise ArgumentError(
-            "spatial_shapes: expected positive (h, w) whose products add up to S = "
-            f"{pixels} of value, got {[list(size) for size in sizes]}, {total} in all"
+            f"spatial_shapes: expected {expected} S = {pixels} of value, got "
+            f"{[list(row) for row in rows]}, {max(ends)} in all"
         )
 
 

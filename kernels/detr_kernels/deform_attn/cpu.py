@@ -12,6 +12,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from detr_kernels.deform_attn.levels import placed
+
 # bilinear samples handled at once: bounds the working memory (about 40 MB in fp32), hardly the time
 SAMPLES_AT_ONCE = 2**18
 # fp32 counts rows exactly up to here
@@ -60,7 +62,7 @@ class Corners:
 
 def forward(
     value: Tensor,
-    shapes: Sequence[tuple[int, int]],
+    shapes: Sequence[Sequence[int]],
     locations: Tensor,
     attention: Tensor,
 ) -> Tensor:
@@ -88,7 +90,7 @@ def forward(
 def backward(
     grad_output: Tensor,
     value: Tensor,
-    shapes: Sequence[tuple[int, int]],
+    shapes: Sequence[Sequence[int]],
     locations: Tensor,
     attention: Tensor,
 ) -> tuple[Tensor, Tensor, Tensor]:
@@ -128,14 +130,9 @@ def _image_chunks(batch: int, samples_per_image: int) -> Iterator[slice]:
         yield slice(start, min(start + step, batch))
 
 
-def _levels(shapes: Sequence[tuple[int, int]], points: int, dtype: torch.dtype) -> Levels:
-    starts = [0]
-    for h, w in shapes:
-        starts.append(starts[-1] + h * w)
-    columns = zip(
-        *((w, h, start) for (h, w), start in zip(shapes, starts, strict=False)), strict=True
-    )
-    width, height, start = (torch.tensor(c, dtype=dtype).repeat_interleave(points) for c in columns)
+def _levels(shapes: Sequence[Sequence[int]], points: int, dtype: torch.dtype) -> Levels:
+    columns = zip(*placed(shapes), strict=True)
+    height, width, start = (torch.tensor(c, dtype=dtype).repeat_interleave(points) for c in columns)
     return Levels(width, height, start)
 
 

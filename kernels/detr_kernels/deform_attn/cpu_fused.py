@@ -22,7 +22,7 @@ class Places(NamedTuple):
 
 def forward(
     value: Tensor,
-    shapes: Sequence[tuple[int, int]],
+    shapes: Sequence[Sequence[int]],
     offsets: Tensor,
     logits: Tensor,
     reference: Tensor,
@@ -35,7 +35,7 @@ def forward(
 def backward(
     grad_output: Tensor,
     value: Tensor,
-    shapes: Sequence[tuple[int, int]],
+    shapes: Sequence[Sequence[int]],
     offsets: Tensor,
     logits: Tensor,
     reference: Tensor,
@@ -55,7 +55,7 @@ def backward(
     return grad_value, grad_locations, _softmax_gradient(weights, grad_weights), grad_reference
 
 
-def _places(reference: Tensor, shapes: Sequence[tuple[int, int]], points: int) -> Places:
+def _places(reference: Tensor, shapes: Sequence[Sequence[int]], points: int) -> Places:
     """`fused_reference.sampling_locations` taken apart."""
 
     def spread(per_level: Tensor) -> Tensor:
@@ -64,7 +64,7 @@ def _places(reference: Tensor, shapes: Sequence[tuple[int, int]], points: int) -
 
     centre = spread(reference[..., :2])[:, :, None]
     if reference.shape[-1] == 2:
-        sizes = torch.tensor([(w, h) for h, w in shapes], dtype=reference.dtype)
+        sizes = torch.tensor([(w, h) for h, w, *_ in shapes], dtype=reference.dtype)
         return Places(centre, spread(1 / sizes))
     return Places(centre, spread(reference[..., 2:] * (0.5 / points))[:, :, None])
 

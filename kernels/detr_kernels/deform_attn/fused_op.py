@@ -13,7 +13,7 @@ from detr_kernels.deform_attn import cpu_fused
 from detr_kernels.deform_attn.backend import resolve
 from detr_kernels.deform_attn.checks import check_fused_arguments, check_levels
 from detr_kernels.deform_attn.fused_reference import deform_attn_fused_reference
-from detr_kernels.deform_attn.levels import shape_pairs, shape_tensor
+from detr_kernels.deform_attn.levels import shape_rows, shape_tensor
 from detr_kernels.deform_attn.precision import exact_dtype, in_autocast_dtype
 from detr_kernels.deform_attn.registration import register, register_once_differentiable
 
@@ -62,7 +62,7 @@ def deform_attn_fused(
         with torch.autocast(value.device.type, enabled=False):
             return deform_attn_fused_reference(
                 value.to(exact),
-                shape_pairs(spatial_shapes),
+                shape_rows(spatial_shapes),
                 offsets.to(exact),
                 logits.to(exact),
                 reference,
@@ -89,7 +89,7 @@ def _forward(
     check_levels(shapes, offsets.shape[3], value.shape[1])
     exact = reference.dtype
     output = cpu_fused.forward(
-        value.to(exact), shape_pairs(shapes), offsets.to(exact), logits.to(exact), reference
+        value.to(exact), shape_rows(shapes), offsets.to(exact), logits.to(exact), reference
     )
     return output.to(value.dtype)
 
@@ -122,7 +122,7 @@ def _backward(
         grad_value, grad_offsets, grad_logits, grad_reference = cpu_fused.backward(
             grad_output.to(exact),
             value.to(exact),
-            shape_pairs(shapes),
+            shape_rows(shapes),
             offsets.to(exact),
             logits.to(exact),
             reference,

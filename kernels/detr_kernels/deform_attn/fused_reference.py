@@ -31,7 +31,7 @@ def sampling_locations(reference: Tensor, offsets: Tensor, sizes: Tensor) -> Ten
 
 def deform_attn_fused_reference(
     value: Tensor,
-    spatial_shapes: Sequence[tuple[int, int]],
+    spatial_shapes: Sequence[Sequence[int]],
     offsets: Tensor,
     logits: Tensor,
     reference: Tensor,
@@ -41,6 +41,6 @@ def deform_attn_fused_reference(
     Arguments as there, of one dtype, or value of a shorter one. Every tensor gets its gradient from
     autograd, as often as asked for.
     """
-    sizes = torch.tensor([list(pair) for pair in spatial_shapes], device=offsets.device)
+    sizes = torch.tensor([list(row[:2]) for row in spatial_shapes], device=offsets.device)
     locations = sampling_locations(reference, offsets, sizes)
     return deform_attn_reference(value, spatial_shapes, locations, attention_weights(logits))

@@ -9,7 +9,7 @@ from torch import Tensor
 from detr_kernels.deform_attn import cpu
 from detr_kernels.deform_attn.backend import resolve
 from detr_kernels.deform_attn.checks import check_arguments, check_levels
-from detr_kernels.deform_attn.levels import shape_pairs, shape_tensor
+from detr_kernels.deform_attn.levels import shape_rows, shape_tensor
 from detr_kernels.deform_attn.precision import exact_dtype, in_autocast_dtype
 from detr_kernels.deform_attn.reference import deform_attn_reference
 from detr_kernels.deform_attn.registration import register, register_once_differentiable
@@ -27,8 +27,10 @@ def deform_attn(
 
     value: [B, S, H, D], fp16, bf16, fp32 or fp64: the levels' maps, flattened and concatenated.
     spatial_shapes: (h, w) of every level, a sequence of pairs or an integer tensor [L, 2], with
-        S = sum of h * w. Pairs are checked against S; a tensor on a GPU is not, which would need a
-        wait for it (levels beyond S are then read as zero).
+        S = sum of h * w; or (h, w, start), [L, 3], where a level begins at token `start`: levels
+        may share tokens, so that one map is sampled as several. Integers are checked against S; a
+        tensor on a GPU is not, which would need a wait for it (levels beyond S are then read as
+        zero).
     sampling_locations: [B, Q, H, L, P, 2], x then y, 0..1 across each level's own map (0 and 1 are
         its outer edges). Outside reads as zero.
     attention_weights: [B, Q, H, L, P].
@@ -51,7 +53,7 @@ def deform_attn(
     if chosen == "torch" and value.device.type != "cpu":
         with torch.autocast(value.device.type, enabled=False):
             return deform_attn_reference(
-                value.to(exact), shape_pairs(spatial_shapes), locations, weights
+                value.to(exact), shape_rows(spatial_shapes), locations, weights
             ).to(value.dtype)
     shapes = shape_tensor(spatial_shapes, value.device)
     return torch.ops.detr_kernels.deform_attn(value, shapes, locations, weights, chosen)
@@ -67,7 +69,7 @@ def _forward(
     # once more: under torch.compile the sizes were not known when the arguments were checked
     check_levels(shapes, locations.shape[3], value.shape[1])
     value, dtype = value.to(locations.dtype), value.dtype
-    return cpu.forward(value, shape_pairs(shapes), locations, weights).to(dtype)
+    return cpu.forward(value, shape_rows(shapes), locations, weights).to(dtype)
 
 
 def _backward(
@@ -91,7 +93,7 @@ def _backward(
         )
     exact = locations.dtype
     grad_value, grad_locations, grad_weights = cpu.backward(
-        grad_output.to(exact), value.to(exact), shape_pairs(shapes), locations, weights
+        grad_output.to(exact), value.to(exact), shape_rows(shapes), locations, weights
     )
     return grad_value.to(value.dtype), grad_locations, grad_weights
 

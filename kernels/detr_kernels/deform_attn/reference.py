@@ -10,17 +10,19 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from detr_kernels.deform_attn.levels import placed
+
 
 def deform_attn_reference(
     value: Tensor,
-    spatial_shapes: Sequence[tuple[int, int]],
+    spatial_shapes: Sequence[Sequence[int]],
     sampling_locations: Tensor,
     attention_weights: Tensor,
 ) -> Tensor:
     """Sample and sum, level by level, with `grid_sample`; any device and float dtype, also fp64.
 
     value: [B, S, H, D], the levels' maps flattened row by row and concatenated, S = sum of h * w.
-    spatial_shapes: one (h, w) a level, in the order of `value`.
+    spatial_shapes: one (h, w) a level, in the order of `value`; or (h, w, start) as elsewhere.
     sampling_locations: [B, Q, H, L, P, 2], x then y, 0..1 across each level's own map: 0 and 1 are
         its outer edges, so pixel i's centre is (i + 0.5) / w. What falls outside is read as zero.
     attention_weights: [B, Q, H, L, P], used as they are (a softmax over L * P in the known models).
@@ -31,10 +33,11 @@ def deform_attn_reference(
     queries, levels, points = (sampling_locations.shape[i] for i in (1, 3, 4))
     dtype = value.dtype
     grids = (2 * sampling_locations - 1).transpose(1, 2).flatten(0, 1).to(dtype)  # [B*H,Q,L,P,2]
-    maps = value.split([h * w for h, w in spatial_shapes], dim=1)
     samples: list[Tensor] = []
-    for level, (h, w) in enumerate(spatial_shapes):
-        image = maps[level].permute(0, 2, 3, 1).reshape(batch * heads, dim, h, w)
+    for level, (h, w, start) in enumerate(placed(spatial_shapes)):
+        image = (
+            value[:, start : start + h * w].permute(0, 2, 3, 1).reshape(batch * heads, dim, h, w)
+        )
         grid = grids[:, :, level]
         samples.append(F.grid_sample(image, grid, padding_mode="zeros", align_corners=False))
     weights = attention_weights.transpose(1, 2).reshape(batch * heads, 1, queries, levels * points)

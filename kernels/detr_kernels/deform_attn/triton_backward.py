@@ -129,6 +129,7 @@ def _launch(
             *places,
             COORDINATE_STRIDE=coordinate_stride,
             SCORE_STRIDE=score_stride,
+            COLUMNS=shapes.shape[1],
             FUSED=reference is not None,
             BOX=reference is not None and reference.shape[-1] == 4,
             NEEDS_REFERENCE=grad_reference is not None,
@@ -158,7 +159,7 @@ def _nothing(
 def _backward_kernel(
     grad_output_ptr,  # [B, Q, H, D]
     value_ptr,  # [B, S, H, D]
-    shapes_ptr,  # [L, 2] int64, (h, w)
+    shapes_ptr,  # [L, COLUMNS] int64, (h, w) or (h, w, start)
     coordinates_ptr,  # locations [B, Q, H, L, P, 2] fp32, or offsets
     scores_ptr,  # weights [B, Q, H, L, P] fp32, or logits
     reference_ptr,  # [B, Q, L, 2 or 4] fp32 where FUSED
@@ -175,6 +176,7 @@ def _backward_kernel(
     reference_l,
     COORDINATE_STRIDE: tl.constexpr,
     SCORE_STRIDE: tl.constexpr,
+    COLUMNS: tl.constexpr,
     FUSED: tl.constexpr,
     BOX: tl.constexpr,
     NEEDS_REFERENCE: tl.constexpr,
@@ -243,7 +245,7 @@ def _backward_kernel(
         next_scores = tl.load(scores_ptr + (scores + sample))
         for chunk in range(chunks):
             level = chunk // steps
-            h, w, level_start, stop, exists = level_size(shapes_ptr, level, start, S)
+            h, w, level_start, stop, exists = level_size(shapes_ptr, level, start, S, COLUMNS)
             pairs, weight = next_pairs, next_scores.to(tl.float32)
             # the next chunk's travel while this one's pixels do
             sample = chunk_points(tl.minimum(chunk + 1, chunks - 1), point, P, BLOCK_P)

@@ -119,16 +119,21 @@ def query_rows(tensor: Tensor) -> tuple[Tensor, int]:
 
 
 @triton.jit
-def level_size(shapes_ptr, level, start, S):
-    """(h, w, first pixel, first of the next level, whether it lies within S) of one level.
+def level_size(shapes_ptr, level, start, S, COLUMNS: tl.constexpr):
+    """(h, w, first pixel, first of the next level, whether it lies within S) of one level, which
+    begins at `start` unless its row says where.
 
     Sizes that disagree with S must not send a load past the end: such a level becomes one pixel at
     0, and its samples are to be moved outside it.
     """
-    h = tl.load(shapes_ptr + level * 2)
-    w = tl.load(shapes_ptr + level * 2 + 1)
+    h = tl.load(shapes_ptr + level * COLUMNS)
+    w = tl.load(shapes_ptr + level * COLUMNS + 1)
+    if COLUMNS == 3:
+        start = tl.load(shapes_ptr + level * COLUMNS + 2)
     stop = start + h * w
     exists = (h > 0) & (w > 0) & (stop <= S)
+    if COLUMNS == 3:
+        exists = exists & (start >= 0)
     first = tl.where(exists, start, 0).to(tl.int32)
     h = tl.where(exists, h, 1).to(tl.int32)
     w = tl.where(exists, w, 1).to(tl.int32)

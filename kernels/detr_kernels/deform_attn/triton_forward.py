@@ -31,7 +31,7 @@ from detr_kernels.deform_attn.triton_samples import (
 
 
 def forward(value: Tensor, shapes: Tensor, locations: Tensor, weights: Tensor) -> Tensor:
-    """Arguments as in `deform_attn`, locations and weights in fp32, shapes [L, 2] int64 there too.
+    """Arguments as in `deform_attn`, locations and weights in fp32, shapes int64 there too.
 
     Returns [B, Q, H * D] in value's dtype. Launches one kernel and waits for nothing.
     """
@@ -84,6 +84,7 @@ def _launch(
             *places,
             COORDINATE_STRIDE=coordinate_stride,
             SCORE_STRIDE=score_stride,
+            COLUMNS=shapes.shape[1],
             FUSED=reference is not None,
             BOX=reference is not None and reference.shape[-1] == 4,
             **launch.constants,
@@ -94,7 +95,7 @@ def _launch(
 @triton.jit(do_not_specialize=["S", "Q", "blocks", "reference_b", "reference_q", "reference_l"])
 def _forward_kernel(
     value_ptr,  # [B, S, H, D]
-    shapes_ptr,  # [L, 2] int64, (h, w)
+    shapes_ptr,  # [L, COLUMNS] int64, (h, w) or (h, w, start)
     coordinates_ptr,  # locations [B, Q, H, L, P, 2] fp32, or offsets
     scores_ptr,  # weights [B, Q, H, L, P] fp32, or logits
     reference_ptr,  # [B, Q, L, 2 or 4] fp32 where FUSED
@@ -107,6 +108,7 @@ def _forward_kernel(
     reference_l,
     COORDINATE_STRIDE: tl.constexpr,
     SCORE_STRIDE: tl.constexpr,
+    COLUMNS: tl.constexpr,
     FUSED: tl.constexpr,
     BOX: tl.constexpr,
     H: tl.constexpr,
@@ -154,7 +156,7 @@ def _forward_kernel(
         next_scores = tl.load(scores_ptr + (scores + sample))
         for chunk in range(chunks):
             level = chunk // steps
-            h, w, level_start, stop, exists = level_size(shapes_ptr, level, start, S)
+            h, w, level_start, stop, exists = level_size(shapes_ptr, level, start, S, COLUMNS)
             if chunk % steps == steps - 1:
                 start = stop
             pairs, weight = next_pairs, next_scores.to(tl.float32)

@@ -49,6 +49,8 @@ class BackboneConfig(TrunkConfig):
     frozen_stages: int | None = None
     """stages that are not trained, counted from the input (1: the stem and the stage of stride 4);
     none: the official choice, 1 for ResNets with frozen norms and 0 otherwise"""
+    frozen_stem: bool = False
+    """what stands before the first stage is not trained either, where no stage is frozen"""
 
     def backbone_problems(self) -> list[str]:
         """One sentence for every setting that cannot be used."""
@@ -64,6 +66,11 @@ class BackboneConfig(TrunkConfig):
         if not 0 <= self.drop_path < 1:
             problems.append(f"drop_path must lie in 0..1, not {self.drop_path}")
         return problems
+
+
+# RT-DETR's ResNet-D of basic blocks (PResNet): timm's, with a 1x1 shortcut also in stage 1, where
+# size and width stay
+_PRESNETS = {"presnet18": "resnet18d", "presnet34": "resnet34d"}
 
 
 class Backbone(nn.Module):
@@ -88,8 +95,10 @@ class Backbone(nn.Module):
             load_backbone_weights(self.body, config.backbone, config.backbone_weights)
         if config.norm == "frozen":
             freeze_batch_norms(self.body)
-        for parameter in _first_stages(self.body, _frozen_stages(config)):
-            parameter.requires_grad_(False)
+        frozen = _frozen_stages(config)
+        if frozen or config.frozen_stem:
+            for parameter in _first_stages(self.body, frozen):
+                parameter.requires_grad_(False)
 
     def forward(self, images: Tensor) -> list[Tensor]:
         """Normalised images [B, 3, H, W] to maps [B, C_i, ceil(H / s_i), ceil(W / s_i)]."""
@@ -105,11 +114,10 @@ def _swin(config: BackboneConfig, shape: SwinShape) -> tuple[Swin, tuple[int, ..
 
 
 def _timm(config: BackboneConfig) -> tuple[nn.Module, tuple[int, ...]]:
-    name = config.backbone
+    name = _PRESNETS.get(config.backbone, config.backbone)
     if not timm.is_model(name):
-        raise ConfigError(
-            [f"timm has no backbone named {name!r}.{nearest(name, timm.list_models())}"]
-        )
+        known = [*timm.list_models(), *_PRESNETS]
+        raise ConfigError([f"timm has no backbone named {name!r}.{nearest(name, known)}"])
     options: dict[str, Any] = {"features_only": True, "pretrained": False}
     if config.output_stride != 32:
         options["output_stride"] = config.output_stride
@@ -127,6 +135,12 @@ def _timm(config: BackboneConfig) -> tuple[nn.Module, tuple[int, ...]]:
     last = {stride: i for i, stride in enumerate(reductions)}
     indices = tuple(last[stride] for stride in config.strides)
     body = timm.create_model(name, out_indices=indices, **options)
+    if config.backbone in _PRESNETS:
+        first = body.get_submodule("layer1.0")
+        width = first.get_parameter("conv1.weight").shape[1]
+        first.downsample = nn.Sequential(
+            nn.Identity(), nn.Conv2d(width, width, 1, bias=False), nn.BatchNorm2d(width)
+        )
     return body, tuple(_feature_info(body).channels())
 
 
@@ -145,14 +159,12 @@ def _frozen_stages(config: BackboneConfig) -> int:
 
 def _first_stages(body: nn.Module, count: int) -> list[nn.Parameter]:
     """Parameters up to the end of the stage whose map has stride 4 x 2^(count - 1), in order of
-    execution.
+    execution; of the stem for 0.
     """
-    if count <= 0:
-        return []
     if isinstance(body, Swin):
         stages = [stage for stage in body.layers if isinstance(stage, SwinStage)][:count]
         # the halving after the last frozen stage belongs to the next
-        parts = [body.patch_embed, *stages[:-1], stages[-1].blocks]
+        parts = [body.patch_embed, *stages[:-1], *(stage.blocks for stage in stages[-1:])]
         return [p for part in parts for p in part.parameters()]
     ends = tuple(
         f"{stage['module']}.".replace(".", "_")

@@ -4,12 +4,13 @@ are refined.
 
 from __future__ import annotations
 
+from itertools import islice
 from typing import Literal
 
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from detr_kernels import MultiScaleDeformableAttention
+from detr_kernels import MultiScaleDeformableAttention, Sampling
 from student_train.models.layers.encoder import Levels
 from student_train.models.layers.heads import MLP, Activation, LayerHeads
 from student_train.models.layers.position import sine_boxes
@@ -34,12 +35,13 @@ class DeformableDecoderLayer(nn.Module):
         backend: str,
         activation: Activation = F.relu,
         n_self_heads: int | None = None,
+        sampling: Sampling = "bilinear",
     ) -> None:
         """`n_heads` are those of both attentions, unless `n_self_heads` differs."""
         super().__init__()
         self.activation = activation
         self.cross_attn = MultiScaleDeformableAttention(
-            dim, n_heads, n_levels, n_points, backend=backend
+            dim, n_heads, n_levels, n_points, backend=backend, sampling=sampling
         )
         self.dropout1 = nn.Dropout(dropout)
         self.norm1 = nn.LayerNorm(dim)
@@ -106,6 +108,7 @@ class DeformableDecoder(RefiningDecoder):
         *,
         dropout: float = 0.0,
         backend: str = "auto",
+        sampling: Sampling = "bilinear",
         refinement: Refinement = "detached",
         norm: bool = False,
         box_position: Literal["none", "sine", "plain"] = "none",
@@ -122,7 +125,15 @@ class DeformableDecoder(RefiningDecoder):
         self.predict_input = predict_input
         self.layers = nn.ModuleList(
             DeformableDecoderLayer(
-                dim, ffn_dim, n_heads, n_levels, n_points, dropout, backend, activation
+                dim,
+                ffn_dim,
+                n_heads,
+                n_levels,
+                n_points,
+                dropout,
+                backend,
+                activation,
+                sampling=sampling,
             )
             for _ in range(n_layers)
         )
@@ -157,7 +168,7 @@ class DeformableDecoder(RefiningDecoder):
         if self.predict_input:
             prediction, place = self.predict(state, place, heads, 0)
             predictions.append(prediction)
-        for layer in self.layers[:n_layers]:
+        for layer in islice(self.layers, n_layers):
             on_levels = references_on_levels(place.reference, levels)
             if self.query_position is not None:
                 read = place.reference

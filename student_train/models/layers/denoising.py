@@ -22,8 +22,9 @@ from student_train.models.targets import Targets
 
 @dataclass
 class Noise:
-    """The random numbers of one step. R = groups x boxes of the batch (contrastive: twice as many):
-    the whole list tiled, groups outermost, positives and negatives in turn."""
+    """The random numbers of one step, of R noised boxes. R = groups x boxes of the batch
+    (contrastive: twice as many): the whole list tiled, groups outermost, positives and negatives in
+    turn. Students that draw for every slot (RT-DETR) have [B, P] in the place of [R]."""
 
     flip: Tensor
     """[R], uniform in 0..1: the label is replaced where it is below the share to be replaced"""
@@ -33,6 +34,10 @@ class Noise:
     """[R, 4], 0 or 1: direction in which a coordinate of the box moves"""
     amount: Tensor
     """[R, 4], uniform in 0..1: how far; one more for negatives"""
+
+    def at(self, *index: Tensor) -> Noise:
+        """The numbers at some places."""
+        return Noise(self.flip[index], self.label[index], self.sign[index], self.amount[index])
 
     @property
     def shift(self) -> Tensor:
@@ -45,13 +50,15 @@ class Noise:
         return self.sign * 2 - 1
 
     @staticmethod
-    def draw(rows: int, n_classes: int, device: torch.device, dtype: torch.dtype) -> Noise:
-        """Fresh numbers from torch's generator of `device`."""
+    def draw(
+        shape: tuple[int, ...], n_classes: int, device: torch.device, dtype: torch.dtype
+    ) -> Noise:
+        """Fresh numbers from torch's generator of `device`, `shape` in the place of [R]."""
         return Noise(
-            flip=torch.rand(rows, device=device, dtype=dtype),
-            label=torch.randint(0, n_classes, (rows,), device=device),
-            sign=torch.randint(0, 2, (rows, 4), device=device),
-            amount=torch.rand(rows, 4, device=device, dtype=dtype),
+            flip=torch.rand(shape, device=device, dtype=dtype),
+            label=torch.randint(0, n_classes, shape, device=device),
+            sign=torch.randint(0, 2, (*shape, 4), device=device),
+            amount=torch.rand(*shape, 4, device=device, dtype=dtype),
         )
 
 
@@ -61,9 +68,9 @@ class NoisyQueries:
     image)."""
 
     content: Tensor
-    """[B, P, C], label embeddings, zero in slots that no target fills"""
+    """[B, P, C], label embeddings; in slots that no target fills zero (or RT-DETR's own row)"""
     boxes: Tensor
-    """[B, P, 4], (cx, cy, w, h) in 0..1; 0.5 in slots that no target fills"""
+    """[B, P, 4], (cx, cy, w, h) in 0..1; in slots that no target fills 0.5 (RT-DETR: 0)"""
     blocked: Tensor
     """[P + Q, P + Q] bool, True where the row's query must not see the column's"""
     image_index: Tensor
@@ -124,6 +131,11 @@ class DenoisingQueries(nn.Module, ABC):
 
     copies = 1
     """of every target in a group: 1 positive, and perhaps a negative"""
+    eps = 1e-3
+    """bounds the logits of references, see `inverse_sigmoid`"""
+    every_slot = False
+    """whether slots that no target fills draw noise too, and hold the embedding of the label beyond
+    the classes at a box of size 0 (RT-DETR), or zeros at the centre"""
 
     def __init__(self, n_classes: int, width: int, label_noise: float, box_noise: float) -> None:
         """`label_noise` is the share of labels that are replaced."""
@@ -163,25 +175,26 @@ class DenoisingQueries(nn.Module, ABC):
         boxes = torch.cat([t.boxes for t in targets]).to(device, dtype)
         image = torch.cat([torch.full((n,), i) for i, n in enumerate(counts)]).to(device)
         index = torch.cat([torch.arange(n) for n in counts]).to(device)
-        rows = groups * copies * total
+        rows, n_slots = groups * copies * total, groups * copies * most
         if noise is None:
-            noise = Noise.draw(rows, self.n_classes, device, dtype)
+            shape = (len(targets), n_slots) if self.every_slot else (rows,)
+            noise = Noise.draw(shape, self.n_classes, device, dtype)
         row = torch.arange(rows, device=device)
         repetition, box = row // total, row % total
         negative = repetition % copies > 0
+        slot = repetition * most + index[box]
+        if self.every_slot:
+            noise = noise.at(image[box], slot)
 
         noisy_labels = self._noisy_labels(labels[box], noise)
         noisy_boxes = boxes[box]
         if self.box_noise > 0:
             noisy_boxes = self.noisy_boxes(noisy_boxes, negative, noise)
-        slot = repetition * most + index[box]
-        n_slots = groups * copies * most
         embedded = self.embed(noisy_labels)
-        content = embedded.new_zeros(len(targets), n_slots, embedded.shape[-1])
+        content, references = self._empty_slots(len(targets), n_slots, embedded, boxes)
         content = content.index_put((image[box], slot), embedded)
-        references = boxes.new_full((len(targets), n_slots, 4), 0.5)
         # through the logit and back, so that boxes at the border are clamped as references are
-        references[image[box], slot] = inverse_sigmoid(noisy_boxes).sigmoid()
+        references[image[box], slot] = inverse_sigmoid(noisy_boxes, self.eps).sigmoid()
         # by their place: indexing with a mask would make the host wait for the device
         positive = row.view(groups, copies, total)[:, 0].reshape(-1)
         return NoisyQueries(
@@ -193,6 +206,18 @@ class DenoisingQueries(nn.Module, ABC):
             target_index=index[box][positive],
             n_groups=groups,
         )
+
+    def _empty_slots(
+        self, images: int, slots: int, embedded: Tensor, boxes: Tensor
+    ) -> tuple[Tensor, Tensor]:
+        """Contents [B, P, C] and boxes [B, P, 4] before any slot is filled with such as these."""
+        if self.every_slot:
+            # the official row is one of padding: it gets no gradient
+            row = self.label_embedding.weight[self.n_classes].detach()
+            box = inverse_sigmoid(boxes.new_zeros(images, slots, 4), self.eps).sigmoid()
+            return row.to(embedded.dtype).expand(images, slots, -1), box
+        content = embedded.new_zeros(images, slots, embedded.shape[-1])
+        return content, boxes.new_full((images, slots, 4), 0.5)
 
     def _noisy_labels(self, labels: Tensor, noise: Noise) -> Tensor:
         if self.label_noise <= 0:
@@ -229,6 +254,26 @@ class ContrastiveDenoising(DenoisingQueries):
         corners = (corners + moved).clamp(0, 1)
         low, high = corners[:, :2], corners[:, 2:]
         return torch.cat(((low + high) / 2, high - low), 1)
+
+
+class SlotDenoising(ContrastiveDenoising):
+    """RT-DETR's and D-FINE's: as DINO's, but for the slots that no target fills, the bound of
+    logits, and groups as many as share `number` positives.
+    """
+
+    eps = 1e-5
+    every_slot = True
+
+    def __init__(
+        self, n_classes: int, dim: int, number: int, label_noise: float, box_noise: float
+    ) -> None:
+        super().__init__(n_classes, dim, number, label_noise, box_noise)
+        with torch.no_grad():
+            self.label_embedding.weight[n_classes] = 0
+
+    def group_count(self, most: int) -> int:
+        """By the number of positives; one at least."""
+        return max(1, self.number // max(1, most))
 
 
 class PlainDenoising(DenoisingQueries):

@@ -112,7 +112,7 @@ def _check_halving(maps: Sequence[Tensor], mask: Tensor) -> None:
         if tuple(fine.shape[-2:]) != tuple(2 * side for side in coarse.shape[-2:]):
             height, width = mask.shape[-2:]
             raise UsageError(
-                f"images: expected heights and widths that are multiples of 32 px, as this "
-                f"student's encoder doubles its maps, got {height} x {width}; resize to squares "
-                "(augment.square), or pad (data.pad_to=32)"
+                "images: expected heights and widths that are multiples of the coarsest stride "
+                f"(32 px in most students), as the encoder doubles its maps, got {height} x {width}"
+                "; pad them to such, and mark the padding in the mask"
             )

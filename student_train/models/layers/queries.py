@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from student_train.models.layers.encoder import Levels, Tokens
+from student_train.models.layers.encoder import Levels
 from student_train.models.layers.heads import Activation, box_head, class_head
 from student_train.models.layers.position import sine_coordinates
 from student_train.models.output import Prediction
@@ -142,7 +142,7 @@ class TwoStageQueries(nn.Module):
         self.classes.load_state_dict(classes.state_dict())
         self.boxes.load_state_dict(boxes.state_dict())
 
-    def forward(self, memory: Tensor, tokens: Tokens, n_queries: int | None = None) -> Queries:
+    def forward(self, memory: Tensor, tokens: Levels, n_queries: int | None = None) -> Queries:
         """`memory` is the encoder's output [B, S, C]; `n_queries` asks for fewer than there are."""
         anchors, usable = token_anchors(tokens)
         state = self.norm(self.project(memory.masked_fill(~usable[..., None], 0.0)))

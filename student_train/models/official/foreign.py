@@ -9,12 +9,14 @@ backbones) and mmdet 3.3.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 import torch
 from torch import Tensor
+
+from student_train.models.official.rename import count
 
 Table = Sequence[tuple[str, str]]
 
@@ -56,8 +58,8 @@ def _translated(
     renamed: dict[str, Tensor] = {}
     origin: dict[str, str] = {}
     names = {key: _replace_all(key, table) for key in state}
-    n_layers = _count(names.values(), r"transformer\.decoder\.layers\.(\d+)\.")
-    n_maps = _count(names.values(), r"input_proj\.(\d+)\.")
+    n_layers = count(names.values(), r"transformer\.decoder\.layers\.(\d+)\.")
+    n_maps = count(names.values(), r"input_proj\.(\d+)\.")
     for key, value in state.items():
         name = _placed(names[key], n_layers, n_maps)
         if source == "mmdet" and re.search(r"^backbone.*downsample\.(norm|reduction)\.", key):
@@ -75,10 +77,6 @@ def _replace_all(key: str, table: Table) -> str:
     for pattern, official in table:
         key = re.sub(pattern, official, key)
     return key
-
-
-def _count(names: Iterable[str], pattern: str) -> int:
-    return 1 + max((int(m[1]) for name in names if (m := re.match(pattern, name))), default=-1)
 
 
 def _placed(name: str, n_layers: int, n_maps: int) -> str:

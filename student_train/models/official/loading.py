@@ -15,7 +15,11 @@ from student_train.models.official.names import official_names
 from student_train.models.weights_file import read_checkpoint
 
 # what official checkpoints hold beside parameters: rebuilt here, or counters of trained batch norms
-_BUFFERS = re.compile(r"(relative_position_index|attn_mask|num_batches_tracked|_kp_active_mask)$")
+_BUFFERS = re.compile(
+    r"(relative_position_index|attn_mask|num_batches_tracked|num_points_scale|"
+    r"_kp_active_mask)$"
+    r"|^decoder\.(anchors|valid_mask)$|^encoder\.pos_embed\d*$"
+)
 
 # tables with a row a query
 _QUERY_TABLES = ("tgt_embed", "query_embed", "refpoint_embed", "det_token")

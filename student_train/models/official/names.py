@@ -12,6 +12,7 @@ from student_train.errors import CheckpointError
 from student_train.models.config import StudentConfig
 from student_train.models.families.lw_detr import names as names_lw_detr
 from student_train.models.families.rf_detr import names as names_rf_detr
+from student_train.models.families.rtdetr_v2 import names as rtdetr_v2
 from student_train.models.official import (
     names_deformable,
     names_dino,
@@ -33,6 +34,7 @@ _NAMES: dict[str, Names] = {
     "vidt": names_vidt.official_names,
     "lw_detr": names_lw_detr.official_names,
     "rf_detr": names_rf_detr.official_names,
+    "rtdetr_v2": rtdetr_v2.official_names,
 }
 # parameters that only one family has
 _FAMILIES = {
@@ -41,6 +43,7 @@ _FAMILIES = {
     "dab_detr": ("refpoint_embed.weight", "transformer.decoder.ref_anchor_head.layers.0.weight"),
     "conditional_detr": ("transformer.decoder.layers.0.ca_qcontent_proj.weight",),
     "deformable_detr": ("transformer.pos_trans.weight",),
+    "rtdetr_v2": ("decoder.enc_score_head.weight", "backbone.conv1.conv1_1.conv.weight"),
     "yolos": ("backbone.det_token", "backbone.cls_token"),
     "vidt": ("backbone.det_token", "backbone.det_pos_embed"),
     "lw_detr": ("query_feat.weight", "backbone.0.encoder.pos_embed"),

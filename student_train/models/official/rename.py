@@ -1,7 +1,7 @@
 """What the families' tables of official names are written with."""
 
 import re
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 from student_train.models.backbones.backbone import Backbone
 from student_train.models.backbones.swin import Swin
@@ -34,3 +34,8 @@ def layer_head_names(key: str, shared_by: int | None) -> list[str]:
     layers = range(shared_by) if shared_by is not None else [int(head[2])]
     stems = (f"transformer.decoder.{kind}", kind)
     return [f"{stem}.{layer}.{head[3]}" for stem in stems for layer in layers]
+
+
+def count(names: Iterable[str], pattern: str) -> int:
+    """One more than the largest number that `pattern`, with one group, finds at a name's start."""
+    return 1 + max((int(m[1]) for name in names if (m := re.match(pattern, name))), default=-1)

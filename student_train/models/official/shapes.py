@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from typing import Any
 
 import torch
@@ -16,6 +16,8 @@ from torch import Tensor
 
 from student_train.models.backbones.swin import SwinShape
 from student_train.models.backbones.vit import ViTShape
+from student_train.models.families.rtdetr_v2 import names as rtdetr_v2
+from student_train.models.official.rename import count
 
 # field -> (official name, axis, how many more the file has)
 _Sizes = dict[str, tuple[str, int, int]]
@@ -73,8 +75,8 @@ def settings_from_shapes(family: str, state: Mapping[str, Tensor]) -> dict[str, 
         if name in state:
             found[field] = state[name].shape[axis] - more
     for field, pattern in _LAYERS.items():
-        if count := _count(state, pattern):
-            found[field] = count
+        if number := count(state, pattern):
+            found[field] = number
     if backbone := backbone_from_names(state):
         found["backbone"] = backbone
     if family in ("dino", "deformable_detr", "h_detr"):
@@ -85,6 +87,8 @@ def settings_from_shapes(family: str, state: Mapping[str, Tensor]) -> dict[str, 
         found |= _tables(state)
     if family in ("deformable_detr", "h_detr"):
         found |= _selection(state)
+    if family == "rtdetr_v2":
+        found |= rtdetr_v2.settings_from_shapes(state)
     return found
 
 
@@ -93,28 +97,24 @@ def backbone_from_names(state: Mapping[str, Tensor]) -> str | None:
     bodies = {re.sub(r"^backbone\.(0\.)?(body\.)?", "", key): value for key, value in state.items()}
     if "layers.0.blocks.0.attn.relative_position_bias_table" in bodies:
         table = bodies["layers.0.blocks.0.attn.relative_position_bias_table"]
-        depths = tuple(_count(bodies, rf"layers\.{i}\.blocks\.(\d+)\.") for i in range(4))
+        depths = tuple(count(bodies, rf"layers\.{i}\.blocks\.(\d+)\.") for i in range(4))
         # a row for every shift between two places of a window, in both directions
         window = (math.isqrt(len(table)) + 1) // 2
         return SwinShape.name_of(bodies["patch_embed.proj.weight"].shape[0], depths, window)
     if "blocks.0.attn.qkv.weight" in bodies:
         dim, _, patch, _ = bodies["patch_embed.proj.weight"].shape
-        return ViTShape.name_of(dim, _count(bodies, r"blocks\.(\d+)\."), patch)
+        return ViTShape.name_of(dim, count(bodies, r"blocks\.(\d+)\."), patch)
     if "layer1.0.conv1.weight" in bodies:
-        blocks = [_count(bodies, rf"layer{i}\.(\d+)\.") for i in (1, 2, 3, 4)]
+        blocks = [count(bodies, rf"layer{i}\.(\d+)\.") for i in (1, 2, 3, 4)]
         return next((name for name, depths in _RESNETS.items() if blocks == depths), None)
     return None
-
-
-def _count(names: Iterable[str], pattern: str) -> int:
-    return 1 + max((int(m[1]) for name in names if (m := re.match(pattern, name))), default=-1)
 
 
 def _maps(state: Mapping[str, Tensor]) -> dict[str, Any]:
     """Strides of the maps that are projected one to one; coarser levels have larger kernels."""
     kernels = [
         state[f"input_proj.{i}.0.weight"].shape[-1]
-        for i in range(_count(state, r"input_proj\.(\d+)\."))
+        for i in range(count(state, r"input_proj\.(\d+)\."))
     ]
     strides = (4, 8, 16, 32)[4 - kernels.count(1) :]
     return {"strides": strides} if strides else {}

@@ -57,7 +57,8 @@ def code(kernel: str, dtype: str, *, fused: str = "", dim: int = 32, wide: bool 
     constants = {
         "COORDINATE_STRIDE": samples * (3 if fused else 2),
         "SCORE_STRIDE": samples * (3 if fused else 1),
-        "FUSED": bool(fused), "BOX": fused == "boxes", "NEEDS_REFERENCE": fused == "boxes",
+        "COLUMNS": 2, "FUSED": bool(fused), "BOX": fused == "boxes",
+        "NEEDS_REFERENCE": fused == "boxes",
         "DETERMINISTIC": False, "H": HEADS, "D": dim, "L": LEVELS, "P": POINTS, "WIDE": wide,
     } | blocks | more  # fmt: skip
     names = function.arg_names

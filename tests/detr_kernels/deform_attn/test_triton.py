@@ -93,6 +93,29 @@ def test_sizes_beyond_the_values_read_zero(plain_case):
     assert value.grad[:, 13:].count_nonzero() == 0
 
 
+@pytest.mark.parametrize("deterministic", [False, True])
+def test_levels_may_share_tokens(plain_case, outcome, assert_close, poisoned, deterministic):
+    shared = ((4, 3, 0), (3, 4, 0), (2, 5, 7))
+    tensors = plain_case.fused_tensors(torch.float32, 4)
+    torch.use_deterministic_algorithms(deterministic)
+    try:
+        found = outcome(fused(shared), tensors)
+    finally:
+        torch.use_deterministic_algorithms(False)
+    expected = outcome(fused_reference(shared), doubled(tensors))
+    assert_close(found, expected, 4e-6)
+
+
+def test_a_shared_level_beyond_the_values_reads_zero(plain_case):
+    value, locations, weights = plain_case.tensors(torch.float32)
+    sizes = torch.tensor([(*plain_case.levels[0], 0), (1, 1, -1), (3, 5, 10**6)])
+    output = torch.ops.detr_kernels.deform_attn(value, sizes, locations, weights, "triton")
+    weights = weights.detach().clone()
+    weights[:, :, :, 1:] = 0
+    expected = deform_attn_reference(value, plain_case.levels, locations, weights)
+    torch.testing.assert_close(output, expected)
+
+
 @pytest.mark.parametrize("coordinates", [2, 4], ids=["points", "boxes"])
 def test_fused_equals_reference(case, coordinates, outcome, assert_close, poisoned):
     tensors = case.fused_tensors(torch.float32, coordinates)

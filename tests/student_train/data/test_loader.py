@@ -10,12 +10,13 @@ import torch
 from box_store.errors import DataError
 from box_store.selection.selecting import Selection
 from student_train.config import AugmentConfig
-from student_train.data.batch import MEAN, STD, Batch, BoxSets, collate
+from student_train.data.batch import Batch, BoxSets, collate
 from student_train.data.coco import CocoDetection, Key, Sample
 from student_train.data.loader import make_loader
 from student_train.data.order import Order, aspect_groups, together
 from student_train.data.prefetch import prefetch
 from student_train.data.transforms import EvalTransform, TrainTransform
+from student_train.models.pixels import IMAGENET, UNIT
 from student_train.models.targets import Targets
 
 PLAIN = EvalTransform(AugmentConfig(eval_short_side=40, eval_long_side=60))
@@ -48,16 +49,21 @@ def test_collate_pads_and_masks() -> None:
 
 
 def test_normalisation_happens_in_to() -> None:
-    batch = collate([sample(4, 6, 0, value=51), sample(5, 3, 1)]).to("cpu")
+    batch = collate([sample(4, 6, 0, value=51), sample(5, 3, 1)]).to("cpu", IMAGENET)
     assert batch.images.dtype == torch.float32
-    expected = (torch.full((3,), 0.2) - torch.tensor(MEAN)) / torch.tensor(STD)
+    expected = (torch.full((3,), 0.2) - torch.tensor(IMAGENET.mean)) / torch.tensor(
+        IMAGENET.deviation
+    )
     torch.testing.assert_close(batch.images[0, :, 0, 0], expected)
     assert (batch.images.movedim(1, -1)[batch.mask] == 0).all()
-    assert torch.equal(batch.to("cpu").images, batch.images)
+    assert torch.equal(batch.to("cpu", IMAGENET).images, batch.images)
+    unit = batch.to("cpu", UNIT)
+    torch.testing.assert_close(unit.images[0, :, 0, 0], torch.full((3,), 0.2))
+    assert (unit.images.movedim(1, -1)[batch.mask] == 0).all()
 
 
 def test_everything_moves_to_the_device() -> None:
-    moved = collate([sample(4, 6, 1), sample(5, 3, 0)]).to("meta")
+    moved = collate([sample(4, 6, 1), sample(5, 3, 0)]).to("meta", IMAGENET)
     boxes = [*moved.truth, moved.teachers["a"][0]]
     assert moved.teachers["a"][1] is None
     tensors = [moved.images, moved.mask, moved.original_sizes]
@@ -273,7 +279,7 @@ def test_prefetching_changes_nothing(images: CocoDetection) -> None:
     for ahead, plain in zip(
         prefetch(loader.epoch(1), torch.device("cpu")), loader.epoch(1), strict=True
     ):
-        same(ahead.to("cpu"), plain.to("cpu"))
+        same(ahead.to("cpu", IMAGENET), plain.to("cpu", IMAGENET))
 
 
 @pytest.mark.gpu

@@ -20,7 +20,8 @@ SMALLEST = {
 }
 DEFAULTS = {"steps": 1, "log_every": 1, "eval_every": 0, "threads": 1, "seed": 3}
 each_family = pytest.mark.parametrize("family", FAMILIES)
-TWO_STAGES = {"deformable_detr", "h_detr", "dino"}
+TWO_STAGES = {"deformable_detr", "h_detr", "dino", "rtdetr_v2"}
+DENOISING = {"dn_detr", "dino", "rtdetr_v2"}
 
 
 def run(family: str, data: Path, out: Path, **settings: object):
@@ -49,7 +50,7 @@ def test_teachers_in_parallel_supervise_every_prediction(
         parts = [key for key in record["parts"] if key.startswith(f"teacher:{teacher}/")]
         assert {key.rsplit("/", 1)[1] for key in parts} == places
     assert record["loss"]["teacher:sharp"] > 0
-    assert ("denoising" in record["loss"]) == (family in ("dn_detr", "dino"))
+    assert ("denoising" in record["loss"]) == (family in DENOISING)
     assert sum(v for k, v in record["loss"].items() if k != "total") == pytest.approx(
         record["loss"]["total"], rel=1e-4
     )

@@ -19,6 +19,7 @@ from student_train.data import prefetch
 from student_train.errors import NonFiniteLoss
 from student_train.machine import compiling
 from student_train.machine.interrupt import StopRequest
+from student_train.models.pixels import IMAGENET
 from student_train.presets import load_preset
 from student_train.runs.states import StateFolder
 from student_train.settings.overrides import Layer
@@ -207,7 +208,7 @@ def test_unusable_losses_reach_every_parameter(
 ) -> None:
     # other processes wait for these gradients
     with made(toy, store, tmp_path / "run", monkeypatch) as (trainer, batches, _):
-        batch = next(prefetch(iter(batches), torch.device("cpu"))).to("cpu")
+        batch = next(prefetch(iter(batches), torch.device("cpu"))).to("cpu", IMAGENET)
         trainer.model.train()
         output = trainer.model(batch.images, batch.mask, batch.truth)
         trainer.model.zero_grad()
