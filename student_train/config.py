@@ -11,11 +11,14 @@ from pathlib import Path
 from typing import Any, Literal
 
 from box_store.fuse import FusionConfig
-from student_train.losses.config import LossConfig
+from box_store.selection import TeacherFilter
+from student_train.losses.config import PAPER_LOSS, RELEASED_LOSS, LossConfig
 from student_train.models import StudentConfig, family_of
 from student_train.models.families.dino import DinoConfig
+from student_train.settings.former import modern, recorded
 from student_train.settings.overrides import Layer, Resolved, flatten, merge, settings, to_plain
 
+Recipe = Literal["safe", "paper", "released"]
 ALL_TEACHERS = ("all",)
 NO_TEACHERS = ("none",)
 
@@ -122,20 +125,27 @@ class TeacherConfig:
     """Selection file in place of a store, as `teach-detr select` writes it (`--boxes`)."""
     names: tuple[str, ...] = ALL_TEACHERS
     """Teachers by name; "all" of the store, or "none" (`--teachers`)."""
+    as_: Recipe = "safe"
+    """Whose way of using them: safe, this project's; paper, a loss of its own for each, whatever
+    boxes it has; released, one set as the code of the paper's authors fuses and weighs it. It sets
+    what nothing else sets.
+    """
+    choose: Literal["auto", "none"] = "auto"
+    """auto: settings of each teacher that nobody gave are chosen by the training annotations, and
+    teachers whose boxes do not fit these are left out; none takes boxes as the settings say.
+    """
+    keep: tuple[str, ...] = ()
+    """Teachers that `teachers.choose` does not leave out, whatever it finds."""
     score_floor: float = 0.05
     """Boxes below this score are left out."""
     top_k: int = 100
     """Best boxes kept per image and teacher."""
-    nms_iou: float | None = None
-    """Class-wise NMS per teacher at this IoU."""
-    score_floors: dict[str, float] = field(default_factory=dict)
-    """Score floor of single teachers: teachers.score_floors.NAME=0.1."""
-    top_ks: dict[str, int] = field(default_factory=dict)
-    """Boxes kept of single teachers: teachers.top_ks.NAME=50."""
-    nms_ious: dict[str, float] = field(default_factory=dict)
-    """NMS IoU of single teachers: teachers.nms_ious.NAME=0.3."""
-    temperatures: dict[str, float] = field(default_factory=dict)
-    """Score temperature of single teachers, above 1 for overconfident ones."""
+    nms_iou: float | Literal["off"] | None = 0.5
+    """Class-wise NMS per teacher at this IoU; off (or none) keeps repeats."""
+    each: dict[str, TeacherFilter] = field(default_factory=dict)
+    """The same for single teachers: teachers.each.NAME.score_floor=0.1, and so top_k, nms_iou,
+    temperature (above 1 tempers an overconfident teacher's scores), calibrated.
+    """
     online: tuple[str, ...] = ()
     """Teachers in the training process, which see the augmented images: "ema", the average of the
     student's own weights (needs optim.ema), and folders of earlier runs.
@@ -220,6 +230,23 @@ class TrainConfig:
     threads: int | None = None
     """Threads of the training process on a CPU; by default what PyTorch chooses."""
 
+
+def _recipe(loss: Mapping[str, Any], **teachers: Any) -> dict[str, Any]:
+    return {
+        "teachers.choose": "none",
+        "teachers.nms_iou": "off",
+        **{f"teachers.{key}": value for key, value in teachers.items()},
+        **{f"loss.teacher.{key}": value for key, value in loss.items()},
+    }
+
+
+RELEASED_FUSION = {"fusion.method": "nms", "fusion.iou": 0.2, "fusion.quota": True}
+# what each value of `teachers.as` sets, where nothing else does
+RECIPES: Mapping[Recipe, Mapping[str, Any]] = {
+    "safe": {},
+    "paper": _recipe(PAPER_LOSS, combine="parallel"),
+    "released": _recipe(RELEASED_LOSS, combine="fused", **RELEASED_FUSION),
+}
 
 # settings of how a run is carried out, not of what it computes: a resumed run may change them
 OPERATIONAL = frozenset(
@@ -351,10 +378,13 @@ def resolve(
     Raises:
         ConfigError: all problems at once.
     """
-    layers = [Layer(f"preset {preset.preset}", _differences(preset))]
-    if file:
-        layers.append(Layer(f"file {file_name}", flatten(preset, file)))
-    return merge(TrainConfig(model=type(preset.model)()), [*layers, *arguments], problems_of)
+    of_preset = Layer(f"preset {preset.preset}", _differences(preset))
+    given = [] if not file else [Layer(f"file {file_name}", modern(flatten(preset, file)))]
+    given += [Layer(each.origin, modern(each.values)) for each in arguments]
+    start = TrainConfig(model=type(preset.model)())
+    recipe = merge(start, [of_preset, *given], problems_of).config.teachers.as_
+    named = [Layer(f"teachers.as={recipe}", RECIPES[recipe])] if RECIPES[recipe] else []
+    return merge(start, [of_preset, *named, *given], problems_of)
 
 
 def _differences(config: TrainConfig) -> dict[str, Any]:
@@ -381,7 +411,7 @@ def from_plain(table: Mapping[str, Any], origin: str) -> TrainConfig:
     model = dict(table["model"])
     # configurations written before there were families are DINO's
     start = TrainConfig(model=family_of(model.pop("family", "dino")).config())
-    return merge(start, [Layer(origin, flatten(start, {**table, "model": model}))]).config
+    return merge(start, [Layer(origin, recorded(flatten(start, {**table, "model": model})))]).config
 
 
 def without_teachers(config: TrainConfig) -> TrainConfig:

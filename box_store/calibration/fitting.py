@@ -1,102 +1,24 @@
 """Fitting a teacher's score map to ground truth, and judging it on images held out.
 
-A box is right when it finds an object of its class at an IoU of at least 0.5 by COCO's greedy rule
-(`matching` beside this file). Isotonic regression (pool adjacent violators; Zadrozny and Elkan, KDD
-2002) follows any monotone shape and wants some hundreds of boxes; a temperature (Guo et al., ICML
-2017) has one number and does with few.
+Which boxes are right says `judging` beside this file. Isotonic regression (pool adjacent violators;
+Zadrozny and Elkan, KDD 2002) follows any monotone shape and wants some hundreds of boxes; a
+temperature (Guo et al., ICML 2017) has one number and does with few.
 """
-
-from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 
-from box_store.boxes import Boxes
-from box_store.calibration.matching import HIT, IGNORED, match_boxes
+from box_store.calibration.judging import Judged, judge
 from box_store.calibration.reliability import brier_score, calibration_error, reliability
 from box_store.calibration.score_map import Calibration, Method, Part, Quality, ScoreMap, logits
 from box_store.coco.annotations import CocoData
 from box_store.errors import DataError, UsageError
-from box_store.store.reader import read_boxes, read_images, xyxy_of
 from box_store.store.store import BoxStore
 
 MIN_BOXES = 50
 _SURE_SCORE = 0.3
 # of log temperature
 _BOUNDS = (-4.0, 4.0)
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class Judged:
-    """Boxes of one teacher in annotated images, those in crowds left out.
-
-    image_ids: int64 [M], the images, with or without boxes. rows: int64 [N], each box's index into
-    them. scores: float32 [N]. hits: bool [N], whether the box is right.
-    """
-
-    image_ids: NDArray[np.int64]
-    rows: NDArray[np.int64]
-    scores: NDArray[np.float32]
-    hits: NDArray[np.bool_]
-
-    def of_images(self, chosen: NDArray[np.bool_]) -> "Judged":
-        """What belongs to some of the images; chosen: bool [M]."""
-        kept = chosen[self.rows]
-        renumbered = np.cumsum(chosen) - 1
-        return Judged(
-            self.image_ids[chosen],
-            renumbered[self.rows[kept]],
-            self.scores[kept],
-            self.hits[kept],
-        )
-
-
-def judge(
-    store: BoxStore,
-    teacher: str,
-    coco: CocoData,
-    *,
-    iou: float = 0.5,
-    max_images: int | None = None,
-    seed: int = 0,
-) -> Judged:
-    """Compare a teacher's boxes with ground truth, in annotated images that it saw.
-
-    max_images: at most so many of them, drawn with `seed`. Raises DataError where it saw none.
-    """
-    images = read_images(store, teacher, ["image_id", "width", "height", "status"])
-    seen = images.filter(np.asarray(images["status"].to_numpy(zero_copy_only=False) == "ok"))
-    image_ids = np.intersect1d(seen["image_id"].to_numpy(), coco.table.image_ids)
-    if not len(image_ids):
-        raise DataError(
-            f"teacher {teacher} of {store.path} saw no image of {coco.path}: calibrate with "
-            "annotations of a split that it was run over"
-        )
-    if max_images is not None and len(image_ids) > max_images:
-        rng = np.random.default_rng(seed)
-        image_ids = np.sort(rng.choice(image_ids, max_images, replace=False))
-    sizes = dict(
-        zip(
-            seen["image_id"].to_pylist(),
-            zip(seen["width"].to_pylist(), seen["height"].to_pylist(), strict=True),
-            strict=True,
-        )
-    )
-    table = read_boxes(store, teacher)
-    table = table.filter(np.isin(table["image_id"].to_numpy(), image_ids))
-    rows = np.searchsorted(image_ids, table["image_id"].to_numpy())
-    order = np.lexsort((table["rank"].to_numpy(), rows))
-    rows = rows[order]
-    boxes, scores = xyxy_of(table)[order], table["score"].to_numpy()[order]
-    category_ids = table["category_id"].to_numpy()[order]
-    bounds = np.searchsorted(rows, np.arange(len(image_ids) + 1)).tolist()
-    outcome = np.zeros(len(rows), np.int8)
-    for at, image_id in enumerate(image_ids.tolist()):
-        span = slice(bounds[at], bounds[at + 1])
-        found = Boxes.unchecked(boxes[span], scores[span], category_ids[span], *sizes[image_id])
-        outcome[span] = match_boxes(found, coco.annotations_of(image_id), iou)
-    counts = outcome != IGNORED
-    return Judged(image_ids, rows[counts], scores[counts], outcome[counts] == HIT)
 
 
 def calibrate(

@@ -35,13 +35,14 @@ FUSED = "fused"
 class TeacherFilter:
     """What one teacher does differently from the rest of a selection; None takes the common value.
 
-    temperature: scores become sigmoid(logit(score) / temperature), after the floor and the top-k;
-    above 1 it tempers an overconfident teacher. calibrated: see `SelectionSpec`.
+    nms_iou: "off" suppresses nothing, whatever the others do. temperature: scores become
+    sigmoid(logit(score) / temperature), after the floor and the top-k; above 1 it tempers an
+    overconfident teacher. calibrated: see `SelectionSpec`.
     """
 
     score_floor: float | None = None
     top_k: int | None = None
-    nms_iou: float | None = None
+    nms_iou: float | Literal["off"] | None = None
     temperature: float | None = None
     calibrated: bool | None = None
 
@@ -97,7 +98,7 @@ class SelectionSpec:
         return Rule(
             self.score_floor if own.score_floor is None else own.score_floor,
             self.top_k if own.top_k is None else own.top_k,
-            self.nms_iou if own.nms_iou is None else own.nms_iou,
+            self.nms_iou if own.nms_iou is None else no_off(own.nms_iou),
             1.0 if own.temperature is None else own.temperature,
             self.calibrated if own.calibrated is None else own.calibrated,
         )
@@ -105,6 +106,11 @@ class SelectionSpec:
     def admits(self, licence: str) -> bool:
         """Whether a teacher of that licence may be selected."""
         return licence_admitted(licence, self.licences, self.deny_licences)
+
+
+def no_off(nms_iou: float | Literal["off"] | None) -> float | None:
+    """The IoU of a suppression, None where there is none."""
+    return None if nms_iou == "off" else nms_iou
 
 
 def licence_admitted(licence: str, allowed: Sequence[str], denied: Sequence[str]) -> bool:
@@ -126,7 +132,7 @@ def select(store: BoxStore, spec: SelectionSpec, cache: Path | None = None) -> P
     cache. Raises UnknownTeacher, UsageError (no teacher left, one asked for by name whose licence
     is not admitted, or one without the calibration that was asked for), StoreError.
     """
-    names = _chosen(store, spec)
+    names = chosen_teachers(store, spec)
     calibrations = {
         name: need_calibration(store, name) for name in names if spec.rule(name).calibrated
     }
@@ -171,7 +177,8 @@ def _cache_of(store: BoxStore) -> Path:
     return store.path / "cache"
 
 
-def _chosen(store: BoxStore, spec: SelectionSpec) -> tuple[str, ...]:
+def chosen_teachers(store: BoxStore, spec: SelectionSpec) -> tuple[str, ...]:
+    """The teachers of a selection. Raises UnknownTeacher, UsageError as `select` does."""
     records = store.teachers
     for name in (*(spec.teachers or ()), *spec.per_teacher):
         if name not in records:

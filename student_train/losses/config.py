@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Literal, get_args
+from typing import Any, Literal, Self, get_args
 
 from box_store.errors import UsageError, nearest
 from student_train.models.output import Form
@@ -35,6 +35,12 @@ class MatchCost:
     in all official codes but RF-DETR's, where it is 0"""
 
 
+# settings of `TeacherLossConfig` with which it is the loss of the paper, and that of the code that
+# its authors released, which differ in what a loss is called only
+PAPER_LOSS: Mapping[str, Any] = {"proposals": "unweighted", "counts": "own"}
+RELEASED_LOSS: Mapping[str, Any] = {**PAPER_LOSS, "giou_form": "released"}
+
+
 @dataclass(frozen=True)
 class TeacherLossConfig:
     """How boxes of teachers supervise the student (Teach-DETR, Huang et al., arXiv 2211.11953)."""
@@ -55,9 +61,15 @@ class TeacherLossConfig:
     """a teacher box that overlaps a ground truth box by more takes its class; 1 = never"""
     layers: Literal["all", "last"] = "all"
     """decoder layers that teachers supervise"""
-    proposals: Literal["off", "unweighted", "weighted"] = "unweighted"
-    """encoder proposals against teacher boxes: not at all, with all weights 1 (the released code),
-    or weighted as in the decoder. Classes count if they count in the loss on ground truth"""
+    proposals: Literal["off", "unweighted", "weighted"] = "weighted"
+    """encoder proposals against teacher boxes: not at all, with all weights 1 (the released code:
+    a box of score 0.05 counts as an annotated one), or weighted as in the decoder. Classes count if
+    they count in the loss on ground truth"""
+    counts: Literal["at_least_truth", "own"] = "at_least_truth"
+    """what divides a teacher's loss: its boxes in the step or the annotated ones, whichever are
+    more, so that none of its boxes counts more than an annotated one (at_least_truth); or its own
+    boxes (own: the paper and the released code), with which few boxes outweigh the annotations.
+    The same where there is no ground truth"""
     groups: tuple[Literal["matching", "one_to_many", "denoising"], ...] = ("matching",)
     """query groups that teachers supervise; one_to_many (H-DETR) and denoising (DN-DETR, DINO) need
     a student that has such queries. With denoising, noised boxes of teachers are restored beside
@@ -72,6 +84,7 @@ class TeacherLossConfig:
         check_choice("layers", self.layers, ("all", "last"))
         check_choice("label", self.label, ("hard", "soft"))
         check_choice("proposals", self.proposals, ("off", "unweighted", "weighted"))
+        check_choice("counts", self.counts, ("at_least_truth", "own"))
         check_choice("empty", self.empty, ("had_boxes", "keep", "none"))
         check_choice("giou_form", self.giou_form, ("weighted", "released"))
         for group in self.groups:
@@ -82,6 +95,11 @@ class TeacherLossConfig:
             check_weight(f"coefficients.{name}", value)
         matched_power(self.matched_weight)
         schedule_factor(self.schedule, 0.0)
+
+    @classmethod
+    def released(cls, **values: Any) -> Self:
+        """What the released code does (LeonHLJ/Teach-DETR), with other values over it."""
+        return cls(**{**RELEASED_LOSS, **values})
 
     def coefficient_of(self, teacher: str, epoch: float) -> float:
         """Lambda of a teacher at a time, in epochs since the start (fractions count)."""

@@ -117,7 +117,7 @@ class Criterion:
         device = output.last.boxes.device
         with torch.autocast(device.type, enabled=False):
             stacks = plan(output, supervisions)
-            layout = Layout(stacks, totals or totals_of([supervisions], device)[0], self.config)
+            layout = Layout(stacks, totals or self.totals([supervisions], device)[0], self.config)
             pending = start_matching([layout.problem(each) for each in stacks], self.config)
             step = StepLosses(layout, self.config)
             # known pairs first: the device works on them while the costs travel to the host

@@ -33,6 +33,12 @@ class StackSets:
     """[5, S], of class, box, giou, fgl and ddf"""
     place: Tensor
     """LongTensor [S], of their supervisions among the totals"""
+    least: Tensor
+    """LongTensor [S], the sets whose normaliser is the least of their own"""
+
+    def at_least(self, normaliser: Tensor) -> Tensor:
+        """[S], normalisers as `Supervision.at_least` asks for them."""
+        return torch.maximum(normaliser, normaliser[self.least])
 
 
 class Layout:
@@ -48,7 +54,7 @@ class Layout:
         self.names, order = _parts(stacks, totals.names)
         rows = [_rows(each, self.table) for each in stacks]
         places = [
-            np.array([totals.names.index(task.supervision.name) for task in each.tasks])
+            np.array([[totals.names.index(t.supervision.name) for t in each.tasks], each.least])
             for each in stacks
         ]
         self._order, *integers = _upload_all([order, *rows, *places], self.device)
@@ -116,18 +122,21 @@ class Layout:
         background: Tensor,
         numbers: Tensor,
         totals: Totals,
-        place: Tensor,
+        places: Tensor,
         groups: int,
     ) -> StackSets:
         power, soft, released, copies, *rest = numbers.unbind()
         count = len(TERMS + EDGE_TERMS)
         coefficients, weighing = torch.stack(rest[:count]), torch.stack(rest[count:], 1)
+        place, least = places.unbind()
         own, whole = ((weighing * each[place]).sum(1) for each in (totals.own, totals.whole))
+        whole = torch.maximum(whole, whole[least])
         share = torch.where(whole > 0, own / whole, 1)
-        normaliser = totals.boxes(groups)[place] * copies
+        boxes = totals.boxes(groups)[place]
+        normaliser = torch.maximum(boxes, boxes[least]) * copies
         vectors = torch.stack([power, soft, released, normaliser, share]).to(self.dtype)
         sets = Sets(background.to(self.dtype), *vectors.unbind())
-        return StackSets(rows, sets, coefficients.to(self.dtype), place)
+        return StackSets(rows, sets, coefficients.to(self.dtype), place, least)
 
 
 def _parts(

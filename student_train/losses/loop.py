@@ -47,37 +47,18 @@ def _task_losses(
     stack: Stack, task: Task, denoising: Denoising | None, config: LossConfig
 ) -> dict[str, Tensor]:
     supervision = task.supervision
-    targets = [
-        None if each is None else _as_seen(each.repeat(task.repeat), stack)
-        for each in supervision.targets
-    ]
+    least = stack.tasks[stack.least[stack.tasks.index(task)]]
     counted = stack.groups if config.groups == "mean" else 1
-    n_boxes = counted * sum(len(each) for each in targets if each is not None)
+    n_boxes = counted * max(int(each.counts.sum()) for each in (task, least))
     normaliser = max(1, n_boxes) * task.copies
-    layers = range(task.first, stack.shape[0])
     weights = (config.class_loss, config.l1_loss, config.giou_loss)
     found: dict[str, dict[int, Tensor]] = {term: {} for term in TERMS}
-    for layer in layers:
-        logits = stack.prediction.logits[layer].float()
-        boxes = stack.prediction.boxes[layer].float()
-        sums = [logits.new_zeros(()) for _ in TERMS]
-        weight_sum = logits.new_zeros(())
-        for image, each in enumerate(targets):
-            if each is None:
-                continue
-            if stack.known:
-                assert denoising is not None
-                mine = denoising.image_index == image
-                pairs = (denoising.slot_index[mine], denoising.target_index[mine])
-            else:
-                pairs = match_groups(logits[image], boxes[image], each, stack.groups, config)
-            terms, weight = _image_losses(logits[image], boxes[image], each, pairs, task, config)
-            sums = [total + term for total, term in zip(sums, terms, strict=True)]
-            weight_sum = weight_sum + weight
-        whole = torch.full_like(weight_sum, normaliser)
-        divisors = [whole] * 3
+    for layer in range(task.first, stack.shape[0]):
+        sums, weight_sum = _layer_sums(stack, task, layer, denoising, config)
+        divisors = [torch.full_like(weight_sum, normaliser)] * 3
         if config.classification == "softmax":
-            divisors = [weight_sum.clamp(min=1e-12), whole, whole]
+            _, others = _layer_sums(stack, least, layer, denoising, config)
+            divisors[0] = torch.maximum(weight_sum, others).clamp(min=1e-12)
         for term, total, divisor, factor in zip(TERMS, sums, divisors, weights, strict=True):
             found[term][layer] = total / divisor * (factor * supervision.coefficient)
     return {
@@ -85,6 +66,30 @@ def _task_losses(
         for term, by_layer in found.items()
         for layer, value in by_layer.items()
     }
+
+
+def _layer_sums(
+    stack: Stack, task: Task, layer: int, denoising: Denoising | None, config: LossConfig
+) -> tuple[list[Tensor], Tensor]:
+    """Class, box and GIoU loss of one layer over all images, and the sum of its class weights."""
+    logits = stack.prediction.logits[layer].float()
+    boxes = stack.prediction.boxes[layer].float()
+    sums = [logits.new_zeros(()) for _ in TERMS]
+    weight_sum = logits.new_zeros(())
+    for image, each in enumerate(task.supervision.targets):
+        if each is None:
+            continue
+        targets = _as_seen(each.repeat(task.repeat), stack)
+        if stack.known:
+            assert denoising is not None
+            mine = denoising.image_index == image
+            pairs = (denoising.slot_index[mine], denoising.target_index[mine])
+        else:
+            pairs = match_groups(logits[image], boxes[image], targets, stack.groups, config)
+        terms, weight = _image_losses(logits[image], boxes[image], targets, pairs, task, config)
+        sums = [total + term for total, term in zip(sums, terms, strict=True)]
+        weight_sum = weight_sum + weight
+    return sums, weight_sum
 
 
 def _as_seen(targets: Targets, stack: Stack) -> Targets:

@@ -82,6 +82,14 @@ class Stack:
         return _LABELS.get(self.name, str(layer))
 
     @property
+    def least(self) -> list[int]:
+        """Per task, the place of the one whose normaliser is the least of its own; itself where
+        there is none: it asks for none, or no such source supervises these queries.
+        """
+        at = {task.supervision.name: place for place, task in enumerate(self.tasks)}
+        return [at.get(task.supervision.at_least, place) for place, task in enumerate(self.tasks)]
+
+    @property
     def shape(self) -> tuple[int, int, int]:
         """(L, B, Q)."""
         layers, images, queries, _ = self.prediction.boxes.shape

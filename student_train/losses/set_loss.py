@@ -1,7 +1,8 @@
 """The one loss: class, L1 and GIoU terms of predictions that are matched with weighted boxes.
 
 Ground truth is the special case of weights 1 and background 1; a teacher's boxes weigh their scores
-and its unmatched queries 0.5. With N the number of boxes:
+and its unmatched queries 0.5. With N the number of boxes (for a teacher, the annotated ones where
+those are more):
 
     class  1/N  sum_q w_q sum_c term(p_qc, y_qc)       w_q: weight of q's box, else the background
     box    1/N  sum_j w_j |b_j - b^_j|_1
@@ -50,7 +51,8 @@ class Sets:
     normaliser: Tensor
     """[S], N"""
     share: Tensor
-    """[S], what part of the weights of a step is in this batch; for means by weight (softmax)"""
+    """[S], the weights in this batch over those that divide the step's loss; for means by weight
+    (softmax)"""
 
 
 @dataclass(frozen=True)

@@ -51,7 +51,7 @@ class StepLosses:
         normaliser = mine.sets.normaliser
         if shared is not None and normalisers is not None:
             own, pairs = matched(shared), shared
-            normaliser = normalisers[mine.place].to(normaliser.dtype)
+            normaliser = mine.at_least(normalisers[mine.place].to(normaliser.dtype))
         losses += box_losses(own, mine.sets, normaliser)
         if of.edges is not None:
             logits = stacked_logits(of.edges, boxes)

@@ -50,6 +50,9 @@ class Supervision:
     """its pairs say where layers learn from the last one what it says of edges (D-FINE's DDF)"""
     own_counts: bool = False
     """its losses are divided by the boxes of this rank, not by their mean over the ranks"""
+    at_least: str = ""
+    """name of a supervision of the same queries: what divides the losses is no less than what
+    divides its losses"""
 
     @property
     def n_boxes(self) -> int:
@@ -153,11 +156,13 @@ def _teacher(
         layers=how.layers,
         proposals=how.proposals,
         released_giou=how.giou_form == "released",
+        at_least="truth" if how.counts == "at_least_truth" else "",
     )
     found = [matching] if "matching" in how.groups else []
     if "one_to_many" in how.groups:
         many = replace(matching, name=f"{matching.name}+one_to_many", group="one_to_many")
-        found.append(replace(many, repeat=config.repeat, proposals="off"))
+        least = "one_to_many" if matching.at_least else ""
+        found.append(replace(many, repeat=config.repeat, proposals="off", at_least=least))
     return found
 
 

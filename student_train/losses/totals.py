@@ -50,7 +50,9 @@ class Totals:
         return self.boxes() * torch.where(boxes > 0, pairs / boxes, 1)
 
     def boxes(self, groups: int = 1) -> Tensor:
-        """[supervisions], the normalisers N, where every box counts once for each group."""
+        """[supervisions], the normalisers N before `Supervision.at_least`, where every box counts
+        once for each group.
+        """
         return (self.whole[:, 0] * groups).clamp(min=self.floor)
 
 

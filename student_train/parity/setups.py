@@ -83,7 +83,7 @@ def teacher(case: Case) -> Setup:
         output.proposals = case.prediction("enc")
         keys["proposals"] = "{}_enc"
         calls["match/enc"] = (f"teacher:t/{PROPOSALS}", 0)
-    released = TeacherLossConfig(giou_form="released")
+    released = TeacherLossConfig.released()
     criterion = Criterion(
         LossConfig(class_loss=2, giou_eps=0, truth=0, denoising=0, teacher=released)
     )
@@ -107,9 +107,7 @@ def hybrid(case: Case) -> Setup:
             giou_eps=0,
             one_to_many=expected["lambda_one2many"],
             repeat=expected["k_one2many"],
-            teacher=TeacherLossConfig(
-                coefficient=expected["lambda_ensemble"], giou_form="released"
-            ),
+            teacher=TeacherLossConfig.released(coefficient=expected["lambda_ensemble"]),
         )
     )
     teachers = {"fused": case.targets("ext_")} if expected["is_ensemble"] else {}

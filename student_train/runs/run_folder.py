@@ -22,6 +22,7 @@ from typing import Any, Generic
 from box_store.categories import Categories, ClassSpace
 from box_store.places.files import alone_in, replacing
 from box_store.places.locations import Location, RemotePath, as_typed
+from box_store.selection.choosing import Choice
 from student_train.config import OPERATIONAL, TrainConfig, as_plain, from_plain
 from student_train.errors import RunError
 from student_train.runs.provenance import source_revision, versions
@@ -129,8 +130,9 @@ class RunFolder(SavedRun[Path]):
         class_space: ClassSpace,
         command: Sequence[str],
         fingerprints: Mapping[str, str],
+        choices: Sequence[Choice] = (),
     ) -> None:
-        """Write `config.json`."""
+        """Write `config.json`. choices: what was chosen for the teachers, and why."""
         self.root.mkdir(parents=True, exist_ok=True)
         content = {
             "format": 1,
@@ -142,6 +144,7 @@ class RunFolder(SavedRun[Path]):
             "versions": versions(),
             "source": source_revision(),
             "fingerprints": dict(fingerprints),
+            "choices": [choice.to_json() for choice in choices],
         }
         with replacing(self.config_file) as file:
             file.write((json.dumps(content, indent=2) + "\n").encode())

@@ -1,5 +1,6 @@
 """Text and JSON values as the types that a configuration's annotations ask for."""
 
+import dataclasses
 import types
 import typing
 from collections.abc import Mapping, Sequence
@@ -16,6 +17,27 @@ def is_table(annotation: Any) -> bool:
     return typing.get_origin(annotation) in _TABLES
 
 
+def is_record(annotation: Any) -> bool:
+    """Whether a type is a dataclass: a table whose names are known."""
+    return isinstance(annotation, type) and dataclasses.is_dataclass(annotation)
+
+
+def entry_of(entry: str, value: Any, table: Mapping[str, Any], annotation: Any) -> dict[str, Any]:
+    """What `KEY.entry=value` changes in a table: an entry, or one field of an entry that is a
+    dataclass. Names of entries may hold dots, those of fields do not.
+    """
+    kind = typing.get_args(annotation)[1]
+    name, dot, field = entry.rpartition(".")
+    if not is_record(kind):
+        return {entry: value}
+    if not dot:
+        return {entry: value}
+    before = table.get(name, {})
+    if is_record(type(before)):
+        before = {each.name: getattr(before, each.name) for each in dataclasses.fields(before)}
+    return {name: {**before, field: value}}
+
+
 def describe(annotation: Any) -> str:
     """A type in words that a person who types `key=value` understands."""
     origin, args = typing.get_origin(annotation), typing.get_args(annotation)
@@ -29,6 +51,8 @@ def describe(annotation: Any) -> str:
         return f"{len(args)} values separated by commas"
     if is_table(annotation):
         return "a table of name and " + describe(args[1])
+    if is_record(annotation):
+        return "a table of " + ", ".join(field.name for field in dataclasses.fields(annotation))
     names = {int: "a whole number", float: "a number", bool: "true or false", str: "text"}
     names[Path] = "a path"
     return names.get(annotation, getattr(annotation, "__name__", str(annotation)))
@@ -59,7 +83,23 @@ def convert(value: Any, annotation: Any) -> Any:
                 f"expected {describe(annotation)}, got {value!r}; write key.NAME=VALUE"
             )
         return {str(name): convert(item, args[1]) for name, item in value.items()}
+    if is_record(annotation):
+        return _convert_record(value, annotation)
     return _convert_scalar(value, annotation)
+
+
+def _convert_record(value: Any, annotation: Any) -> Any:
+    if isinstance(value, annotation):
+        return value
+    if not isinstance(value, Mapping):
+        raise ValueError(f"expected {describe(annotation)}, got {value!r}")
+    hints = typing.get_type_hints(annotation)
+    for name in value:
+        if name not in hints:
+            raise ValueError(
+                f"expected {describe(annotation)}, got {name!r}.{nearest(str(name), list(hints))}"
+            )
+    return annotation(**{name: convert(item, hints[name]) for name, item in value.items()})
 
 
 def _convert_union(value: Any, args: tuple[Any, ...], annotation: Any) -> Any:

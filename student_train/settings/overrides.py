@@ -22,7 +22,7 @@ from typing import Any, Generic, TypeVar
 
 from box_store.errors import TeachDetrError, nearest
 from student_train.errors import ConfigError
-from student_train.settings.convert import convert, is_table
+from student_train.settings.convert import convert, entry_of, is_table
 
 T = TypeVar("T")
 
@@ -57,6 +57,11 @@ class Resolved(Generic[T]):
     origins: dict[str, str]
 
 
+def setting_name(field: dataclasses.Field[Any]) -> str:
+    """What a field is called as a setting: `as_`, a reserved word otherwise, is `as`."""
+    return field.name.removesuffix("_")
+
+
 @cache
 def field_help(cls: type) -> dict[str, str]:
     """The string literal under each field of a dataclass, by field name, joined to one line."""
@@ -87,7 +92,7 @@ def settings(config: Any, prefix: str = "") -> dict[str, Setting]:
     docs = field_help(type(config))
     found: dict[str, Setting] = {}
     for field in dataclasses.fields(config):
-        key = prefix + field.name
+        key = prefix + setting_name(field)
         value = getattr(config, field.name)
         if dataclasses.is_dataclass(value) and not isinstance(value, type):
             found |= settings(value, key + ".")
@@ -166,7 +171,8 @@ def merge(
                 continue
             setting = known[leaf]
             if entry is not None:
-                value = {**values.get(leaf, setting.value), entry: value}
+                table = values.get(leaf, setting.value)
+                value = {**table, **entry_of(entry, value, table, setting.annotation)}
             try:
                 values[leaf] = convert(value, setting.annotation)
                 origins[leaf] = layer.origin
@@ -202,7 +208,7 @@ def _nearest_key(key: str, known: Mapping[str, Setting]) -> str:
 def _replace(config: T, values: Mapping[str, Any], problems: list[str], prefix: str = "") -> T:
     changes: dict[str, Any] = {}
     for field in dataclasses.fields(config):  # type: ignore[arg-type]
-        key = prefix + field.name
+        key = prefix + setting_name(field)
         value = getattr(config, field.name)
         if dataclasses.is_dataclass(value) and not isinstance(value, type):
             if any(name.startswith(key + ".") for name in values):
@@ -223,7 +229,10 @@ def _replace(config: T, values: Mapping[str, Any], problems: list[str], prefix: 
 def to_plain(value: Any) -> Any:
     """A configuration as JSON-able tables, lists and scalars; `merge` accepts every leaf back."""
     if dataclasses.is_dataclass(value) and not isinstance(value, type):
-        return {f.name: to_plain(getattr(value, f.name)) for f in dataclasses.fields(value)}
+        return {
+            setting_name(field): to_plain(getattr(value, field.name))
+            for field in dataclasses.fields(value)
+        }
     if isinstance(value, Path):
         return str(value)
     if isinstance(value, Mapping):

@@ -62,7 +62,9 @@ def make_inputs(config: TrainConfig, coco: CocoData, world: World) -> Inputs:
     data = config.data
     space = ClassSpace(data.class_space, coco.categories)
     source = train_source(config)
-    selection, notes = open_teachers(config.teachers, coco, data.limit, world)
+    selection, notes = open_teachers(
+        config.teachers, coco, data.limit, world, getattr(config.model, "n_queries", None)
+    )
     notes = [*_annotation_notes(source.name, coco), *notes]
     fingerprints = {"train_annotations": coco.sha256}
     if selection is not None:

@@ -26,7 +26,9 @@ from student_train.runs.run_folder import RunFolder, SavedRun, changed_settings
 from student_train.runs.states import is_state, read_state, state_weights
 from student_train.runs.trained import load_student
 from student_train.runs.working_folder import working_folder
+from student_train.settings.former import modern
 from student_train.settings.overrides import Layer, Resolved, as_text, merge, settings
+from student_train.training.choice import as_recorded, verdict_lines, with_choice
 from student_train.training.engine import Trainer
 from student_train.training.inputs import Inputs, make_inputs, train_source
 from student_train.training.progress import ProgressLine
@@ -85,8 +87,12 @@ def _train(
     coco = open_split(train_source(resolved.config))
     space = ClassSpace(resolved.config.data.class_space, coco.categories)
     resolved = with_classes(resolved, space)
-    config = resolved.config
     resuming = resume and saved.has_state()
+    if resume and saved.config_file.exists():
+        resolved, choices = as_recorded(resolved, saved.read()), []
+    else:
+        resolved, choices = with_choice(resolved, coco)
+    config = resolved.config
     inputs = make_inputs(config, coco, world)
     remarks = [] if resuming else random_start(config)
     if resume and saved.config_file.exists():
@@ -105,7 +111,7 @@ def _train(
             if overwrite and not resume:
                 folder.clear()
             if not resuming:
-                folder.write(resolved, space, command, inputs.fingerprints)
+                folder.write(resolved, space, command, inputs.fingerprints, choices)
                 folder.publish()
         progress = ProgressLine(console if world.is_first else None)
         trainer = Trainer(config, model, inputs, folder, runtime, progress)
@@ -113,6 +119,8 @@ def _train(
             progress.say(line)
         for line in (*remarks, *space_on_disk(folder.root, trainer)):
             progress.say(f"warning   {line}")
+        for line in verdict_lines(choices):
+            progress.say(f"teacher   {line}")
         if dry_run:
             then = f"resume {folder.place}" if resuming else f"start in {folder.place}"
             progress.say(f"dry run   nothing was written; without --dry-run this would {then}")
@@ -271,7 +279,8 @@ def resumed(out: Location, arguments: Sequence[Layer]) -> Resolved[TrainConfig]:
         ConfigError: arguments that cannot be used.
     """
     record = SavedRun(out).read()
-    merged = merge(record.config, arguments, problems_of)
+    given = [Layer(each.origin, modern(each.values)) for each in arguments]
+    merged = merge(record.config, given, problems_of)
     return Resolved(merged.config, record.origins | merged.origins)
 
 

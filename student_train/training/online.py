@@ -12,9 +12,11 @@ from pathlib import Path
 
 import torch
 from torch import Tensor, nn
+from torchvision.ops import batched_nms
 
 from box_store.categories import ClassSpace, check_same_categories
 from box_store.places.locations import as_typed
+from box_store.selection.selecting import no_off
 from student_train.config import NO_TEACHERS, TeacherConfig
 from student_train.data import Batch
 from student_train.machine.runtime import Runtime
@@ -36,6 +38,8 @@ class OnlineTeacher:
     """LongTensor, its logit index -> the student's; None where they are the same"""
     top_k: int
     score_floor: float
+    nms_iou: float | None
+    """class-wise suppression: the queries of a student repeat each other"""
     start: float
     """epoch before which it says nothing"""
     pixels: Pixels
@@ -57,13 +61,17 @@ class OnlineTeacher:
             labels = self.labels[labels]
         low, high = corners.clamp(0, 1).split(2, -1)
         boxes = torch.cat(((low + high) / 2, high - low), -1)
+        boxes = boxes.float()
         kept = (scores >= self.score_floor) & (labels >= 0) & (boxes[..., 2:] > 0).all(-1)
-        return [
-            Targets(
-                labels[i][kept[i]], boxes[i][kept[i]].float(), scores[i][kept[i]].float(), False
-            )
-            for i in range(len(batch))
-        ]
+        found = []
+        for i in range(len(batch)):
+            rows = kept[i].nonzero()[:, 0]
+            if self.nms_iou is not None:
+                rows = rows[
+                    batched_nms(corners[i][rows], scores[i][rows], labels[i][rows], self.nms_iou)
+                ]
+            found.append(Targets(labels[i][rows], boxes[i][rows], scores[i][rows], False))
+        return found
 
 
 def open_online(
@@ -93,6 +101,7 @@ def open_online(
             labels,
             config.online_top_k,
             config.online_score_floor,
+            no_off(config.nms_iou),
             config.online_start,
             model.config.pixels,  # type: ignore[union-attr]
         )

@@ -1,6 +1,7 @@
 """The teacher boxes of a run: from a box store or a selection file, checked against the data."""
 
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 
 import numpy as np
 
@@ -12,6 +13,7 @@ from box_store.selection.selecting import (
     SelectionSpec,
     TeacherFilter,
     licence_admitted,
+    no_off,
     select,
 )
 from box_store.store.store import BoxStore
@@ -20,9 +22,15 @@ from student_train.machine.distributed import World
 
 
 def open_teachers(
-    config: TeacherConfig, coco: CocoData, limit: int | None, world: World
+    config: TeacherConfig,
+    coco: CocoData,
+    limit: int | None,
+    world: World,
+    n_queries: int | None = None,
 ) -> tuple[Selection | None, list[str]]:
     """The teacher boxes of a run, and a line about each teacher; (None, []) without teachers.
+
+    n_queries: of the student, for a remark where a teacher has a box for half of them.
 
     Raises:
         StoreError, UnknownTeacher: no store or file there, or a name that it lacks.
@@ -48,7 +56,8 @@ def open_teachers(
         selection = Selection.open(select(store, selection_spec(config)))
         names = selection.teachers
     chosen = selection if tuple(names) == selection.teachers else _Named(selection, names)
-    return chosen, list(_teacher_notes(chosen, coco, limit, config.missing == "error"))
+    notes = list(_teacher_notes(chosen, coco, limit, config.missing == "error"))
+    return chosen, [*notes, *_crowding_notes(chosen, n_queries)]
 
 
 class _Named(Selection):
@@ -64,30 +73,24 @@ class _Named(Selection):
 
 def selection_spec(config: TeacherConfig) -> SelectionSpec:
     """What to select from the store."""
-    own = sorted(
-        {*config.score_floors, *config.top_ks, *config.nms_ious, *config.temperatures},
-    )
     of_all = config.calibrated == ALL_TEACHERS
     calibrated = () if of_all or config.calibrated == NO_TEACHERS else config.calibrated
     return SelectionSpec(
         teachers=None if config.names == ALL_TEACHERS else config.names,
         score_floor=config.score_floor,
         top_k=config.top_k,
-        nms_iou=config.nms_iou,
+        nms_iou=no_off(config.nms_iou),
         calibrated=of_all,
         licences=config.licences,
         deny_licences=config.deny_licences,
         combine=config.combine,
         fusion=config.fusion,
         per_teacher={
-            name: TeacherFilter(
-                score_floor=config.score_floors.get(name),
-                top_k=config.top_ks.get(name),
-                nms_iou=config.nms_ious.get(name),
-                temperature=config.temperatures.get(name),
-                calibrated=True if name in calibrated else None,
-            )
-            for name in sorted({*own, *calibrated})
+            **config.each,
+            **{
+                name: replace(config.each.get(name, TeacherFilter()), calibrated=True)
+                for name in calibrated
+            },
         },
     )
 
@@ -115,6 +118,18 @@ def _check_licences(selection: Selection, names: Sequence[str], config: TeacherC
             "teachers.licences and teachers.deny_licences do not admit: make it again without them "
             "(`teach-detr select --deny-licence`)"
         )
+
+
+def _crowding_notes(selection: Selection, n_queries: int | None) -> Iterator[str]:
+    for name in selection.teachers:
+        counts = np.diff(selection.of(name).offsets)
+        if n_queries is not None and len(counts) and counts.mean() >= n_queries / 2:
+            yield (
+                f"teacher {name} has {counts.mean():.0f} boxes an image and the student "
+                f"{n_queries} queries: with a box for every second query, few are left to say that "
+                "there is nothing. Raise teachers.score_floor, or lower teachers.top_k or "
+                "teachers.nms_iou"
+            )
 
 
 def _teacher_notes(

@@ -162,7 +162,7 @@ def test_teacher(name: str, giou_form: str) -> None:
             giou_eps=0,
             truth=0,
             denoising=0,
-            teacher=TeacherLossConfig(giou_form=giou_form),
+            teacher=TeacherLossConfig.released(giou_form=giou_form),
         )
     )
     supervisions = criterion.supervise([], {"t": teacher})
@@ -201,9 +201,7 @@ def test_hybrid_with_teacher(name: str) -> None:
             giou_eps=0,
             one_to_many=expected["lambda_one2many"],
             repeat=expected["k_one2many"],
-            teacher=TeacherLossConfig(
-                coefficient=expected["lambda_ensemble"], giou_form="released"
-            ),
+            teacher=TeacherLossConfig.released(coefficient=expected["lambda_ensemble"]),
         )
     )
     teachers = {"fused": case.targets("ext_")} if expected["is_ensemble"] else {}

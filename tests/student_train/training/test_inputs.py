@@ -135,7 +135,7 @@ def test_gaps_of_the_teachers_are_remarked(toy: Path, store: Path):
 
 def test_teachers_can_be_chosen_and_filtered(toy: Path, store: Path):
     inputs = inputs_of(
-        toy, teachers__store=store, teachers__names="sharp", teachers__score_floors__sharp=0.8
+        toy, teachers__store=store, teachers__names="sharp", teachers__each__sharp__score_floor=0.8
     )
     assert inputs.train.teachers == ("sharp",)
     assert "teacher sharp: 12 boxes in 12 of 12 training images" in inputs.notes
