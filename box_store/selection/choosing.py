@@ -285,6 +285,8 @@ def _enough(judged: Judged, floor: float, most: int) -> int:
     """How many boxes an image keep nearly all right ones."""
     kept = judged.scores >= np.float32(floor)
     ranks = _ranks(judged, kept)[judged.hits[kept]]
+    if not len(ranks):
+        return most
     for count in TOP_KS:
         if count >= most or (ranks < count).mean() >= _KEPT:
             return min(count, most)

@@ -11,7 +11,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from box_store.boxes import Boxes
-from box_store.calibration.fitting import Judged, calibrate, fit_map
+from box_store.calibration.fitting import calibrate, fit_map
+from box_store.calibration.judging import Judged
 from box_store.calibration.reliability import brier_score, calibration_error, reliability
 from box_store.calibration.score_map import (
     Calibration,
@@ -35,7 +36,8 @@ def judged(chance: Any, n: int = 20000, seed: int = 0) -> Judged:
     """Boxes with uniform scores s that are right with probability chance(s)."""
     rng = np.random.default_rng(seed)
     scores = np.round(rng.random(n) * 4096).astype(np.float32) / np.float32(4096)
-    return Judged(np.array([1]), np.zeros(n, np.int64), scores, rng.random(n) < chance(scores))
+    hits = rng.random(n) < chance(scores)
+    return Judged(np.array([1]), np.zeros(n, np.int64), scores, hits, np.ones(n, np.int32))
 
 
 def calibration_of(store: Any, name: str, score_map: ScoreMap) -> Calibration:

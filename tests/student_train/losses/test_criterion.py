@@ -531,3 +531,36 @@ def test_a_teacher_of_a_softmax_student_by_hand() -> None:
     target = torch.eye(3).double()[[2, 0, 2]]
     wanted_gradient = weights[:, None] * (p - target) / weights.sum()
     torch.testing.assert_close(gradient[0], wanted_gradient)
+
+
+@pytest.mark.parametrize("classification", ["focal", "softmax"])
+def test_few_boxes_of_a_teacher_do_not_outweigh_the_annotations(
+    make_output: MakeOutput, make_targets: MakeTargets, classification: str
+) -> None:
+    # one box a teacher, eight annotated ones: each counts as much as an annotated one
+    output, truth, one = make_output(), make_targets(5, 3), make_targets(1, 0)
+    config = LossConfig(classification=classification, teacher=AS_TRUTH)  # type: ignore[arg-type]
+    own = replace(config, teacher=replace(AS_TRUTH, counts="own"))
+    shared, alone = (run(each, output, truth, {"t": list(one)}).parts for each in (config, own))
+    for name, value in shared.items():
+        if name.startswith("truth/"):
+            assert alone[name].item() == value.item()
+    for term in ("box", "giou"):
+        part = f"teacher:t/{term}/0"
+        assert shared[part].item() == pytest.approx(alone[part].item() / 8, rel=1e-5)
+    assert shared["teacher:t/class/0"].item() < alone["teacher:t/class/0"].item()
+    # a teacher of more boxes than there are annotations has its own count
+    many = {"t": list(make_targets(9, 7))}
+    left, right = (run(each, output, truth, many).parts for each in (config, own))
+    assert {k: v.item() for k, v in left.items()} == {k: v.item() for k, v in right.items()}
+
+
+def test_without_ground_truth_a_teacher_has_its_own_count(
+    make_output: MakeOutput, make_targets: MakeTargets
+) -> None:
+    output, truth, one = make_output(proposals="class"), make_targets(5, 3), make_targets(1, 0)
+    counts = [
+        run(teachers_only(counts=counts), output, truth, {"t": list(one)}).total.item()
+        for counts in ("own", "at_least_truth")
+    ]
+    assert counts[0] == counts[1]

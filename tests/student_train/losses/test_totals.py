@@ -27,6 +27,9 @@ CONFIGS = [
         repeat=4,
         teacher=TeacherLossConfig(background=0.3, groups=("matching", "one_to_many")),
     ),
+    LossConfig(
+        teacher=TeacherLossConfig(counts="own", proposals="unweighted"),
+    ),
 ]
 
 
