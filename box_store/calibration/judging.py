@@ -143,9 +143,3 @@ def _stretched(truth: Annotations, size: tuple[int, int], to: tuple[int, int]) -
     """Annotations of an image of one (width, height) as they would lie in another."""
     factors = np.asarray([to[0] / size[0], to[1] / size[1]] * 2, np.float32)
     return replace(truth, boxes_xywh=truth.boxes_xywh * factors)
-
-
-def _stretched(truth: Annotations, size: tuple[int, int], to: tuple[int, int]) -> Annotations:
-    """Annotations of an image of one (width, height) as they would lie in another."""
-    factors = np.asarray([to[0] / size[0], to[1] / size[1]] * 2, np.float32)
-    return replace(truth, boxes_xywh=truth.boxes_xywh * factors)

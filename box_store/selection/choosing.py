@@ -42,6 +42,12 @@ _MAX_IMAGES = 1000
 _MOST_BOXES = 300
 
 Verdict = Literal["as it is", "chosen", "left out", "not judged"]
+_WORDS: dict[Verdict, str] = {
+    "as it is": "worth having as it is",
+    "chosen": "worth having with other settings",
+    "left out": "not worth having",
+    "not judged": "not judged",
+}
 
 
 @dataclass(frozen=True)
@@ -94,20 +100,21 @@ class Choice:
 
     def describe(self) -> str:
         """All of it in one line."""
+        words = _WORDS[self.verdict]
         if self.before is None or self.after is None:
-            return f"{self.verdict}: {self.reason}"
+            return f"{words}: {self.reason}"
         had = (
             f"{self.before.boxes:.1f} boxes an image, {100 * self.before.right:.0f} % right, "
             f"{100 * self.repeats:.0f} % repeats; {self.annotated:.1f} annotated"
         )
         if not self.is_taken:
-            return f"{self.verdict}: {self.reason} ({had})"
+            return f"{words}: {self.reason} ({had})"
         kept = (
             f"{said(self.rule)}: {self.after.boxes:.1f} boxes an image, "
             f"{100 * self.after.right:.0f} % right, {100 * self.after.found:.0f} % of the objects "
             f"found, agreement {self.after.agreement:.2f} (by chance {self.chance:.2f})"
         )
-        return f"{self.verdict}: {had} -> {kept}" + (f"; {self.reason}" if self.reason else "")
+        return f"{words}: {had} -> {kept}"
 
     def to_json(self) -> dict[str, Any]:
         """All of it, for the record of a run."""

@@ -1,14 +1,17 @@
 """What the teachers of a store are worth: alone, compared with each other, and together."""
 
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
-from box_store import BoxStore, SelectionSpec
+from box_store import BoxStore, SelectionSpec, load_coco
 from box_store.calibration.reliability import calibration_error
-from box_store.calibration.score_map import Calibration, read_calibration
+from box_store.calibration.score_map import Calibration, need_calibration, read_calibration
 from box_store.query import example_query, open_store, run_sql
+from box_store.selection.choosing import Choice, choose
+from student_train.config import ALL_TEACHERS, NO_TEACHERS, TeacherConfig
+from student_train.training.teachers import selection_spec
 from teach_detr.assessment.scoring import Scorer, TeacherScore, open_scorer
 
 Row = dict[str, Any]
@@ -78,13 +81,15 @@ class Assessment:
 
     scores: of every teacher and last, where there are several, of their fusion. surety: by
     teacher. agreement: rows of the example query of that name. fusion: None for a single teacher
-    and where no image was seen by all.
+    and where no image was seen by all. choices: what training on these annotations would take of
+    each teacher.
     """
 
     scores: list[TeacherScore]
     surety: dict[str, Surety]
     agreement: list[Row]
     fusion: FusionGain | None
+    choices: list[Choice] = field(default_factory=list)
 
     def to_json(self) -> dict[str, Any]:
         """All of it, AP of every class included."""
@@ -97,6 +102,7 @@ class Assessment:
             ],
             "agreement": self.agreement,
             "fusion": self.fusion and self.fusion.to_json(),
+            "choices": [choice.to_json() for choice in self.choices],
         }
 
 
@@ -122,7 +128,28 @@ def assess(
             gain = _fusion_gain(scorer, scores, fused)
             scores = [*scores, fused]
     surety, agreement = _compared(store, annotations, scored)
-    return Assessment(scores, surety, agreement, gain)
+    return Assessment(
+        scores, surety, agreement, gain, _choices(store, annotations, scored, spec.calibrated)
+    )
+
+
+def _choices(
+    store: BoxStore, annotations: Path, names: Sequence[str], calibrated: bool
+) -> list[Choice]:
+    """What `student-train train` would choose where these are the training annotations."""
+    coco = load_coco(annotations)
+    wanted = TeacherConfig(calibrated=ALL_TEACHERS if calibrated else NO_TEACHERS)
+    rule = selection_spec(wanted).rule("")
+    return [
+        choose(
+            store,
+            name,
+            coco,
+            rule,
+            calibration=need_calibration(store, name) if calibrated else None,
+        )
+        for name in names
+    ]
 
 
 def _fusion_gain(

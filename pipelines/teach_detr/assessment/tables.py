@@ -65,6 +65,8 @@ def assessment_tables(found: Assessment, classes: bool) -> Iterator[Table | str]
         )
     if classes:
         yield _class_table(found)
+    for choice in found.choices:
+        yield f"verdict   {choice.teacher}: {choice.describe()}"
 
 
 def _class_table(found: Assessment) -> Table:

@@ -166,7 +166,9 @@ def test_a_teacher_is_judged_by_the_classes_that_it_knows(world: World) -> None:
 
 def test_no_boxes_no_labels_and_few_labels_are_said(world: World) -> None:
     none = world.teacher("blind", lambda rng, boxes, ids, image: Boxes.empty(640, 480))
-    assert world.choose(none).describe() == "left out: it has no box in the 40 images looked at"
+    assert world.choose(none).describe() == (
+        "not worth having: it has no box in the 40 images looked at"
+    )
     world.teacher("exact", exact)
     unlabelled = world.choose("exact", coco=world.annotations(missing=1.0))
     assert unlabelled.verdict == "not judged"

@@ -75,7 +75,9 @@ def test_choices_are_settings_with_an_origin(toy: Path, store: Path, strict: Non
     inputs = make_inputs(after.config, open_split(train_source(after.config)), _world())
     # of two boxes an image, the second scores 0.4
     assert "teacher sharp: 12 boxes in 12 of 12 training images" in inputs.notes
-    assert any("late: left out: it is late" in line for line in verdict_lines([*choices.values()]))
+    assert any(
+        "late: not worth having: it is late" in line for line in verdict_lines([*choices.values()])
+    )
 
 
 def test_a_teacher_can_be_kept_all_the_same(toy: Path, store: Path, strict: None) -> None:

@@ -69,6 +69,7 @@ def test_gains_are_measured_on_images_that_all_saw(three: BoxStore, small_store)
 def test_two_teachers_are_compared_with_each_other(three: BoxStore, small_store) -> None:
     spec = replace(SPEC, teachers=("oracle", "half"))
     found = assess(three, small_store.annotations, spec)
+    assert [choice.teacher for choice in found.choices] == ["oracle", "half"]
     assert found.fusion is not None
     assert found.fusion.added == {"oracle": pytest.approx(0.5), "half": pytest.approx(0)}
     assert {(row["teacher"], row["other"]): row["share"] for row in found.agreement} == {
