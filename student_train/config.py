@@ -77,10 +77,26 @@ class AugmentConfig:
     """Lengths of the short side before the crop."""
     crop_sides: tuple[int, int] = (384, 600)
     """Smallest and largest side of the crop."""
+    squares: tuple[int, ...] = ()
+    """Sides of squares that images are squashed to, one drawn per image, in place of short_sides;
+    none: the aspect ratio is kept.
+    """
+    same_square: bool = False
+    """Draw one square for all images of a step, which then has no padding."""
+    eval_square: int | None = None
+    """Side of the square that images are squashed to in evaluation; none: the aspect ratio is kept.
+    """
     eval_short_side: int = 800
     """Length of the short side in evaluation."""
     eval_long_side: int = 1333
     """Largest length of the long side in evaluation."""
+
+    @property
+    def eval_size(self) -> tuple[int, int]:
+        """The largest image of an evaluation, (height, width) if it is a lying one."""
+        if self.eval_square is not None:
+            return self.eval_square, self.eval_square
+        return self.eval_short_side, self.eval_long_side
 
 
 @dataclass(frozen=True)
@@ -94,6 +110,12 @@ class OptimConfig:
     offsets_lr_factor: float = 1.0
     """Factor on the learning rate of sampling offsets and reference points (official Deformable
     DETR: 0.1; DINO: 1).
+    """
+    component_decay: float = 1.0
+    """LW-DETR, RF-DETR: factor on the learning rate of the decoder, and squared on the backbone's.
+    """
+    layer_decay: float = 1.0
+    """LW-DETR, RF-DETR: factor on the learning rate from each block of the ViT to the one before.
     """
     weight_decay: float = 1e-4
     """Decoupled weight decay."""
@@ -113,6 +135,10 @@ class OptimConfig:
     """Parts that each batch is split into to save memory; gradients are averaged over the parts."""
     ema: float | None = None
     """Decay of an average of the weights, which is evaluated and saved as best (DINO: 0.9997)."""
+    ema_ramp: float | None = None
+    """Steps t0 over which that decay rises from 0, as 1 - e^(-t / t0) (RF-DETR: 100); none: as
+    (1 + t) / (10 + t).
+    """
 
 
 @dataclass(frozen=True)
@@ -305,6 +331,13 @@ def problems_of(config: TrainConfig) -> list[str]:
     )
     require(optim.clip >= 0, f"optim.clip must not be negative, got {optim.clip}")
     require(optim.ema is None or 0 < optim.ema < 1, f"optim.ema must lie in 0..1, got {optim.ema}")
+    for key in ("component_decay", "layer_decay"):
+        value = getattr(optim, key)
+        require(0 < value <= 1, f"optim.{key} must lie in 0..1, above 0, got {value}")
+    require(
+        optim.ema_ramp is None or optim.ema_ramp > 0,
+        f"optim.ema_ramp must be above 0, got {optim.ema_ramp}",
+    )
     require(config.log_every >= 1, f"log_every must be at least 1, got {config.log_every}")
     require(config.save_every >= 1, f"save_every must be at least 1, got {config.save_every}")
     require(config.keep_last >= 1, f"keep_last must be at least 1, got {config.keep_last}")
@@ -318,6 +351,11 @@ def problems_of(config: TrainConfig) -> list[str]:
         value = getattr(config.data, key)
         require(value is None or value >= 1, f"data.{key} must be at least 1, got {value}")
     require(bool(augment.short_sides), "augment.short_sides must name at least one length")
+    require(
+        not augment.same_square or bool(augment.squares),
+        "augment.same_square draws one of augment.squares, and there is none",
+    )
+    found.extend(_sides(config))
     for key in ("flip", "crop"):
         value = getattr(augment, key)
         require(0 <= value <= 1, f"augment.{key} is a probability, got {value}")
@@ -359,6 +397,26 @@ def problems_of(config: TrainConfig) -> list[str]:
     )
     require(config.device in ("auto", "cpu") or config.device.startswith("cuda"), _device(config))
     return found
+
+
+def _sides(config: TrainConfig) -> list[str]:
+    """What is wrong with the sides of images for a student that takes multiples alone."""
+    multiple, augment = config.model.multiple, config.augment
+    wrong = [side for side in augment.squares if side < 1 or side % multiple]
+    square = augment.eval_square
+    if square is not None and (square < 1 or square % multiple):
+        wrong.append(square)
+    if wrong:
+        return [
+            f"sides of augment.squares and augment.eval_square must be multiples of {multiple} for "
+            f"this {config.model.family}, not {', '.join(map(str, dict.fromkeys(wrong)))}"
+        ]
+    if multiple > 1 and (not augment.squares or square is None):
+        return [
+            f"{config.model.family} takes images whose sides are multiples of {multiple}: set "
+            "augment.squares and augment.eval_square to such sides"
+        ]
+    return []
 
 
 def _device(config: TrainConfig) -> str:

@@ -64,7 +64,7 @@ def bench(
 
     def configured(name: str) -> tuple[TrainConfig, BenchSpec]:
         config = resolve(load_preset(name), arguments=[layer]).config
-        whole = f"{config.augment.eval_short_side}x{config.augment.eval_long_side}"
+        whole = "{}x{}".format(*config.augment.eval_size)
         return config, BenchSpec.parse(size or whole, batch, steps or default_steps(), boxes)
 
     console = open_console(to_stderr=as_json)

@@ -55,8 +55,7 @@ def export(
         print_plain(console, f"wrote     {official} ({n_tensors} tensors under official names)")
     done = []
     if onnx is not None or torch_export is not None:
-        augment = student.config.augment
-        whole = (augment.eval_short_side, augment.eval_long_side)
+        whole = student.config.augment.eval_size
         done = export_student(
             student,
             whole if size is None else _parse_size(size),

@@ -49,6 +49,8 @@ class Key:
 
     index: int
     epoch: int = 0
+    step: int = 0
+    """of the epoch: for what all images of a step share"""
 
 
 class CocoDetection(Dataset[Loaded]):
@@ -162,6 +164,7 @@ class CocoDetection(Dataset[Loaded]):
         scene = self.transform(
             Scene.start(image, torch.from_numpy(np.concatenate([s.boxes_xyxy for s in known]))),
             sample_generator(self.seed, key.epoch, image_id),
+            sample_generator(self.seed, key.epoch, -2 - key.step),
         )
         targets: list[Targets | None] = []
         start = 0

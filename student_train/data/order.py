@@ -55,7 +55,10 @@ class Order(Sampler[list[Key]]):
         order = self._permutation()
         filled = np.resize(order, len(self) * self.batch_size * self.world)
         mine = filled.reshape(-1, self.world, self.batch_size)[:, self.rank]
-        return [[Key(index, self.epoch) for index in batch] for batch in mine.tolist()]
+        return [
+            [Key(index, self.epoch, number // self.parts) for index in batch]
+            for number, batch in enumerate(mine.tolist())
+        ]
 
     def _permutation(self) -> NDArray[np.int64]:
         generator = sample_generator(self.seed, self.epoch, -1)

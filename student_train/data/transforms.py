@@ -60,22 +60,33 @@ class Scene:
 class Transform(Protocol):
     """From a scene as stored to a scene for the student."""
 
-    def __call__(self, scene: Scene, generator: torch.Generator) -> Scene: ...
+    def __call__(
+        self, scene: Scene, generator: torch.Generator, shared: torch.Generator | None = None
+    ) -> Scene:
+        """`generator` is the image's own; `shared` starts alike for all images of a step."""
+        ...
 
 
 class TrainTransform:
-    """DETR's augmentation, with its lengths and probabilities from a config."""
+    """DETR's augmentation, with its lengths and probabilities from a config; the last resize may
+    squash to a square.
+    """
 
     def __init__(self, config: AugmentConfig):
         self.config = config
 
-    def __call__(self, scene: Scene, generator: torch.Generator) -> Scene:
+    def __call__(
+        self, scene: Scene, generator: torch.Generator, shared: torch.Generator | None = None
+    ) -> Scene:
         config = self.config
         if _uniform(generator) < config.flip:
             scene = scene.move(F.horizontal_flip)
         if _uniform(generator) < config.crop:
             scene = resize(scene, _choice(config.crop_resize, generator))
             scene = random_crop(scene, *config.crop_sides, generator)
+        if config.squares:
+            drawn_by = shared if config.same_square and shared is not None else generator
+            return squash(scene, _choice(config.squares, drawn_by))
         return resize(scene, _choice(config.short_sides, generator), config.long_side)
 
 
@@ -85,13 +96,25 @@ class EvalTransform:
     def __init__(self, config: AugmentConfig):
         self.config = config
 
-    def __call__(self, scene: Scene, generator: torch.Generator) -> Scene:
+    def __call__(
+        self, scene: Scene, generator: torch.Generator, shared: torch.Generator | None = None
+    ) -> Scene:
+        if self.config.eval_square is not None:
+            return squash(scene, self.config.eval_square)
         return resize(scene, self.config.eval_short_side, self.config.eval_long_side)
 
 
 def resize(scene: Scene, short_side: int, long_side: int | None = None) -> Scene:
     """Scale to a short side, or as far as the long side allows, keeping the aspect ratio."""
-    height, width = resized_size(scene.size, short_side, long_side)
+    return _resized(scene, *resized_size(scene.size, short_side, long_side))
+
+
+def squash(scene: Scene, side: int) -> Scene:
+    """Scale to a square, whatever the aspect ratio."""
+    return _resized(scene, side, side)
+
+
+def _resized(scene: Scene, height: int, width: int) -> Scene:
     return scene.move(
         lambda it: F.resize(
             it, [height, width], interpolation=v2.InterpolationMode.BILINEAR, antialias=True

@@ -67,8 +67,8 @@ class Trainer:
         self.states = StateFolder(folder.checkpoints, config.keep_last)
         self.model = model.to(runtime.device)
         self.optimizer = make_optimizer(self.model, config.optim, runtime.device)
-        decay = config.optim.ema
-        self.average = WeightAverage(self.model, decay) if decay is not None else None
+        decay, ramp = config.optim.ema, config.optim.ema_ramp
+        self.average = WeightAverage(self.model, decay, ramp) if decay is not None else None
         averaged = self.average.model if self.average is not None else None
         self.online = open_online(config.teachers, averaged, inputs.class_space, runtime)
         self.criterion = Criterion(config.loss)

@@ -18,14 +18,22 @@ def parameter_groups(model: nn.Module, config: OptimConfig) -> list[dict[str, ob
     """Groups for AdamW, those of `head`, `backbone`, `offsets` that have parameters.
 
     A backbone rate of 0 freezes the backbone. Parameters that the student lists in
-    `no_weight_decay()`, as YOLOS and ViDT do, make groups of their own: `backbone_no_decay`. Each
-    group carries `name` and `base_lr` besides `params`, `lr` and `weight_decay`.
+    `no_weight_decay()`, as YOLOS and ViDT do, make groups of their own: `backbone_no_decay`. So do
+    those for which it has a depth in `depths()`, if `layer_decay` asks for rates by depth:
+    `backbone_3` is three blocks below the ViT's end; and its `decoder`, if `component_decay` does.
+    Each group carries `name` and `base_lr` besides `params`, `lr` and `weight_decay`.
     """
     rates = {
         "head": config.lr,
-        "backbone": config.backbone_lr,
+        "backbone": config.backbone_lr * config.component_decay**2,
         "offsets": config.lr * config.offsets_lr_factor,
+        "decoder": config.lr * config.component_decay,
     }
+    depths: dict[str, int] = {}
+    if config.layer_decay != 1 and hasattr(model, "depths"):
+        depths = model.depths()  # type: ignore[operator]
+    for depth in sorted(set(depths.values())):
+        rates[f"backbone_{depth}"] = rates["backbone"] * config.layer_decay**depth
     undecayed: set[str] = model.no_weight_decay() if hasattr(model, "no_weight_decay") else set()  # type: ignore[operator]
     members: dict[str, list[nn.Parameter]] = {
         f"{kind}{ending}": [] for ending in ("", _NO_DECAY) for kind in rates
@@ -34,9 +42,11 @@ def parameter_groups(model: nn.Module, config: OptimConfig) -> list[dict[str, ob
         if name.startswith("backbone."):
             if config.backbone_lr == 0:
                 parameter.requires_grad_(False)
-            kind = "backbone"
+            kind = f"backbone_{depths[name]}" if name in depths else "backbone"
         elif config.offsets_lr_factor != 1 and any(word in name for word in _OFFSET_NAMES):
             kind = "offsets"
+        elif config.component_decay != 1 and name.startswith("decoder."):
+            kind = "decoder"
         else:
             kind = "head"
         if parameter.requires_grad:
@@ -97,12 +107,13 @@ def clip_gradients(parameters: Iterable[nn.Parameter], limit: float) -> Tensor:
 class WeightAverage:
     """Moving average of a model's weights: decay * average + (1 - decay) * weights, each step.
 
-    Early on the decay is min(decay, (1 + t) / (10 + t)), so that the initial weights fade fast.
+    Early on the decay is lower, so that the initial weights fade fast: min(decay, (1 + t) / (10 +
+    t)), or decay (1 - e^(-t / ramp)) with t counted from 1.
     """
 
-    def __init__(self, model: nn.Module, decay: float) -> None:
+    def __init__(self, model: nn.Module, decay: float, ramp: float | None = None) -> None:
         self.model = copy.deepcopy(model).eval().requires_grad_(False)
-        self.decay = decay
+        self.decay, self.ramp = decay, ramp
         self.n_updates = 0
 
     @torch.no_grad()
@@ -110,6 +121,8 @@ class WeightAverage:
         """Take one step of the average towards `model`."""
         decay = min(self.decay, (1 + self.n_updates) / (10 + self.n_updates))
         self.n_updates += 1
+        if self.ramp is not None:
+            decay = self.decay * (1 - math.exp(-self.n_updates / self.ramp))
         # one launch for all tensors of a kind, where there would be hundreds
         mine: list[Tensor] = list(self.model.parameters())
         theirs: list[Tensor] = list(model.parameters())

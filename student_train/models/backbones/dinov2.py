@@ -114,6 +114,11 @@ class WindowedDinov2(WindowedViT):
         self.apply(initialise_linear)
         self.freeze_unused()
 
+    @property
+    def counted_blocks(self) -> int:
+        """One more than there are up to the last tap: official code adds 1 to a stage's number."""
+        return max(self.shape.taps) + 2
+
     def tokens(self, images: Tensor) -> Tensor:
         """Class token and patches with their places, window by window."""
         return self.embedding(images)

@@ -8,6 +8,7 @@ costs no copy, and one over the whole image is a reshape (LW-DETR, arXiv 2406.03
 
 from __future__ import annotations
 
+import re
 from collections.abc import Container
 from dataclasses import dataclass
 
@@ -99,6 +100,25 @@ class WindowedViT(nn.Module):
         """Freeze the blocks behind the last tap: they never have a gradient."""
         for block in self.blocks[max(self.shape.taps) + 1 :]:
             block.requires_grad_(False)
+
+    def depths(self) -> dict[str, int]:
+        """Blocks from every parameter to the end of the blocks that are computed, and one more:
+        what precedes the first block has the most, what follows the last one 0.
+        """
+        end = self.counted_blocks + 1
+        places = {
+            name: re.match(r"(?:blocks\.(\d+)\.|(.*embed))", name)
+            for name, _ in self.named_parameters()
+        }
+        return {
+            name: 0 if found is None else end - (int(found[1]) + 1 if found[1] else 0)
+            for name, found in places.items()
+        }
+
+    @property
+    def counted_blocks(self) -> int:
+        """Blocks that rates of learning are counted from."""
+        return max(self.shape.taps) + 1
 
     def _attend(self, index: int, tokens: Tensor) -> Tensor:
         block = self.blocks[index]

@@ -24,6 +24,7 @@ from student_train.models.layers.group_queries import GroupQueries
 from student_train.models.layers.heads import LayerHeads
 from student_train.models.layers.lite_decoder import LiteDecoder
 from student_train.models.layers.projector import SCALES, Projector
+from student_train.models.layers.weight_decay import undecayed
 from student_train.models.output import StudentOutput
 from student_train.models.targets import Targets
 
@@ -57,6 +58,11 @@ class LwDetrConfig(DecoderConfig, SamplingConfig):
     def shape(self) -> WindowedShape | None:
         """The sizes of the backbone; None for an unknown one."""
         return cae_shape(self.backbone)
+
+    @property
+    def multiple(self) -> int:
+        """Windows of whole patches, as many as there are."""
+        return 1 if self.shape is None else self.shape.multiple
 
     def problems(self) -> list[str]:
         """An unknown backbone, heads that do not divide, levels that there are not."""
@@ -130,6 +136,14 @@ class LwDetr(nn.Module):
         for head in self.queries.heads:
             nn.init.xavier_uniform_(head.get_parameter("project.weight"))
         self.queries.start_from(self.heads.classes[0], self.heads.boxes[0])
+
+    def no_weight_decay(self) -> set[str]:
+        """The ViT's biases, norms, branch scales and table of positions, as official."""
+        return undecayed(self.backbone, ("pos_embed",))
+
+    def depths(self) -> dict[str, int]:
+        """Blocks from every parameter of the ViT to its end: 0 for what follows the last block."""
+        return {f"backbone.{key}": depth for key, depth in self.backbone.depths().items()}
 
     def forward(
         self,

@@ -5,6 +5,7 @@ norms.
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 from typing import ClassVar
 
@@ -65,6 +66,16 @@ class RfDetr(LwDetr):
     def projector_norm(dim: int) -> nn.Module:
         """The norm behind every convolution of the projector."""
         return channel_norm(dim)
+
+    def no_weight_decay(self) -> set[str]:
+        """The ViT's biases, norms and embeddings, that of patches included, as official; its
+        branch scales do decay.
+        """
+        return {
+            f"backbone.{name}"
+            for name, _ in self.backbone.named_parameters()
+            if re.search(r"^embedding\.|norm|bias", name)
+        }
 
     def make_backbone(self, config: LwDetrConfig, shape: WindowedShape) -> WindowedViT:
         """The ViT, with fresh weights."""
