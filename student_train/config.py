@@ -401,22 +401,17 @@ def problems_of(config: TrainConfig) -> list[str]:
 
 def _sides(config: TrainConfig) -> list[str]:
     """What is wrong with the sides of images for a student that takes multiples alone."""
-    multiple, augment = config.model.multiple, config.augment
+    multiple, augment = config.model.side_multiple, config.augment
     wrong = [side for side in augment.squares if side < 1 or side % multiple]
     square = augment.eval_square
     if square is not None and (square < 1 or square % multiple):
         wrong.append(square)
-    if wrong:
-        return [
-            f"sides of augment.squares and augment.eval_square must be multiples of {multiple} for "
-            f"this {config.model.family}, not {', '.join(map(str, dict.fromkeys(wrong)))}"
-        ]
-    if multiple > 1 and (not augment.squares or square is None):
-        return [
-            f"{config.model.family} takes images whose sides are multiples of {multiple}: set "
-            "augment.squares and augment.eval_square to such sides"
-        ]
-    return []
+    if not wrong:
+        return []
+    return [
+        f"sides of augment.squares and augment.eval_square must be multiples of {multiple} for this "
+        f"{config.model.family}, not {', '.join(map(str, dict.fromkeys(wrong)))}"
+    ]
 
 
 def _device(config: TrainConfig) -> str:

@@ -20,7 +20,7 @@ SMALLEST = {
 }
 DEFAULTS = {"steps": 1, "log_every": 1, "eval_every": 0, "threads": 1, "seed": 3}
 each_family = pytest.mark.parametrize("family", FAMILIES)
-TWO_STAGES = {"deformable_detr", "h_detr", "dino", "rtdetr_v2"}
+TWO_STAGES = {"deformable_detr", "h_detr", "dino", "rtdetr_v2", "lw_detr", "rf_detr"}
 DENOISING = {"dn_detr", "dino", "rtdetr_v2"}
 
 

@@ -60,7 +60,7 @@ class LwDetrConfig(DecoderConfig, SamplingConfig):
         return cae_shape(self.backbone)
 
     @property
-    def multiple(self) -> int:
+    def side_multiple(self) -> int:
         """Windows of whole patches, as many as there are."""
         return 1 if self.shape is None else self.shape.multiple
 

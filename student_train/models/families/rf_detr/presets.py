@@ -47,9 +47,9 @@ OPTIM = OptimConfig(
 def _official(size: str, side: int) -> TrainConfig:
     model = RfDetrConfig(**SIZES[size])
     # five rows of windows more or less, and two at least
-    rows = range(max(2, side // model.multiple - 5), side // model.multiple + 6)
+    rows = range(max(2, side // model.side_multiple - 5), side // model.side_multiple + 6)
     augment = AugmentConfig(
-        squares=tuple(row * model.multiple for row in rows), same_square=True, eval_square=side
+        squares=tuple(row * model.side_multiple for row in rows), same_square=True, eval_square=side
     )
     return TrainConfig(
         model=model, loss=LOSS, augment=augment, optim=OPTIM, epochs=100, batch_size=16
