@@ -409,7 +409,7 @@ def _sides(config: TrainConfig) -> list[str]:
     if not wrong:
         return []
     return [
-        f"sides of augment.squares and augment.eval_square must be multiples of {multiple} for this "
+        f"augment.squares and augment.eval_square must be multiples of {multiple} for this "
         f"{config.model.family}, not {', '.join(map(str, dict.fromkeys(wrong)))}"
     ]
 
