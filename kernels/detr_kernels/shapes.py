@@ -47,6 +47,7 @@ class Shape:
 _PHOTO4 = ((100, 167), (50, 84), (25, 42), (13, 21))  # 800 x 1333, strides 8 to 64
 _PHOTO5 = ((200, 334), *_PHOTO4)
 _SQUARE3 = ((80, 80), (40, 40), (20, 20))  # 640 x 640, strides 8 to 32
+_SQUARE4 = ((32, 32), (16, 16), (8, 8), (4, 4))
 _SCENE = ((16, 16), (8, 8), (4, 4))
 
 GPU_SHAPES = {
@@ -65,6 +66,9 @@ CPU_SHAPES = {
     "scene-enc": Shape(16, _SCENE, heads=4),
     "scene-dec": Shape(16, _SCENE, heads=4, queries=100),
     "photo-dec": Shape(1, _PHOTO4, queries=900),
+    # DINO on 256 x 256: four maps, and a decoder with 900 queries and 200 for denoising
+    "256-enc": Shape(2, _SQUARE4),
+    "256-dec": Shape(2, _SQUARE4, queries=1100),
 }
 # to see that everything runs
 SMALL = {"small": Shape(2, ((12, 16), (6, 8)), heads=4, dim=32, queries=50)}

@@ -112,6 +112,14 @@ def plain_case() -> Case:
     return CASES[0]
 
 
+@pytest.fixture(params=["torch", "numba"])
+def cpu_backend(request: pytest.FixtureRequest) -> str:
+    """Both of a CPU; numba where its extra is installed."""
+    if request.param == "numba":
+        pytest.importorskip("numba", reason="needs the extra `cpu`")
+    return request.param
+
+
 Run = Callable[..., Tensor]
 
 

@@ -69,13 +69,16 @@ def _measurements(options: argparse.Namespace, device: torch.device) -> Iterator
     if device.type == "cuda":
         for row in first_calls():
             yield [row]
-    backend = choose_backend(device)[0]
     on_gpu = device.type == "cuda"
+    backends = [choose_backend(device)[0]]
+    if backends == ["numba"]:
+        # what runs where the extra is missing
+        backends.append("torch")
     dtypes = options.dtypes or (("float32", "bfloat16") if on_gpu else ("float32",))
     names = options.shapes or (GPU_SHAPES if on_gpu else CPU_SHAPES)
     for name in names:
         for path in options.paths:
-            runners = contenders(path, backend, [DTYPES[d] for d in dtypes], peers)
+            runners = contenders(path, backends, [DTYPES[d] for d in dtypes], peers)
             for law in options.laws:
                 yield list(
                     measure(

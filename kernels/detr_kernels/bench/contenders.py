@@ -8,6 +8,7 @@ whoever has no fused operator runs softmax and locations in torch before it.
 import importlib
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, Literal, cast, get_args
 
 import torch
@@ -42,22 +43,21 @@ class Contender:
 
 
 def contenders(
-    path: Path, backend: str, dtypes: Sequence[torch.dtype], peers: dict[str, Function]
+    path: Path,
+    backends: Sequence[str],
+    dtypes: Sequence[torch.dtype],
+    peers: dict[str, Function],
 ) -> list[Contender]:
     """Everyone at every dtype; the baseline, which ratios are to, comes last and in fp32."""
     listed: list[Contender] = []
-
-    def ours(value: Tensor, *rest: Any) -> Tensor:
-        return deform_attn(value, *rest, backend=backend)
-
-    def fused(value: Tensor, *rest: Any) -> Tensor:
-        return deform_attn_fused(value, *rest, backend=backend)
-
-    for dtype in dtypes:
-        if path == "module":
-            listed.append(Contender(f"ours ({backend}, fused)", path, dtype, fused))
-        name = f"ours ({backend})" if path == "function" else f"ours ({backend}, unfused)"
-        listed.append(Contender(name, path, dtype, _on(path, ours)))
+    for backend in backends:
+        ours = partial(deform_attn, backend=backend)
+        for dtype in dtypes:
+            if path == "module":
+                fused = partial(deform_attn_fused, backend=backend)
+                listed.append(Contender(f"ours ({backend}, fused)", path, dtype, fused))
+            name = f"ours ({backend})" if path == "function" else f"ours ({backend}, unfused)"
+            listed.append(Contender(name, path, dtype, _on(path, ours)))
     others = peers | {BASELINE: deform_attn_reference}
     for name, function in others.items():
         for dtype in dtypes:

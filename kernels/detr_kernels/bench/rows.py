@@ -4,6 +4,7 @@ import platform
 import subprocess
 import time
 from dataclasses import asdict, dataclass
+from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any, Literal
 
@@ -101,12 +102,11 @@ def origin(device: torch.device) -> Origin:
     versions = {"python": platform.python_version(), "torch": torch.__version__}
     if torch.version.cuda is not None:
         versions["cuda"] = torch.version.cuda
-    try:
-        import triton
-
-        versions["triton"] = triton.__version__
-    except ImportError:
-        versions["triton"] = "not installed"
+    for package in ("triton", "numba"):
+        try:
+            versions[package] = version(package)
+        except PackageNotFoundError:
+            versions[package] = "not installed"
     date = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())
     return Origin(name, versions, _commit(), date)
 

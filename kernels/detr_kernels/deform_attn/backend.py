@@ -2,13 +2,14 @@
 
 import importlib.util
 import os
+from functools import lru_cache
 from importlib.metadata import version
 
 import torch
 
 from detr_kernels.errors import ArgumentError, BackendError
 
-BACKENDS = ("auto", "triton", "torch")
+BACKENDS = ("auto", "triton", "numba", "torch")
 HAS_TRITON = importlib.util.find_spec("triton") is not None
 
 
@@ -20,7 +21,8 @@ def interpreted() -> bool:
 def choose_backend(
     device: torch.device | str | None = None, dtype: torch.dtype = torch.float32
 ) -> tuple[str, str]:
-    """What `backend="auto"` takes for values of `dtype` on `device`: ("triton" | "torch", reason).
+    """What `backend="auto"` takes for values of `dtype` on `device`, and the reason: the name is
+    "triton", "numba" or "torch".
 
     No device: the current GPU where there is one, else the CPU.
     """
@@ -28,7 +30,10 @@ def choose_backend(
         device = "cuda" if torch.cuda.is_available() else "cpu"
     device = torch.device(device)
     if device.type == "cpu":
-        return "torch", "on a CPU the operator is an embedding bag in plain torch"
+        obstacle = _numba_obstacle()
+        if obstacle:
+            return "torch", f"{obstacle}; on a CPU the operator is an embedding bag in plain torch"
+        return "numba", f"compiled for this CPU by numba {version('numba')}"
     obstacle = _obstacle(device, dtype)
     if obstacle:
         return "torch", f"{obstacle}; grid_sample runs"
@@ -39,6 +44,8 @@ def explain(device: torch.device | str | None = None, dtype: torch.dtype = torch
     """One printable line: the backend that `auto` takes, the reason, and how it launches."""
     name, reason = choose_backend(device, dtype)
     line = f"deform_attn: {name} ({reason})"
+    if name == "numba":
+        return f"{line}; {torch.get_num_threads()} threads share images and heads; kept on disk"
     if name != "triton":
         return line
     exact = torch.are_deterministic_algorithms_enabled()
@@ -47,15 +54,24 @@ def explain(device: torch.device | str | None = None, dtype: torch.dtype = torch
 
 
 def resolve(backend: str, device: torch.device, dtype: torch.dtype) -> str:
-    """The backend for one call, "triton" or "torch".
+    """The backend for one call, "triton", "numba" or "torch".
 
-    Raises ArgumentError for an unknown name, and BackendError where Triton was asked for by name
-    and cannot run: a backend asked for is never quietly replaced.
+    Raises ArgumentError for an unknown name, and BackendError where one was asked for by name and
+    cannot run: a backend asked for is never quietly replaced.
     """
     if backend == "torch":
         return "torch"
     if backend == "auto":
-        return "torch" if device.type == "cpu" or _obstacle(device, dtype) else "triton"
+        if device.type == "cpu":
+            return "torch" if _numba_obstacle() else "numba"
+        return "torch" if _obstacle(device, dtype) else "triton"
+    if backend == "numba":
+        obstacle = _numba_obstacle() if device.type == "cpu" else f"tensors are on {device.type}"
+        if obstacle:
+            raise BackendError(
+                f"backend 'numba' cannot run: {obstacle}; use backend='torch' or 'auto'"
+            )
+        return "numba"
     if backend != "triton":
         raise ArgumentError(f"backend: expected one of {', '.join(BACKENDS)}, got {backend!r}")
     if device.type == "cpu" and interpreted() and dtype != torch.float64:
@@ -66,6 +82,24 @@ def resolve(backend: str, device: torch.device, dtype: torch.dtype) -> str:
             f"backend 'triton' cannot run: {obstacle}; use backend='torch' or 'auto'"
         )
     return "triton"
+
+
+@torch.compiler.assume_constant_result
+def _numba_obstacle() -> str:
+    """Why numba cannot run here, or nothing. Imports it where it is installed."""
+    return _import_numba()
+
+
+@lru_cache(maxsize=1)
+def _import_numba() -> str:
+    if importlib.util.find_spec("numba") is None:
+        return "numba is not installed (pip install 'teach-detr[cpu]')"
+    try:
+        importlib.import_module("numba")
+    except ImportError as error:
+        # numba checks NumPy's version, for one
+        return f"numba cannot be imported: {error}"
+    return ""
 
 
 def _obstacle(device: torch.device, dtype: torch.dtype) -> str:

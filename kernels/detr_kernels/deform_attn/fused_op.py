@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from detr_kernels.deform_attn import cpu_fused
+from detr_kernels.deform_attn import cpu_fused, numba_cpu
 from detr_kernels.deform_attn.backend import resolve
 from detr_kernels.deform_attn.checks import check_fused_arguments, check_levels
 from detr_kernels.deform_attn.fused_reference import deform_attn_fused_reference
@@ -88,10 +88,10 @@ def _forward(
     # once more: under torch.compile the sizes were not known when the arguments were checked
     check_levels(shapes, offsets.shape[3], value.shape[1])
     exact = reference.dtype
-    output = cpu_fused.forward(
-        value.to(exact), shape_rows(shapes), offsets.to(exact), logits.to(exact), reference
-    )
-    return output.to(value.dtype)
+    places = offsets.to(exact), logits.to(exact), reference
+    if backend == "numba":
+        return numba_cpu.forward(value.to(exact), shapes, *places).to(value.dtype)
+    return cpu_fused.forward(value.to(exact), shape_rows(shapes), *places).to(value.dtype)
 
 
 def _backward(
@@ -119,15 +119,17 @@ def _backward(
         )
     else:
         exact = reference.dtype
-        grad_value, grad_offsets, grad_logits, grad_reference = cpu_fused.backward(
-            grad_output.to(exact),
-            value.to(exact),
-            shape_rows(shapes),
-            offsets.to(exact),
-            logits.to(exact),
-            reference,
-            needs_reference=needs_reference,
-        )
+        grad_output, values = grad_output.to(exact), value.to(exact)
+        places = offsets.to(exact), logits.to(exact), reference
+        if backend == "numba":
+            grads = numba_cpu.backward(
+                grad_output, values, shapes, *places, needs_reference=needs_reference
+            )
+        else:
+            grads = cpu_fused.backward(
+                grad_output, values, shape_rows(shapes), *places, needs_reference=needs_reference
+            )
+        grad_value, grad_offsets, grad_logits, grad_reference = grads
     if grad_reference is None:
         # an operator cannot return None
         grad_reference = reference.new_empty(0)

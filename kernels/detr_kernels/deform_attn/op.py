@@ -6,7 +6,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from detr_kernels.deform_attn import cpu
+from detr_kernels.deform_attn import cpu, numba_cpu
 from detr_kernels.deform_attn.backend import resolve
 from detr_kernels.deform_attn.checks import check_arguments, check_levels
 from detr_kernels.deform_attn.levels import shape_rows, shape_tensor
@@ -34,7 +34,7 @@ def deform_attn(
     sampling_locations: [B, Q, H, L, P, 2], x then y, 0..1 across each level's own map (0 and 1 are
         its outer edges). Outside reads as zero.
     attention_weights: [B, Q, H, L, P].
-    backend: "auto" (by device and dtype, see `choose_backend`), "triton" or "torch".
+    backend: "auto" (by device and dtype, see `choose_backend`), "triton", "numba" or "torch".
 
     Returns [B, Q, H * D] in value's dtype. Locations and weights are taken in fp32 (fp64 with fp64
     values) whatever value is: bf16 locations would be off by a third of a pixel on a map 167 wide.
@@ -69,6 +69,8 @@ def _forward(
     # once more: under torch.compile the sizes were not known when the arguments were checked
     check_levels(shapes, locations.shape[3], value.shape[1])
     value, dtype = value.to(locations.dtype), value.dtype
+    if backend == "numba":
+        return numba_cpu.forward(value, shapes, locations, weights, None).to(dtype)
     return cpu.forward(value, shape_rows(shapes), locations, weights).to(dtype)
 
 
@@ -92,9 +94,15 @@ def _backward(
             deterministic=torch.are_deterministic_algorithms_enabled(),
         )
     exact = locations.dtype
-    grad_value, grad_locations, grad_weights = cpu.backward(
-        grad_output.to(exact), value.to(exact), shape_rows(shapes), locations, weights
-    )
+    grad_output, values = grad_output.to(exact), value.to(exact)
+    if backend == "numba":
+        grad_value, grad_locations, grad_weights, _ = numba_cpu.backward(
+            grad_output, values, shapes, locations, weights, None
+        )
+    else:
+        grad_value, grad_locations, grad_weights = cpu.backward(
+            grad_output, values, shape_rows(shapes), locations, weights
+        )
     return grad_value.to(value.dtype), grad_locations, grad_weights
 
 

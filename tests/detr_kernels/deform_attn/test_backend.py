@@ -16,11 +16,44 @@ class Properties(NamedTuple):
     minor: int
 
 
-def test_cpu_runs_torch():
+def test_cpu_runs_torch_without_numba(monkeypatch, plain_case):
+    monkeypatch.setattr(backend, "_import_numba", lambda: "numba is not installed")
     name, reason = choose_backend("cpu")
     assert name == "torch"
-    assert "CPU" in reason
+    assert reason.startswith("numba is not installed; on a CPU")
     assert explain("cpu") == f"deform_attn: torch ({reason})"
+    assert backend.resolve("auto", torch.device("cpu"), torch.float32) == "torch"
+    with pytest.raises(BackendError, match="'numba' cannot run: numba is not installed; use"):
+        deform_attn(
+            plain_case.tensors(torch.float32)[0],
+            plain_case.levels,
+            *plain_case.tensors(torch.float32)[1:],
+            backend="numba",
+        )
+
+
+def test_cpu_runs_numba_where_it_is_installed():
+    pytest.importorskip("numba", reason="needs the extra `cpu`")
+    name, reason = choose_backend("cpu")
+    assert name == "numba"
+    assert reason.startswith("compiled for this CPU by numba ")
+    threads = f"{torch.get_num_threads()} threads share images and heads"
+    assert explain("cpu") == f"deform_attn: numba ({reason}); {threads}; kept on disk"
+
+
+def test_numba_that_cannot_be_imported_is_a_reason_for_torch(monkeypatch):
+    pytest.importorskip("numba", reason="needs the extra `cpu`")
+
+    def fails(name):
+        raise ImportError("Numba needs NumPy 2.4 or less")
+
+    monkeypatch.setattr(backend.importlib, "import_module", fails)
+    assert "Numba needs NumPy 2.4" in backend._import_numba.__wrapped__()
+
+
+def test_numba_by_name_refuses_a_gpu():
+    with pytest.raises(BackendError, match="tensors are on cuda"):
+        backend.resolve("numba", torch.device("cuda"), torch.float32)
 
 
 def test_other_devices_run_grid_sample():

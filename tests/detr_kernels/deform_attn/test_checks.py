@@ -60,7 +60,7 @@ def arguments(**changes):
         ({"spatial_shapes": torch.tensor(LEVELS).float()}, r"spatial_shapes: expected integers"),
         ({"spatial_shapes": torch.tensor([2, 2])}, r"spatial_shapes: expected integers \[2, 2\]"),
         ({"spatial_shapes": torch.tensor(LEVELS) * 2}, r"spatial_shapes: .*24 in all"),
-        ({"backend": "cuda"}, r"backend: expected one of auto, triton, torch, got 'cuda'"),
+        ({"backend": "cuda"}, r"backend: expected one of auto, triton, numba, torch, got 'cuda'"),
     ],
 )
 def test_refusals(changes, message):

@@ -1,5 +1,7 @@
 """The fused operator on a CPU: the numbers of the steps it replaces, and what torch knows of it."""
 
+from functools import partial
+
 import pytest
 import torch
 
@@ -35,27 +37,29 @@ def assert_near(found, expected, tolerance):
 
 
 @pytest.mark.parametrize("coordinates", [2, 4], ids=["points", "boxes"])
-def test_equals_the_steps_in_float64(case, coordinates, poisoned):
+def test_equals_the_steps_in_float64(case, coordinates, poisoned, cpu_backend):
     tensors = case.fused_tensors(torch.float32, coordinates)
-    found = gradients(deform_attn_fused, tensors, case.levels)
+    found = gradients(partial(deform_attn_fused, backend=cpu_backend), tensors, case.levels)
     expected = gradients(deform_attn_fused_reference, doubled(tensors), case.levels)
     assert_near(found, expected, 4e-6)
 
 
 @pytest.mark.parametrize("coordinates", [2, 4], ids=["points", "boxes"])
-def test_equals_the_unfused_operator(plain_case, coordinates):
+def test_equals_the_unfused_operator(plain_case, coordinates, cpu_backend):
     def unfused(value, levels, offsets, logits, reference):
         locations = sampling_locations(reference, offsets, torch.tensor(levels))
-        return deform_attn(value, levels, locations, attention_weights(logits))
+        return deform_attn(value, levels, locations, attention_weights(logits), backend=cpu_backend)
 
     tensors = plain_case.fused_tensors(torch.float64, coordinates)
-    found = gradients(deform_attn_fused, tensors, plain_case.levels)
+    found = gradients(partial(deform_attn_fused, backend=cpu_backend), tensors, plain_case.levels)
     assert_near(found, gradients(unfused, tensors, plain_case.levels), 1e-14)
 
 
 @pytest.mark.parametrize("coordinates", [2, 4], ids=["points", "boxes"])
 @pytest.mark.parametrize("run", [deform_attn_fused, deform_attn_fused_reference])
-def test_gradcheck(plain_case, coordinates, run):
+def test_gradcheck(plain_case, coordinates, run, cpu_backend):
+    if run is deform_attn_fused:
+        run = partial(run, backend=cpu_backend)
     tensors = plain_case.fused_tensors(torch.float64, coordinates)
     assert torch.autograd.gradcheck(
         lambda value, *rest: run(value, plain_case.levels, *rest), tensors, fast_mode=True

@@ -7,9 +7,9 @@ from detr_kernels import BackendError, deform_attn, deform_attn_reference
 from detr_kernels.deform_attn import cpu
 
 
-def test_equals_reference(case, outcome, assert_close, poisoned):
+def test_equals_reference(case, outcome, assert_close, poisoned, cpu_backend):
     tensors = case.tensors(torch.float32)
-    found = outcome(lambda v, x, w: deform_attn(v, case.levels, x, w), tensors)
+    found = outcome(lambda v, x, w: deform_attn(v, case.levels, x, w, backend=cpu_backend), tensors)
     exact = tuple(t.detach().double().requires_grad_() for t in tensors)
     expected = outcome(lambda v, x, w: deform_attn_reference(v, case.levels, x, w), exact)
     assert_close(found, expected, 2e-6)
@@ -23,7 +23,7 @@ def test_both_backwards(
     monkeypatch.setattr(cpu, "DENSE_PIXELS_PER_CORNER", pixels_per_corner)
     monkeypatch.setattr(cpu, "SAMPLES_AT_ONCE", samples_at_once)
     tensors = case.tensors(torch.float64)
-    found = outcome(lambda v, x, w: deform_attn(v, case.levels, x, w), tensors)
+    found = outcome(lambda v, x, w: deform_attn(v, case.levels, x, w, backend="torch"), tensors)
     expected = outcome(lambda v, x, w: deform_attn_reference(v, case.levels, x, w), tensors)
     # locations of 1e9 pixels keep 1e-7 of one
     assert_close(found, expected, 1e-12)
@@ -33,22 +33,28 @@ def test_rows_beyond_float32(plain_case, outcome, assert_close, monkeypatch):
     # counted in fp64 where a table has more rows than fp32 has integers
     monkeypatch.setattr(cpu, "FLOAT32_INTEGERS", 8)
     tensors = plain_case.tensors(torch.float32)
-    found = outcome(lambda v, x, w: deform_attn(v, plain_case.levels, x, w), tensors)
+    found = outcome(
+        lambda v, x, w: deform_attn(v, plain_case.levels, x, w, backend="torch"), tensors
+    )
     expected = outcome(lambda v, x, w: deform_attn_reference(v, plain_case.levels, x, w), tensors)
     assert_close(found, expected, 2e-6)
 
 
-def test_gradcheck(plain_case):
+def test_gradcheck(plain_case, cpu_backend):
     tensors = plain_case.tensors(torch.float64)
     assert torch.autograd.gradcheck(
-        lambda v, x, w: deform_attn(v, plain_case.levels, x, w), tensors, fast_mode=True
+        lambda v, x, w: deform_attn(v, plain_case.levels, x, w, backend=cpu_backend),
+        tensors,
+        fast_mode=True,
     )
 
 
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
-def test_half_precision_sums_in_float32(plain_case, outcome, assert_close, dtype):
+def test_half_precision_sums_in_float32(plain_case, outcome, assert_close, dtype, cpu_backend):
     tensors = plain_case.tensors(dtype)
-    found = outcome(lambda v, x, w: deform_attn(v, plain_case.levels, x, w), tensors)
+    found = outcome(
+        lambda v, x, w: deform_attn(v, plain_case.levels, x, w, backend=cpu_backend), tensors
+    )
     assert [t.dtype for t in found] == [dtype, dtype, torch.float32, torch.float32]
     exact = tuple(t.detach().double().requires_grad_() for t in tensors)
     expected = outcome(lambda v, x, w: deform_attn_reference(v, plain_case.levels, x, w), exact)
@@ -125,10 +131,11 @@ def test_second_derivative_is_refused(plain_case):
         grad.sum().backward()
 
 
-def test_a_location_that_is_no_number_spoils_its_own_query_alone() -> None:
+def test_a_location_that_is_no_number_spoils_its_own_query_alone(cpu_backend) -> None:
     value, locations = torch.randn(1, 20, 2, 8), torch.rand(1, 3, 2, 1, 4, 2)
     locations[0, 1, 0, 0, 2, 0] = float("nan")
-    output = deform_attn(value, [(4, 5)], locations, torch.rand(1, 3, 2, 1, 4))
+    weights = torch.rand(1, 3, 2, 1, 4)
+    output = deform_attn(value, [(4, 5)], locations, weights, backend=cpu_backend)
     spoilt = output.isnan().unflatten(-1, (2, 8))
     assert spoilt[0, 1, 0].all()
     assert spoilt.sum() == 8
