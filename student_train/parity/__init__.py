@@ -12,13 +12,14 @@ from pathlib import Path
 
 from box_store.errors import nearest
 from student_train.errors import CheckpointError, ConfigError
-from student_train.parity.criteria import CRITERIA, check_criterion
+from student_train.parity.criteria import check_criterion
 from student_train.parity.deformable import DEFORMABLE
 from student_train.parity.dino import DINO
 from student_train.parity.family import FamilyParity
 from student_train.parity.golden import GoldenStudent
 from student_train.parity.rows import Row, skipped
 from student_train.parity.selection import check_fusion, check_top_k
+from student_train.parity.setups import setup_of
 from student_train.parity.single_scale import CONDITIONAL, DAB, DN
 from student_train.parity.students import check_student
 from student_train.parity.vidt import VIDT
@@ -46,8 +47,9 @@ def family_parity(name: str) -> FamilyParity | None:
     # these need this package themselves
     from student_train.models.families.lw_detr.parity import LW_DETR
     from student_train.models.families.rf_detr.parity import RF_DETR
+    from student_train.models.families.rtdetr_v2.parity import RTDETR_V2
 
-    families = _FAMILIES | {"lwdetr": LW_DETR, "rfdetr": RF_DETR}
+    families = _FAMILIES | {"lwdetr": LW_DETR, "rfdetr": RF_DETR, "rtdetrv2": RTDETR_V2}
     return families.get(name.split("_")[0])
 
 
@@ -98,8 +100,9 @@ def run_parity(folder: Path, sets: Sequence[str] | None = None, double: bool = T
 
 
 def _check(folder: Path, name: str, double: bool) -> list[Row]:
-    if name in CRITERIA:
-        return check_criterion(folder, name)
+    setup = setup_of(name)
+    if setup is not None:
+        return check_criterion(folder, name, setup)
     if name == "teach_fusion":
         return check_fusion(folder, name)
     if name == "postprocess_focal":

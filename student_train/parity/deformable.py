@@ -16,6 +16,7 @@ from student_train.parity.family import (
     Settings,
     compare_layers,
     compare_prediction,
+    ending,
 )
 from student_train.parity.golden import GoldenStudent
 from student_train.parity.rows import Row, largest_difference, row, wrong_entries
@@ -69,10 +70,10 @@ def _hybrid(golden: GoldenStudent, student: DeformableDetr) -> list[Row]:
     return [*rows, row(name, "hybrid/topk_index", wrong, 0, "wrong entries")]
 
 
-def _loss_key(stem: str, source: str, ending: str) -> str:
-    if ending == "proposals":
+def _loss_key(stem: str, source: str, layer: str, last: int) -> str:
+    if layer == "proposals":
         return f"{stem}_enc"
-    return f"{stem}{ending}_one2many" if source == "one_to_many" else stem + ending
+    return f"{stem}{ending(layer, last)}{'_one2many' if source == 'one_to_many' else ''}"
 
 
 DEFORMABLE = FamilyParity(

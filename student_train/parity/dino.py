@@ -18,6 +18,7 @@ from student_train.parity.family import (
     FamilyParity,
     Settings,
     compare_prediction,
+    ending,
 )
 from student_train.parity.golden import GoldenStudent
 from student_train.parity.rows import Row, largest_difference, row, wrong_entries
@@ -83,10 +84,10 @@ def _denoising(golden: GoldenStudent, student: Dino, noise: Noise) -> list[Row]:
     ]
 
 
-def _loss_key(stem: str, source: str, ending: str) -> str:
-    if ending == "proposals":
+def _loss_key(stem: str, source: str, layer: str, last: int) -> str:
+    if layer == "proposals":
         return f"{stem}_interm"
-    return f"{stem}_dn{ending}" if source == "denoising" else stem + ending
+    return f"{stem}{'_dn' if source == 'denoising' else ''}{ending(layer, last)}"
 
 
 DINO = FamilyParity(

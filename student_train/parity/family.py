@@ -5,7 +5,7 @@ random numbers of its training step.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -30,8 +30,13 @@ def _no_rows(*_: object) -> list[Row]:
     return []
 
 
-def _plain_key(stem: str, source: str, ending: str) -> str:
-    return f"{stem}_enc" if ending == "proposals" else stem + ending
+def _plain_key(stem: str, source: str, layer: str, last: int) -> str:
+    return f"{stem}_enc" if layer == "proposals" else stem + ending(layer, last)
+
+
+def ending(layer: str, last: int) -> str:
+    """`_3` of a layer by its number, nothing of the last."""
+    return f"_{layer}" if int(layer) < last else ""
 
 
 @dataclass(frozen=True)
@@ -43,9 +48,9 @@ class FamilyParity:
     loss: LossConfig | Callable[[Settings], LossConfig]
     """the loss of its training step; a function where the set's settings (the whole of
     NAME.keys.json) say more of it"""
-    loss_key: Callable[[str, str, str], str] = _plain_key
-    """official key of a loss from its stem (`loss_ce`), our source (`denoising`) and the layer's
-    ending: `_3`, nothing for the last, or `proposals`"""
+    loss_key: Callable[[str, str, str, int], str] = _plain_key
+    """official key of a loss from its stem (`loss_ce`), our source (`denoising`), its layer (a
+    number, or `proposals`), and the number of the last layer"""
     noise: Callable[[GoldenStudent, Any], Any] = _no_noise
     """the stored random numbers of the training step, as the student's `noise` argument"""
     denoising: Callable[[GoldenStudent, Any, Any], list[Row]] = _no_rows
@@ -55,6 +60,8 @@ class FamilyParity:
     """
     evaluation: Callable[[GoldenStudent, Any], list[Row]] = _no_rows
     """further comparisons of a student in eval mode"""
+    modules: Mapping[str, str] = field(default_factory=dict)
+    """probed modules whose parameters are arranged otherwise here: official name -> ours"""
     rounding: float = 1e-9
     """how far values of float64 gradients may be off, as a share of their parameter's norm: more
     where the official code rounds something to float32 even then"""

@@ -12,6 +12,7 @@ from student_train.losses.criterion import PROPOSALS
 from student_train.models.output import Denoising, Prediction, StudentOutput
 from student_train.models.targets import Targets
 from student_train.parity.case import Case, Setup, layer_calls, layer_keys
+from student_train.parity.hybrid import hybrid_key, hybrid_loss
 from student_train.parity.iou_aware import iou_aware_loss
 
 FOCAL_2 = LossConfig(class_loss=2, giou_eps=0)
@@ -55,6 +56,17 @@ def grouped(case: Case) -> Setup:
     keys = setup.keys["truth"] | {"proposals": "{}_enc"}
     output = replace(setup.output, n_groups=groups)
     return replace(setup, output=output, keys={**setup.keys, "truth": keys})
+
+
+def rt_detr(case: Case) -> Setup:
+    """Ground truth on all layers and the selected proposals, and denoising, as RT-DETR has them."""
+    setup = of_truth(case, hybrid_loss(case.settings))
+    last = len(setup.output.layers) - 1
+    keys = {
+        source: {layer: hybrid_key("{}", source, layer, last) for layer in layers}
+        for source, layers in setup.keys.items()
+    }
+    return replace(setup, keys=keys)
 
 
 def _truth(loss: LossConfig) -> Callable[[Case], Setup]:
@@ -133,10 +145,18 @@ SETUPS: dict[str, Callable[[Case], Setup]] = {
         LossConfig(classification="softmax", giou_eps=0, match=MatchCost(class_cost=1))
     ),
     "criterion_iabce": grouped,
+    "criterion_rtdetrv2": rt_detr,
     "teach_criterion": teacher,
     "teach_hybrid": hybrid,
 }
-"""by the name of the set"""
+"""by the name of the set, or what stands before its last underscores"""
+
+
+def setup_of(name: str) -> Callable[[Case], Setup] | None:
+    """How the cases of a set are put, by its name; None for a set of other losses."""
+    while name not in SETUPS and "_" in name:
+        name = name.rpartition("_")[0]
+    return SETUPS.get(name)
 
 
 def _denoising(

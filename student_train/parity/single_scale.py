@@ -13,7 +13,7 @@ from student_train.models.families.dab_detr import DabDetrConfig
 from student_train.models.families.dn_detr import DnDetr, DnDetrConfig
 from student_train.models.layers.denoising import Noise
 from student_train.parity.backbones import BACKBONES
-from student_train.parity.family import FamilyParity, Settings
+from student_train.parity.family import FamilyParity, Settings, ending
 from student_train.parity.golden import GoldenStudent
 from student_train.parity.rows import Row, largest_difference, row, wrong_entries
 
@@ -96,8 +96,8 @@ def _denoising(golden: GoldenStudent, student: DnDetr, noise: Noise) -> list[Row
     ]
 
 
-def _dn_loss_key(stem: str, source: str, ending: str) -> str:
-    return f"tgt_{stem}{ending}" if source == "denoising" else stem + ending
+def _dn_loss_key(stem: str, source: str, layer: str, last: int) -> str:
+    return f"{'tgt_' if source == 'denoising' else ''}{stem}{ending(layer, last)}"
 
 
 CONDITIONAL = FamilyParity(config=_conditional, loss=LossConfig(class_loss=2, giou_eps=0))

@@ -174,6 +174,11 @@ def _first_stages(body: nn.Module, count: int) -> list[nn.Parameter]:
     # timm joins the names of flattened stages with an underscore
     named = [(key.replace(".", "_"), parameter) for key, parameter in body.named_parameters()]
     last = max((i for i, (key, _) in enumerate(named) if key.startswith(ends)), default=-1)
+    if count == 0:
+        # what ends the stem may be an activation, which has no parameters: look for what follows
+        first = next(f"{s['module']}." for s in _feature_info(body).info if s["reduction"] > 2)
+        later = [i for i, (key, _) in enumerate(named) if key.startswith(first.replace(".", "_"))]
+        last = min(later, default=0) - 1
     return [parameter for _, parameter in named[: last + 1]]
 
 
