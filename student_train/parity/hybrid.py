@@ -17,6 +17,9 @@ from student_train.parity.family import Arrays, Settings, compare_prediction
 from student_train.parity.golden import GoldenStudent
 from student_train.parity.rows import Row, largest_difference, row, wrong_entries
 
+HYBRID_MODULES = {"decoder.enc_output": "queries.norm", "encoder.encoder.0": "encoder.layers.0"}
+"""see `FamilyParity.modules`"""
+
 
 def hybrid_loss(settings: Settings) -> LossConfig:
     """The loss as a set describes it."""

@@ -6,6 +6,7 @@ from detr_kernels import Sampling
 from student_train.models.families.rtdetr_v2.model import RtDetrV2Config
 from student_train.parity.family import FamilyParity, Settings
 from student_train.parity.hybrid import (
+    HYBRID_MODULES,
     hybrid_denoising,
     hybrid_evaluation,
     hybrid_key,
@@ -52,6 +53,7 @@ RTDETR_V2 = FamilyParity(
     proposals=hybrid_proposals,
     evaluation=hybrid_evaluation,
     modules={
+        **HYBRID_MODULES,
         "backbone.conv1": "backbone.body.act1",
         **{f"backbone.res_layers.{i}": f"backbone.body.layer{i + 1}" for i in range(4)},
     },

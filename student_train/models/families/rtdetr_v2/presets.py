@@ -1,11 +1,11 @@
 """Presets of RT-DETRv2 (lyuwenyu/RT-DETR, `rtdetrv2_pytorch/configs/rtdetrv2`)."""
 
 from student_train.config import TrainConfig
-from student_train.losses import LossConfig, TeacherLossConfig
+from student_train.losses import LossConfig
 from student_train.models.families.rtdetr_v2.model import RtDetrV2Config
 from student_train.presets.preset import SMALL, SMALLEST, Preset, for_scenes, for_tests
 
-LOSS = LossConfig(classification="vfl", giou_eps=0, teacher=TeacherLossConfig(proposals="weighted"))
+LOSS = LossConfig(classification="vfl", giou_eps=0)
 
 
 def rtdetrv2_micro() -> TrainConfig:
