@@ -14,6 +14,7 @@ from box_store.errors import nearest
 from student_train.errors import ConfigError
 from student_train.models.config import StudentConfig
 from student_train.models.families.conditional_detr import ConditionalDetr, ConditionalDetrConfig
+from student_train.models.families.d_fine.model import DFine, DFineConfig
 from student_train.models.families.dab_detr import DabDetr, DabDetrConfig
 from student_train.models.families.deformable_detr import DeformableDetr, DeformableDetrConfig
 from student_train.models.families.dino import Dino, DinoConfig
@@ -48,6 +49,7 @@ FAMILIES: dict[str, Family] = {
     LwDetrConfig.family: Family(LwDetrConfig, LwDetr),
     RfDetrConfig.family: Family(RfDetrConfig, RfDetr),
     RtDetrV2Config.family: Family(RtDetrV2Config, RtDetrV2),
+    DFineConfig.family: Family(DFineConfig, DFine),
 }
 """every family by name"""
 
@@ -84,6 +86,8 @@ __all__ = [
     "FAMILIES",
     "ConditionalDetr",
     "ConditionalDetrConfig",
+    "DFine",
+    "DFineConfig",
     "DabDetr",
     "DabDetrConfig",
     "DeformableDetr",

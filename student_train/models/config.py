@@ -102,24 +102,30 @@ class TransformerConfig(DecoderConfig, BackboneConfig):
 
 
 @dataclass(frozen=True, kw_only=True)
-class SamplingConfig:
-    """Deformable attention."""
+class AttentionConfig:
+    """Deformable attention, whatever it samples."""
 
-    n_points: int = 4
-    """points that a head samples on every level"""
     attention_backend: str = "auto"
     """deformable attention by triton, torch, or whichever suits the device (auto)"""
 
+    def backend_problems(self) -> list[str]:
+        """An unknown backend."""
+        if self.attention_backend in ("auto", "triton", "torch"):
+            return []
+        return [f"attention_backend must be auto, triton or torch, not {self.attention_backend!r}"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class SamplingConfig(AttentionConfig):
+    """Deformable attention with as many points on every level."""
+
+    n_points: int = 4
+    """points that a head samples on every level"""
+
     def sampling_problems(self) -> list[str]:
         """No point, and an unknown backend."""
-        problems = []
-        if self.n_points < 1:
-            problems.append(f"n_points must be at least 1, not {self.n_points}")
-        if self.attention_backend not in ("auto", "triton", "torch"):
-            problems.append(
-                f"attention_backend must be auto, triton or torch, not {self.attention_backend!r}"
-            )
-        return problems
+        few = [f"n_points must be at least 1, not {self.n_points}"] if self.n_points < 1 else []
+        return few + self.backend_problems()
 
 
 @dataclass(frozen=True, kw_only=True)

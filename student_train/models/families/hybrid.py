@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from student_train.models.backbones.backbone import Backbone
-from student_train.models.config import SamplingConfig, TransformerConfig
+from student_train.models.config import AttentionConfig, TransformerConfig
 from student_train.models.layers.conv_norm import ConvNorm
 from student_train.models.layers.denoising import Noise, NoisyQueries, SlotDenoising
 from student_train.models.layers.encoder import Levels, flatten_maps
@@ -26,7 +26,7 @@ ACTIVATIONS: dict[str, Activation] = {"relu": F.relu, "silu": F.silu}
 
 
 @dataclass(frozen=True, kw_only=True)
-class HybridConfig(TransformerConfig, SamplingConfig):
+class HybridConfig(TransformerConfig, AttentionConfig):
     """Settings of a student with a hybrid encoder."""
 
     pixels: ClassVar[Pixels] = UNIT
@@ -73,7 +73,7 @@ class HybridConfig(TransformerConfig, SamplingConfig):
 
     def problems(self) -> list[str]:
         """Sizes that do not divide, layers that do not exist, noise out of range."""
-        problems = super().problems() + self.sampling_problems()
+        problems = super().problems() + self.backend_problems()
         problems += (small := self.below_one("encoder_dim", "encoder_ffn_dim"))
         if not small and (self.encoder_dim % self.n_heads or self.encoder_dim % 4):
             problems.append(

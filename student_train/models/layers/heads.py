@@ -70,9 +70,10 @@ class LayerHeads(nn.Module):
         n_layers: int,
         shared: bool,
         activation: Activation = F.relu,
+        box_dim: int = 4,
     ) -> None:
         super().__init__()
-        classify, locate = class_head(dim, n_classes), box_head(dim, activation)
+        classify, locate = class_head(dim, n_classes), box_head(dim, activation, box_dim)
         copies = 1 if shared else n_layers
         self.classes = nn.ModuleList(copy.deepcopy(classify) for _ in range(copies))
         self.boxes = nn.ModuleList(copy.deepcopy(locate) for _ in range(copies))
@@ -82,5 +83,7 @@ class LayerHeads(nn.Module):
         return self.classes[min(layer, len(self.classes) - 1)](state)
 
     def locate(self, layer: int, state: Tensor) -> Tensor:
-        """Box changes [B, Q, 4] in logit space of decoder layer `layer`."""
+        """Box changes [B, Q, 4] in logit space (or what else says where boxes are, [B, Q, box_dim])
+        of decoder layer `layer`.
+        """
         return self.boxes[min(layer, len(self.boxes) - 1)](state)

@@ -10,8 +10,12 @@ from torch import Tensor, nn
 
 from student_train.errors import CheckpointError
 from student_train.models.config import StudentConfig
+<<<<<<< HEAD
 from student_train.models.families.lw_detr import names as names_lw_detr
 from student_train.models.families.rf_detr import names as names_rf_detr
+=======
+from student_train.models.families.d_fine import names as d_fine
+>>>>>>> 04a58e2 (D-FINE on the hybrid student, its official names)
 from student_train.models.families.rtdetr_v2 import names as rtdetr_v2
 from student_train.models.official import (
     names_deformable,
@@ -35,6 +39,7 @@ _NAMES: dict[str, Names] = {
     "lw_detr": names_lw_detr.official_names,
     "rf_detr": names_rf_detr.official_names,
     "rtdetr_v2": rtdetr_v2.official_names,
+    "d_fine": d_fine.official_names,
 }
 # parameters that only one family has
 _FAMILIES = {
@@ -44,6 +49,7 @@ _FAMILIES = {
     "conditional_detr": ("transformer.decoder.layers.0.ca_qcontent_proj.weight",),
     "deformable_detr": ("transformer.pos_trans.weight",),
     "rtdetr_v2": ("decoder.enc_score_head.weight", "backbone.conv1.conv1_1.conv.weight"),
+    "d_fine": ("decoder.enc_score_head.weight", "decoder.pre_bbox_head.layers.0.weight"),
     "yolos": ("backbone.det_token", "backbone.cls_token"),
     "vidt": ("backbone.det_token", "backbone.det_pos_embed"),
     "lw_detr": ("query_feat.weight", "backbone.0.encoder.pos_embed"),

@@ -16,6 +16,7 @@ from torch import Tensor
 
 from student_train.models.backbones.swin import SwinShape
 from student_train.models.backbones.vit import ViTShape
+from student_train.models.families.d_fine import names as d_fine
 from student_train.models.families.rtdetr_v2 import names as rtdetr_v2
 from student_train.models.official.rename import count
 
@@ -89,6 +90,8 @@ def settings_from_shapes(family: str, state: Mapping[str, Tensor]) -> dict[str, 
         found |= _selection(state)
     if family == "rtdetr_v2":
         found |= rtdetr_v2.settings_from_shapes(state)
+    if family == "d_fine":
+        found |= d_fine.settings_from_shapes(state)
     return found
 
 

@@ -7,16 +7,18 @@ from __future__ import annotations
 
 import copy
 from dataclasses import dataclass
+from itertools import islice
 
 import torch
 from torch import Tensor, nn
 
+from detr_kernels import MultiScaleDeformableAttention
+from student_train.models.layers.decoder import references_on_levels
 from student_train.models.layers.edge_distribution import bin_distances, move_edges
 from student_train.models.layers.encoder import Levels
-from student_train.models.layers.heads import MLP, Activation, box_head, class_head
+from student_train.models.layers.heads import MLP, Activation, LayerHeads, box_head
 from student_train.models.layers.position import move_reference
 from student_train.models.layers.recompute import run_layer
-from student_train.models.layers.sampled_memory import SampledMemory, repeat_levels
 from student_train.models.output import EdgeDistributions, Prediction
 
 _TOP = 4
@@ -78,7 +80,9 @@ class DFineDecoderLayer(nn.Module):
         self.self_attn = nn.MultiheadAttention(dim, n_heads, dropout=dropout, batch_first=True)
         self.dropout1 = nn.Dropout(dropout)
         self.norm1 = nn.LayerNorm(dim)
-        self.cross_attn = SampledMemory(dim, n_heads, n_points, backend)
+        self.cross_attn = MultiScaleDeformableAttention(
+            dim, n_heads, len(n_points), n_points, backend=backend, projections=False
+        )
         self.dropout2 = nn.Dropout(dropout)
         self.gateway = Gateway(dim)
         self.linear1 = nn.Linear(dim, ffn_dim)
@@ -97,13 +101,14 @@ class DFineDecoderLayer(nn.Module):
         memory: Levels,
         blocked: Tensor | None,
     ) -> Tensor:
-        """[B, Q, C] to the same shape; `position` is [B, Q, C], `boxes` [B, Q, 4] in 0..1,
-        `blocked` [Q, Q] True where the row's query must not see the column's.
+        """[B, Q, C] to the same shape; `position` is [B, Q, C], `boxes` [B, Q, L, 4] in 0..1 of
+        each padded level, `blocked` [Q, Q] True where the row's query must not see the column's.
         """
         query = x + position
         seen, _ = self.self_attn(query, query, x, attn_mask=blocked, need_weights=False)
         x = self.norm1(x + self.dropout1(seen))
-        x = self.gateway(x, self.dropout2(self.cross_attn(x + position, boxes, memory)))
+        found = self.cross_attn(x + position, boxes, memory.content, memory.shapes, memory.mask)
+        x = self.gateway(x, self.dropout2(found))
         hidden = self.linear2(self.dropout3(self.activation(self.linear1(x))))
         return self.norm3((x + self.dropout4(hidden)).clamp(-_LARGEST, _LARGEST))
 
@@ -121,7 +126,7 @@ class Decoded:
 
 
 class DFineDecoder(nn.Module):
-    """Layers and their heads.
+    """Layers, and what they have beside the heads of classes and edges.
 
     The first layer reads a box straight from its state, as RT-DETR does: the initial box, whose
     edges all layers move. Each adds its own logits to the distributions of the one before.
@@ -134,7 +139,6 @@ class DFineDecoder(nn.Module):
         ffn_dim: int,
         n_heads: int,
         n_points: tuple[int, ...],
-        n_classes: int,
         n_bins: int,
         scale: float,
         activation: Activation,
@@ -145,32 +149,26 @@ class DFineDecoder(nn.Module):
         super().__init__()
         self.n_bins, self.checkpointing = n_bins, checkpointing
         layer = DFineDecoderLayer(dim, ffn_dim, n_heads, n_points, dropout, backend, activation)
-        self.layers = _copies(layer, n_layers)
+        self.layers = nn.ModuleList(copy.deepcopy(layer) for _ in range(n_layers))
         self.query_position = MLP(4, 2 * dim, dim, 2, activation)
         self.initial = box_head(dim, activation)
-        self.classes = _copies(class_head(dim, n_classes), n_layers)
-        self.boxes = _copies(box_head(dim, activation, 4 * (n_bins + 1)), n_layers)
-        self.quality = _copies(LocationQuality(activation), n_layers)
+        self.quality = nn.ModuleList(LocationQuality(activation) for _ in range(n_layers))
         # official files hold both, and some another scale than their configuration says
         self.up = nn.Parameter(torch.tensor([0.5]), requires_grad=False)
         self.scale = nn.Parameter(torch.tensor([scale]), requires_grad=False)
-        for each in self.query_position.layers:
-            nn.init.xavier_uniform_(each.get_parameter("weight"))
 
     def forward(
         self,
         content: Tensor,
         boxes: Tensor,
         memory: Levels,
+        heads: LayerHeads,
         blocked: Tensor | None = None,
-        every_layer: bool = True,
+        last: int | None = None,
     ) -> Decoded:
-        """`content` is [B, Q, C], `boxes` [B, Q, 4] (cx, cy, w, h) in 0..1, `blocked` [Q, Q].
-        Without `every_layer` the classes of all layers but the last are not computed.
+        """`content` is [B, Q, C], `boxes` [B, Q, 4] (cx, cy, w, h) in 0..1 of the valid image,
+        `blocked` [Q, Q]. All layers predict, or the one numbered `last` alone, at which it ends.
         """
-        first = self.layers[0]
-        assert isinstance(first, DFineDecoderLayer)
-        memory = repeat_levels(memory, first.cross_attn.repeats)
         dtype = boxes.dtype
         scale = self.scale.to(dtype).abs().reshape(())
         distances = bin_distances(self.n_bins, self.up.to(dtype), scale)
@@ -178,27 +176,25 @@ class DFineDecoder(nn.Module):
         state, place = content, boxes
         before = torch.zeros_like(content)
         edges = content.new_zeros((), dtype=dtype)
-        for index, layer in enumerate(self.layers):
+        for index, layer in enumerate(islice(self.layers, None if last is None else last + 1)):
             position = self.query_position(place.to(state.dtype)).clamp(-10, 10)
-            state = run_layer(layer, self.checkpointing, state, position, place, memory, blocked)
+            on_levels = references_on_levels(place, memory)
+            inputs = (state, position, on_levels, memory, blocked)
+            state = run_layer(layer, self.checkpointing, *inputs)
             if index == 0:
                 initial = move_reference(self.initial(state).to(dtype), place, 1e-5)
                 decoded.edges.reference = initial.detach()
-                if every_layer:
-                    logits = self.classes[0](state).to(dtype)
+                if last is None:
+                    logits = heads.classify(0, state).to(dtype)
                     decoded.initial = Prediction(logits, initial)
-            moved = self.boxes[index](state + before).unflatten(-1, (4, -1))
+            moved = heads.locate(index, state + before).unflatten(-1, (4, -1))
             edges = moved.to(dtype) + edges
             likely = edges.softmax(-1)
             refined = move_edges(decoded.edges.reference, likely @ distances, scale)
-            if every_layer or index == len(self.layers) - 1:
+            if last in (None, index):
                 sure = self.quality[index](likely.to(state.dtype)).to(dtype)
-                logits = self.classes[index](state).to(dtype) + sure
+                logits = heads.classify(index, state).to(dtype) + sure
                 decoded.layers.append(Prediction(logits, refined))
                 decoded.edges.logits.append(edges)
             before, place = state.detach(), refined.detach()
         return decoded
-
-
-def _copies(module: nn.Module, count: int) -> nn.ModuleList:
-    return nn.ModuleList(copy.deepcopy(module) for _ in range(count))

@@ -9,6 +9,7 @@ from typing import ClassVar, Literal
 
 from torch import Tensor
 
+from student_train.models.config import SamplingConfig
 from student_train.models.families.hybrid import ACTIVATIONS, HybridConfig, HybridStudent
 from student_train.models.layers.decoder import DeformableDecoder
 from student_train.models.layers.denoising import Noise
@@ -19,7 +20,7 @@ from student_train.models.targets import Targets
 
 
 @dataclass(frozen=True, kw_only=True)
-class RtDetrV2Config(HybridConfig):
+class RtDetrV2Config(HybridConfig, SamplingConfig):
     """Settings of RT-DETRv2. The defaults are the official ResNet-50 (size L)."""
 
     family: ClassVar[str] = "rtdetr_v2"
@@ -33,7 +34,7 @@ class RtDetrV2Config(HybridConfig):
 
     def problems(self) -> list[str]:
         """An unknown sampling, no position network."""
-        problems = super().problems() + self.below_one("position_layers")
+        problems = super().problems() + self.below_one("position_layers", "n_points")
         if self.sampling not in ("bilinear", "nearest"):
             problems.append(f"sampling must be bilinear or nearest, not {self.sampling!r}")
         return problems
