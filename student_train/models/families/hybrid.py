@@ -124,6 +124,9 @@ class HybridStudent(nn.Module):
     are chosen, and boxes are measured on the valid image. Where there is none, nothing changes.
     """
 
+    denoising_queries: type[SlotDenoising] = SlotDenoising
+    """what makes them"""
+
     def __init__(self, config: HybridConfig, parts: FusionParts) -> None:
         super().__init__()
         activation = ACTIVATIONS[config.activation]
@@ -146,7 +149,7 @@ class HybridStudent(nn.Module):
             learned_content=False,
             activation=activation,
         )
-        self.denoising = SlotDenoising(
+        self.denoising = self.denoising_queries(
             config.n_classes,
             config.dim,
             config.dn_number,

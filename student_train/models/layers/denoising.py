@@ -257,7 +257,7 @@ class ContrastiveDenoising(DenoisingQueries):
 
 
 class SlotDenoising(ContrastiveDenoising):
-    """RT-DETR's and D-FINE's: as DINO's, but for the slots that no target fills, the bound of
+    """RT-DETR's: as DINO's, but for the slots that no target fills, the bound of
     logits, and groups as many as share `number` positives.
     """
 
@@ -274,6 +274,16 @@ class SlotDenoising(ContrastiveDenoising):
     def group_count(self, most: int) -> int:
         """By the number of positives; one at least."""
         return max(1, self.number // max(1, most))
+
+
+class MirroredDenoising(SlotDenoising):
+    """D-FINE's: where a box is moved so far that its corners change sides, it is the box between
+    them, and not one of no extent.
+    """
+
+    def noisy_boxes(self, boxes: Tensor, negative: Tensor, noise: Noise) -> Tensor:
+        """Corners moved, and sorted."""
+        return super().noisy_boxes(boxes, negative, noise).abs()
 
 
 class PlainDenoising(DenoisingQueries):

@@ -14,7 +14,7 @@ from student_train.models.families.d_fine.decoder import Decoded, DFineDecoder
 from student_train.models.families.hybrid import ACTIVATIONS, HybridConfig, HybridStudent
 from student_train.models.layers.conv_norm import ConvNorm
 from student_train.models.layers.csp import Gelan, SplitDownsample
-from student_train.models.layers.denoising import Noise, NoisyQueries
+from student_train.models.layers.denoising import MirroredDenoising, Noise, NoisyQueries
 from student_train.models.layers.heads import LayerHeads
 from student_train.models.layers.hybrid_encoder import FusionParts
 from student_train.models.output import Denoising, StudentOutput
@@ -69,6 +69,7 @@ def d_fine_parts(expansion: float, n_blocks: int) -> FusionParts:
 class DFine(HybridStudent):
     """A decoder that moves the edges of its first boxes, with heads of its own for every layer."""
 
+    denoising_queries = MirroredDenoising
     every_layer = False
     """in eval mode: predict from every layer, not from the last alone"""
 
