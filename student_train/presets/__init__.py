@@ -12,6 +12,7 @@ from student_train.errors import ConfigError
 from student_train.models import build_student
 from student_train.models.families.lw_detr.presets import LW_DETR
 from student_train.models.families.rf_detr.presets import RF_DETR
+from student_train.models.families.d_fine.presets import D_FINE
 from student_train.models.families.rtdetr_v2.presets import RTDETR_V2
 from student_train.presets.conditional_detr import CONDITIONAL_DETR
 from student_train.presets.dab_detr import DAB_DETR
@@ -37,6 +38,7 @@ PRESETS: dict[str, Preset] = {
         *RTDETR_V2,
         *LW_DETR,
         *RF_DETR,
+        *D_FINE,
     )
 }
 """every preset by name"""

@@ -10,12 +10,9 @@ from torch import Tensor, nn
 
 from student_train.errors import CheckpointError
 from student_train.models.config import StudentConfig
-<<<<<<< HEAD
+from student_train.models.families.d_fine import names as d_fine
 from student_train.models.families.lw_detr import names as names_lw_detr
 from student_train.models.families.rf_detr import names as names_rf_detr
-=======
-from student_train.models.families.d_fine import names as d_fine
->>>>>>> 04a58e2 (D-FINE on the hybrid student, its official names)
 from student_train.models.families.rtdetr_v2 import names as rtdetr_v2
 from student_train.models.official import (
     names_deformable,
