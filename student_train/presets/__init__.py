@@ -10,9 +10,9 @@ from box_store.errors import nearest
 from student_train.config import TrainConfig
 from student_train.errors import ConfigError
 from student_train.models import build_student
+from student_train.models.families.d_fine.presets import D_FINE
 from student_train.models.families.lw_detr.presets import LW_DETR
 from student_train.models.families.rf_detr.presets import RF_DETR
-from student_train.models.families.d_fine.presets import D_FINE
 from student_train.models.families.rtdetr_v2.presets import RTDETR_V2
 from student_train.presets.conditional_detr import CONDITIONAL_DETR
 from student_train.presets.dab_detr import DAB_DETR

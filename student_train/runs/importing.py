@@ -29,7 +29,7 @@ from student_train.settings.overrides import Layer, Resolved, settings
 # what leaves no trace in any shape, and changes what a student computes
 _SILENT = ("output_stride", "strides", "temperature", "n_queries", "n_heads", "n_points")
 # the parameters that change with the number of classes
-_CLASSES = re.compile(r"class_embed|label_enc")
+_CLASSES = re.compile(r"class_embed|label_enc|score_head")
 
 
 @dataclass(frozen=True)

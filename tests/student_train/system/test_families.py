@@ -20,8 +20,8 @@ SMALLEST = {
 }
 DEFAULTS = {"steps": 1, "log_every": 1, "eval_every": 0, "threads": 1, "seed": 3}
 each_family = pytest.mark.parametrize("family", FAMILIES)
-TWO_STAGES = {"deformable_detr", "h_detr", "dino", "rtdetr_v2", "lw_detr", "rf_detr"}
-DENOISING = {"dn_detr", "dino", "rtdetr_v2"}
+TWO_STAGES = {"deformable_detr", "h_detr", "dino", "rtdetr_v2", "lw_detr", "rf_detr", "d_fine"}
+DENOISING = {"dn_detr", "dino", "rtdetr_v2", "d_fine"}
 
 
 def run(family: str, data: Path, out: Path, **settings: object):
@@ -46,6 +46,7 @@ def test_teachers_in_parallel_supervise_every_prediction(
     # the fewest layers a family has here: two of a decoder, ViDT's tokens before them, YOLOS' one
     n_layers = {"yolos": 1, "vidt": 3}.get(family, 2)
     places = {*map(str, range(n_layers)), *({"proposals"} if family in TWO_STAGES else set())}
+    places |= {"initial"} if family == "d_fine" else set()
     for teacher in ("sharp", "late"):
         parts = [key for key in record["parts"] if key.startswith(f"teacher:{teacher}/")]
         assert {key.rsplit("/", 1)[1] for key in parts} == places
@@ -96,5 +97,6 @@ def test_no_teachers_is_the_same_to_the_bit_and_frozen_parts_are_frozen(
     assert moved
     assert not any(key.startswith("backbone.") for key in moved)
     still = {key for key in parameters if key not in moved and not key.startswith("backbone.")}
-    # ViDT carries an embedding that the official code does not use
-    assert still == ({"level_embedding"} if family == "vidt" else set())
+    # ViDT carries an embedding that the official code does not use, D-FINE constants
+    untrained = {"vidt": {"level_embedding"}, "d_fine": {"decoder.up", "decoder.scale"}}
+    assert still == untrained.get(family, set())

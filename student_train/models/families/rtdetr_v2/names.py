@@ -37,8 +37,9 @@ _BOTTLENECK_DEPTHS = {(3, 4, 6, 3): "resnet50d", (3, 4, 23, 3): "resnet101d"}
 def official_names(student: nn.Module, key: str) -> list[str]:
     """The official name of our `key`; none if it has none."""
     if key.startswith("backbone.body."):
-        name = presnet_name(key.removeprefix("backbone.body."))
-        return [] if name is None else [f"backbone.{name}"]
+        # backbones that the official code does not have keep their own names
+        own = key.removeprefix("backbone.body.")
+        return [f"backbone.{presnet_name(own) or own}"]
     return rename(_NAMES, key)
 
 
