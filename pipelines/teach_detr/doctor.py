@@ -12,6 +12,8 @@ from typing import Any
 
 from rich.console import Console
 
+from teacher_infer.adapters.registry import adapter_help
+
 _LIBRARIES = (
     "teach-detr",
     "torch",
@@ -24,28 +26,13 @@ _LIBRARIES = (
     "pycocotools",
     "duckdb",
     "ray",
-    "mmdet",
-    "mmengine",
-    "mmcv",
-    "mmcv-lite",
-    "ultralytics",
-    "transformers",
-    "onnxruntime",
     "matplotlib",
     "pillow",
     "opencv-python",
 )
 
-# what each extra of the distribution brings, by import name
-_EXTRAS = {
-    "sql": ("duckdb",),
-    "ray": ("ray",),
-    "mmdet": ("mmdet", "mmengine", "mmcv"),
-    "ultralytics": ("ultralytics",),
-    "transformers": ("transformers",),
-    "onnx": ("onnxruntime",),
-    "plot": ("matplotlib",),
-}
+# what the extras of the distribution bring that are no teacher's, by import name
+_EXTRAS = {"sql": ("duckdb",), "ray": ("ray",), "plot": ("matplotlib",)}
 
 _OURS = ("box_store", "teacher_infer", "student_train", "detr_kernels", "teach_detr")
 
@@ -116,8 +103,8 @@ def diagnose() -> Diagnosis:
         threads=torch.get_num_threads(),
         devices=devices,
         kernel=kernel,
-        versions={name: _version(name) for name in _LIBRARIES},
-        extras={extra: all(map(_installed, names)) for extra, names in _EXTRAS.items()},
+        versions=_versions(),
+        extras=_extras(),
         licences=_licences(),
         findings=[*_name_collisions(), *_rivals(), *_ray_notes(), *_gpu_notes(len(devices))],
     )
@@ -134,14 +121,26 @@ def _installed(import_name: str) -> bool:
     return importlib.util.find_spec(import_name) is not None
 
 
+def _versions() -> dict[str, str | None]:
+    """Of the libraries that all use, and of those behind each adapter."""
+    found = {name: _version(name) for name in _LIBRARIES}
+    for info in adapter_help():
+        found |= {name: _version(name) for name in info.distributions}
+    return found
+
+
+def _extras() -> dict[str, bool]:
+    """Each extra of the distribution -> whether all that it brings is installed."""
+    adapters = {info.extra: info.is_installed for info in adapter_help() if info.extra}
+    return {extra: all(map(_installed, names)) for extra, names in _EXTRAS.items()} | adapters
+
+
 def _licences() -> list[dict[str, str]]:
     """Each teacher framework that is installed, with the licence that boxes made by it inherit."""
-    from teacher_infer.teachers.loaded import adapter_help
-
     return [
         {"adapter": info.name, "licence": info.licence}
         for info in adapter_help()
-        if not info.extra or all(map(_installed, _EXTRAS.get(info.extra, ())))
+        if info.is_installed
     ]
 
 

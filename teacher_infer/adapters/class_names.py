@@ -22,6 +22,13 @@ toaster, sink, refrigerator, book, clock, vase, scissors, teddy bear, hair drier
 COCO_80 = tuple(name.strip() for name in _COCO_80.split(","))
 
 
+# ids of things that were never annotated, 0 among them
+_GAPS = frozenset({0, 12, 26, 29, 30, 45, 66, 68, 69, 71, 83})
+_OF_IDS = iter(COCO_80)
+COCO_91 = tuple("N/A" if index in _GAPS else next(_OF_IDS) for index in range(91))
+"""COCO's names by category id, as models have them that number classes by it"""
+
+
 def class_names(spec: AdapterSpec) -> tuple[str, ...] | None:
     """The names in the file that the option classes= names; None where it wasn't given."""
     path = spec.option("classes")

@@ -12,12 +12,11 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
 
 from box_store.errors import UsageError, nearest
-from teacher_infer.adapters import mmcv_ops
 from teacher_infer.adapters.batching import detect_by_size
 from teacher_infer.adapters.class_names import COCO_80, class_names
+from teacher_infer.adapters.info import AdapterInfo, Option, classes_option, weights_file_option
 from teacher_infer.adapters.loading import (
     RANDOM,
     existing_file,
@@ -31,7 +30,8 @@ from teacher_infer.adapters.loading import (
     torch_device,
     weights_option,
 )
-from teacher_infer.adapters.protocol import AdapterError, AdapterSpec, Detections
+from teacher_infer.adapters.mmdet_configs import config_files
+from teacher_infer.adapters.protocol import NO_NMS, AdapterError, AdapterSpec, Detections
 
 # heads whose boxes don't depend on the masks that they would go on to compute
 _HEADS_WITH_SPARE_MASKS = ("StandardRoIHead", "CascadeRoIHead")
@@ -39,6 +39,8 @@ _HEADS_WITH_SPARE_MASKS = ("StandardRoIHead", "CascadeRoIHead")
 
 def load(spec: AdapterSpec) -> "MmdetDetector":
     """Build the config's model and load its weights, without any download."""
+    from teacher_infer.adapters import mmcv_ops
+
     weights = weights_option(spec)
     mmcv_ops.install()
     import_library("mmdet", extra="mmdet")
@@ -70,10 +72,9 @@ def load(spec: AdapterSpec) -> "MmdetDetector":
 
 
 def weights_files(spec: AdapterSpec) -> list[Path]:
-    """The config and, unless they are random, the weights."""
-    weights = weights_option(spec)
-    config = [_config_path(spec)]
-    return config if weights == RANDOM else [*config, existing_file(weights, "weights")]
+    """The config, and those that it inherits from."""
+    weights_option(spec)
+    return config_files(_config_path(spec))
 
 
 class MmdetDetector:
@@ -84,7 +85,13 @@ class MmdetDetector:
     nms_iou = None
 
     def __init__(self, model: Any, config: Any, names: tuple[str, ...], spec: AdapterSpec) -> None:
+        import torch
+
         self.class_names = names
+        self.runtime = {
+            "nms": _nms(config),
+            "resize": f"opencv {'.'.join(import_module('cv2').__version__.split('.')[:2])}",
+        }
         self.versions = {name: version(name) for name in ("mmdet", "mmengine")}
         self.versions |= {"mmcv": import_module("mmcv").__version__, "torch": torch.__version__}
         head: Any = getattr(model, "roi_head", None)
@@ -98,9 +105,10 @@ class MmdetDetector:
         """As `Detector.detect`."""
         return detect_by_size(images, self._detect_equal)
 
-    @torch.inference_mode()
     def _detect_equal(self, images: list[np.ndarray]) -> list[Detections]:
-        with quiet():
+        import torch
+
+        with quiet(), torch.inference_mode():
             # mmdet reads images with OpenCV, so its pipelines and means expect BGR
             samples = [
                 self._pipeline({"img": np.ascontiguousarray(image[..., ::-1]), "img_id": index})
@@ -159,8 +167,19 @@ def _adapt(config: Any, spec: AdapterSpec) -> None:
             node["score_thr"] = min(node["score_thr"], spec.score_floor)
         if "max_per_img" in node:
             node["max_per_img"] = max(node["max_per_img"], spec.top_k)
-        if spec.nms_iou is not None and "iou_threshold" in (node.get("nms") or {}):
-            node["nms"]["iou_threshold"] = spec.nms_iou
+        if "iou_threshold" in (node.get("nms") or {}):
+            node["nms"]["iou_threshold"] = spec.own_nms(node["nms"]["iou_threshold"])
+            if spec.nms_iou == NO_NMS:
+                # a soft one would lower scores whatever its threshold
+                node["nms"]["type"] = "nms"
+
+
+def _nms(config: Any) -> str:
+    """Which NMS the model does: that of its last stage."""
+    limits = config.model.get("test_cfg") or {}
+    steps = [(node.get("nms") or {}) for node in (limits.get("rcnn") or {}, limits)]
+    step = next((step for step in steps if "iou_threshold" in step), None)
+    return f"{step['iou_threshold']:g} by mmdet ({step.get('type', 'nms')})" if step else "none"
 
 
 def _pipeline(config: Any, spec: AdapterSpec) -> Any:
@@ -235,4 +254,26 @@ _TRAINING_LOG = tuple(
         "numpy.core.multiarray._reconstruct",
         "numpy.core.multiarray.scalar",
     )
+)
+
+
+ADAPTER = AdapterInfo(
+    name="mmdet",
+    summary="MMDetection 3: a config (path, or a name among those in its wheel) and weights",
+    example="rcnn=mmdet:faster-rcnn_r50_fpn_1x_coco,weights=faster_rcnn.pth",
+    licence="Apache-2.0",
+    load=load,
+    weights_files=weights_files,
+    options={
+        "weights": weights_file_option("checkpoint file, or 'random' (seeded; for tests)", RANDOM),
+        "classes": classes_option("the checkpoint's, the config's, else COCO's 80"),
+        "image_size": Option("S or WxH that the image is scaled to fit into", "the config's"),
+    },
+    extra="mmdet",
+    models=(
+        "a path of a config (.py; it is run: trust it)",
+        "the name of a config in mmdet's wheel, without .py",
+    ),
+    reads=".pth or .safetensors, read without running anything of it",
+    libraries=("mmdet", "mmengine", "mmcv-lite|mmcv"),
 )

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from teacher_infer.adapters.protocol import AdapterError, Detections
+from teacher_infer.adapters.protocol import AdapterError, Detections, Misread
 from teacher_infer.adapters.resize import Placement, letterbox, stretch
 
 Outputs = dict[str, np.ndarray]
@@ -33,9 +33,18 @@ class Format:
     """
 
     nms_iou: float | None = 0.6
+    # the input is pixels as they are, so a file that takes whole numbers can be given them
+    takes_bytes = False
+    # where the file says them: class names, and the size of an input that is left open (W, H)
+    class_names: tuple[str, ...] | None = None
+    image_size: tuple[int, int] | None = None
 
     def __init__(self, n_classes: int) -> None:
         self.n_classes = n_classes
+
+    def complete(self, names: tuple[str, ...]) -> tuple[str, ...]:
+        """Class names for every index that the file may give, where it has slots for no class."""
+        return names
 
     def prepare(self, image: np.ndarray, width: int, height: int) -> Prepared:
         """Image (H x W x 3, uint8, RGB) -> input of `width` x `height` pixels."""
@@ -54,11 +63,12 @@ class Format:
     ) -> Detections:
         """Every class of every cell from the floor on: boxes [N, 4] in the input, scores [N, C]."""
         if scores.shape[1] != self.n_classes:
-            raise AdapterError(
+            raise Misread(
                 f"the model has {scores.shape[1]} classes, but there are {self.n_classes} class "
                 "names: give the right list with classes=FILE"
             )
-        rows, classes = np.nonzero(scores >= floor)
+        # not `>=`: what is no number is for the caller to see
+        rows, classes = np.nonzero(~(scores < floor))
         return Detections(prepared.placement.to_image(boxes[rows]), scores[rows, classes], classes)
 
 
@@ -70,6 +80,7 @@ class Yolox(Format):
     """
 
     strides = (8, 16, 32)
+    takes_bytes = True
 
     def prepare(self, image: np.ndarray, width: int, height: int) -> Prepared:
         """As `Format.prepare`."""
@@ -139,6 +150,8 @@ class CenterNet(Format):
 
     RGB on the 0..255 scale, both sides stretched; boxes in pixels of the input.
     """
+
+    takes_bytes = True
 
     def prepare(self, image: np.ndarray, width: int, height: int) -> Prepared:
         """As `Format.prepare`."""

@@ -10,6 +10,9 @@ from box_store.boxes import Boxes
 from box_store.errors import TeachDetrError, UsageError
 from box_store.fuse import FusionConfig
 
+NO_NMS = "none"
+"""asks for no NMS, where None asks for the model's own"""
+
 # how large objects appear, at most and at least
 _SCALES = (0.25, 4.0)
 
@@ -63,6 +66,11 @@ class AdapterError(TeachDetrError):
     """A teacher can't be loaded or misbehaves; the message says what to do."""
 
 
+class Misread(AdapterError):
+    """What a teacher says can't be meant as it is read: no image is to blame, and none of its boxes
+    can be kept."""
+
+
 class MissingLibrary(AdapterError):
     """The adapter's framework isn't installed, or a system library that it needs isn't."""
 
@@ -71,12 +79,14 @@ class Teacher(Protocol):
     """A loaded detector, ready to predict.
 
     `class_names` are the teacher's own, in the order of its class indices; `licence` is SPDX-like
-    ("AGPL-3.0", "unknown"); `versions` are those of the frameworks behind it.
+    ("AGPL-3.0", "unknown"); `versions` are those of the frameworks behind it; `runtime` is what
+    else decides its boxes, see `Detector`.
     """
 
     class_names: tuple[str, ...]
     licence: str
     versions: dict[str, str]
+    runtime: dict[str, str]
 
     def predict(self, images: list[np.ndarray]) -> list[Boxes]:
         """Boxes of each image (H x W x 3, uint8, RGB, any sizes), in pixels of that image.
@@ -91,10 +101,11 @@ class Teacher(Protocol):
 class AdapterSpec:
     """Which teacher to load and how to run it.
 
-    `nms_iou=None` leaves the NMS that belongs to the model; a number asks for a class-wise NMS at
-    that IoU. `threads` bounds the CPU threads of the process. `options` are the adapter's own keys
-    (`adapter_help()` lists them). `prompts` are the classes that an open-vocabulary model is asked
-    for, each with the words to ask (None: its name); models with classes of their own ignore them.
+    `nms_iou`: None leaves the NMS that belongs to the model, a number asks for a class-wise NMS at
+    that IoU, `NO_NMS` for none at all. `threads` bounds the CPU threads of the process. `options`
+    are the adapter's own keys (`adapter_help()` lists them). `prompts` are the classes that an
+    open-vocabulary model is asked for, each with the words to ask (None: its name); models with
+    classes of their own ignore them.
     `views`: what the teacher is shown of each image.
     """
 
@@ -102,7 +113,7 @@ class AdapterSpec:
     model: str
     device: str = "cpu"
     score_floor: float = 0.05
-    nms_iou: float | None = None
+    nms_iou: float | Literal["none"] | None = None
     top_k: int = 100
     batch_size: int = 8
     threads: int | None = None
@@ -113,6 +124,15 @@ class AdapterSpec:
     def option(self, key: str) -> str | None:
         """The value of one of the adapter's own keys, None where it wasn't given."""
         return self.options.get(key)
+
+    def own_nms(self, default: float) -> float:
+        """IoU for the NMS that a framework does itself: 1 turns it off, as no boxes overlap more.
+
+        default: what holds where nothing was asked for.
+        """
+        if self.nms_iou == NO_NMS:
+            return 1.0
+        return default if self.nms_iou is None else self.nms_iou
 
 
 @dataclass(frozen=True)
@@ -133,12 +153,17 @@ class Detector(Protocol):
 
     `nms_iou` is the IoU of the NMS that its raw detections still need by default, None for those
     whose framework has done it, or which need none.
+
+    `runtime` is what decides its boxes beside files and options, and is recorded with them: `nms`,
+    the NMS that its framework does ("none", "0.5 by torchvision"), and what changes pixels or
+    numbers ("dtype", "processor"), with the version of the library that does it.
     """
 
     class_names: tuple[str, ...]
     licence: str
     versions: dict[str, str]
     nms_iou: float | None
+    runtime: dict[str, str]
 
     def detect(self, images: list[np.ndarray]) -> list[Detections]:
         """Raw detections of each image (H x W x 3, uint8, RGB); never called without any."""

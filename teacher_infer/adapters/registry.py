@@ -1,159 +1,93 @@
-"""The adapters there are: what each runs, what to install for it, and the keys it understands."""
+"""The adapters there are: ours, one line each, and those that other distributions bring.
 
-from dataclasses import dataclass
+A distribution brings one by an entry point, one line of its pyproject.toml:
 
+    [project.entry-points."teach_detr.adapters"]
+    mine = "my_package.my_adapter:ADAPTER"
+"""
 
-@dataclass(frozen=True)
-class Option:
-    """A key that one adapter alone understands: its help, and what holds where it isn't given."""
+from functools import cache
+from importlib.metadata import EntryPoint, entry_points
 
-    help: str
-    default: str = ""
+from box_store.errors import UsageError, nearest
+from teacher_infer.adapters import mmdet, onnx, student, torchvision, transformers, ultralytics
+from teacher_infer.adapters.info import AdapterInfo
+from teacher_infer.adapters.protocol import MissingLibrary
 
+GROUP = "teach_detr.adapters"
 
-@dataclass(frozen=True)
-class AdapterInfo:
-    """What `teacher-infer list` says of an adapter.
-
-    `module` supplies `load` and `weights_files`. `extra` is the name in `teach-detr[extra]`, empty
-    where nothing further is needed. `models` says how a model is named, `files` what is read of it,
-    `libraries` are the distributions behind it, alternatives separated by `|`.
-    `open_vocabulary`: some of its models are told what to look for, and take prompts.
-    """
-
-    name: str
-    module: str
-    summary: str
-    example: str
-    extra: str
-    licence: str
-    options: dict[str, Option]
-    models: tuple[str, ...] = ()
-    files: str = ""
-    libraries: tuple[str, ...] = ()
-    uses_torch: bool = True
-    open_vocabulary: bool = False
-
-
-COMMON_OPTIONS = {"licence": Option("licence to record with the boxes (SPDX name)")}
-
-_REQUIRED = "required"
-_CLASSES = "file of class names: one a line, or a JSON list"
-_WEIGHTS = Option("checkpoint file, or 'random' (seeded; for tests)", _REQUIRED)
-
-ADAPTERS = (
-    AdapterInfo(
-        name="onnx",
-        module="teacher_infer.adapters.onnx",
-        summary="an ONNX file: YOLOX, NanoDet, CenterNet, FastestDet, or boxes/scores/labels",
-        example="yolox=onnx:yolox_nano.onnx,format=yolox",
-        extra="onnx",
-        licence="unknown",
-        uses_torch=False,
-        options={
-            "format": Option("yolox | nanodet | centernet | fastestdet | boxes", _REQUIRED),
-            "classes": Option(_CLASSES, "COCO's 80"),
-            "image_size": Option("input size in pixels, S or WxH", "the file's, if it says one"),
-            "resize": Option("format=boxes: stretch | letterbox", "stretch"),
-            "colour": Option("format=boxes: rgb | bgr", "rgb"),
-            "mean": Option("format=boxes: subtracted, as 123.7/116.3/103.5", "0"),
-            "std": Option("format=boxes: divided by, after the mean", "255"),
-            "frame": Option("format=boxes: input (pixels of the input) | unit (0..1)", "input"),
-        },
-        models=("a path of an .onnx file",),
-        files=".onnx",
-        libraries=("onnxruntime|onnxruntime-gpu",),
-    ),
-    AdapterInfo(
-        name="mmdet",
-        module="teacher_infer.adapters.mmdet",
-        summary="MMDetection 3: a config (path, or a name among those in its wheel) and weights",
-        example="rcnn=mmdet:faster-rcnn_r50_fpn_1x_coco,weights=faster_rcnn.pth",
-        extra="mmdet",
-        licence="Apache-2.0",
-        options={
-            "weights": _WEIGHTS,
-            "classes": Option(_CLASSES, "the checkpoint's, the config's, else COCO's 80"),
-            "image_size": Option("S or WxH that the image is scaled to fit into", "the config's"),
-        },
-        models=(
-            "a path of a config (.py; it is run: trust it)",
-            "the name of a config in mmdet's wheel, without .py",
-        ),
-        files=".pth or .safetensors, read without running anything of it",
-        libraries=("mmdet", "mmengine", "mmcv-lite|mmcv"),
-    ),
-    AdapterInfo(
-        name="ultralytics",
-        module="teacher_infer.adapters.ultralytics",
-        summary="YOLO and RT-DETR of Ultralytics: a .pt file or name, or a .yaml (random weights)",
-        example="yolo=ultralytics:yolo11m.pt,image_size=640",
-        extra="ultralytics",
-        licence="AGPL-3.0",
-        options={
-            "image_size": Option("longest side that the image is scaled to", "the model's, or 640")
-        },
-        models=(
-            "a path of a .pt file (a pickle, which can run code: trust it)",
-            "a published name, as yolo11m.pt, yolo26n.pt, rtdetr-l.pt (downloaded once)",
-            "a model's .yaml: random weights, for tests",
-        ),
-        files=".pt",
-        libraries=("ultralytics",),
-    ),
-    AdapterInfo(
-        name="torchvision",
-        module="teacher_infer.adapters.torchvision",
-        summary="a builder of torchvision.models.detection",
-        example="retina=torchvision:retinanet_resnet50_fpn_v2,weights=DEFAULT",
-        extra="",
-        licence="BSD-3-Clause",
-        options={
-            "weights": Option(
-                "checkpoint file, DEFAULT (downloaded), or 'random' (seeded; for tests)", _REQUIRED
-            ),
-            "classes": Option("file of class names, which also sets their number", "COCO's"),
-            "image_size": Option("S or WxH that the image is scaled to fit into", "the builder's"),
-        },
-        models=("the name of a builder, as fasterrcnn_resnet50_fpn_v2, fcos_resnet50_fpn",),
-        files=".pth or .safetensors, read without running anything of it",
-        libraries=("torchvision",),
-    ),
-    AdapterInfo(
-        name="transformers",
-        module="teacher_infer.adapters.transformers",
-        summary="a detection model of Hugging Face transformers: a folder or a hub id",
-        example="rtdetr=transformers:PekingU/rtdetr_r50vd",
-        extra="transformers",
-        licence="unknown",
-        options={
-            "weights": Option("'random' builds from the config alone (seeded; for tests)"),
-            "image_size": Option("S or WxH that the processor scales to", "the processor's"),
-            "template": Option(
-                "open vocabulary: the words around a class name, which {} stands for",
-                "a photo of a {} for OWL, else {}",
-            ),
-        },
-        models=(
-            "a folder, as save_pretrained leaves it",
-            "the id of a model on the hub (downloaded once, or found in its cache)",
-            "Grounding DINO, OWL-ViT and OWLv2, as google/owlv2-base-patch16-ensemble: they are "
-            "asked for the data set's class names, or for what prompts.CLASS=TEXT says",
-        ),
-        files="model.safetensors with config.json and the processor's files",
-        libraries=("transformers",),
-        open_vocabulary=True,
-    ),
-    AdapterInfo(
-        name="student",
-        module="teacher_infer.adapters.student",
-        summary="an earlier run of student-train: its folder",
-        example="first=student:runs/first",
-        extra="",
-        licence="unknown",
-        options={},
-        models=("a run folder", "a .safetensors file of a run"),
-        files=".safetensors",
-        libraries=("torch", "timm"),
-    ),
+OURS = (
+    onnx.ADAPTER,
+    mmdet.ADAPTER,
+    ultralytics.ADAPTER,
+    torchvision.ADAPTER,
+    transformers.ADAPTER,
+    student.ADAPTER,
 )
+
+
+def adapter_help() -> tuple[AdapterInfo, ...]:
+    """Every adapter: what it runs, an example, the extra that installs it, licence and keys."""
+    return (*OURS, *(_loaded(name) for name in _others()))
+
+
+def adapter_names() -> tuple[str, ...]:
+    """The names that `AdapterSpec.adapter` may take."""
+    return (*(info.name for info in OURS), *_others())
+
+
+def adapter_info(name: str) -> AdapterInfo:
+    """The adapter of that name.
+
+    Raises:
+        UsageError: there is none; names the nearest.
+        MissingLibrary: another distribution brings it, and its module can't be used.
+    """
+    for info in OURS:
+        if info.name == name:
+            return info
+    if name in _others():
+        return _loaded(name)
+    known = adapter_names()
+    raise UsageError(
+        f"unknown adapter {name!r}: expected one of {', '.join(known)}.{nearest(name, known)}"
+    )
+
+
+@cache
+def _others() -> dict[str, EntryPoint]:
+    """Adapters of other distributions by name; UsageError where two want one name."""
+    found: dict[str, EntryPoint] = {}
+    ours = {info.name for info in OURS}
+    for point in entry_points(group=GROUP):
+        other = found.get(point.name)
+        if point.name in ours or (other is not None and other.value != point.value):
+            raise UsageError(
+                f"{_origin(point)} brings an adapter {point.name!r} ({point.value}), a name that "
+                f"{_origin(other) if other else 'teach-detr'} has taken: uninstall one, or have it "
+                "choose another name"
+            )
+        found[point.name] = point
+    return found
+
+
+@cache
+def _loaded(name: str) -> AdapterInfo:
+    point = _others()[name]
+    try:
+        info = point.load()
+    except Exception as error:  # somebody else's module may raise anything when it is imported
+        raise MissingLibrary(
+            f"the adapter {name!r} of {_origin(point)} can't be imported from {point.value}: "
+            f"{type(error).__name__}: {error}"
+        ) from error
+    if not isinstance(info, AdapterInfo) or info.name != name:
+        found = f"the adapter {info.name!r}" if isinstance(info, AdapterInfo) else repr(info)
+        raise MissingLibrary(
+            f"{point.value} of {_origin(point)} should be the AdapterInfo of {name!r}, got {found}"
+        )
+    return info
+
+
+def _origin(point: EntryPoint) -> str:
+    return point.dist.name if point.dist is not None else "a distribution"

@@ -8,22 +8,26 @@ it gives other pixels.
 from dataclasses import dataclass
 
 import numpy as np
+from PIL import Image
 
 
 @dataclass(frozen=True)
 class Placement:
-    """How an image lies in the model's input: input pixel = image pixel * scale, from the top left.
+    """How an image lies in the model's input: input pixel = image pixel * scale + (left, top).
 
-    scale_x, scale_y: input pixels per image pixel.
+    scale_x, scale_y: input pixels per image pixel. left, top: input pixels.
     """
 
     scale_x: float
     scale_y: float
+    left: int = 0
+    top: int = 0
 
     def to_image(self, boxes_xyxy: np.ndarray) -> np.ndarray:
         """Boxes [N, 4] in pixels of the input -> pixels of the image."""
         scale = np.array([self.scale_x, self.scale_y, self.scale_x, self.scale_y], np.float32)
-        return boxes_xyxy / scale
+        offset = np.array([self.left, self.top, self.left, self.top], np.float32)
+        return (boxes_xyxy - offset) / scale
 
 
 def resize(image: np.ndarray, width: int, height: int) -> np.ndarray:
@@ -59,6 +63,13 @@ def stretch(image: np.ndarray, width: int, height: int) -> tuple[np.ndarray, Pla
     return resize(image, width, height), placement
 
 
+def smooth(image: np.ndarray, width: int, height: int) -> tuple[np.ndarray, Placement]:
+    """As `stretch`, by Pillow's bilinear filter, which averages where it shrinks (antialiasing)."""
+    placement = Placement(width / image.shape[1], height / image.shape[0])
+    scaled = Image.fromarray(image).resize((width, height), Image.Resampling.BILINEAR)
+    return np.asarray(scaled), placement
+
+
 def letterbox(
     image: np.ndarray, width: int, height: int, pad: int = 114
 ) -> tuple[np.ndarray, Placement]:
@@ -69,6 +80,22 @@ def letterbox(
     canvas = np.full((height, width, image.shape[2]), pad, np.uint8)
     canvas[:inner_height, :inner_width] = resize(image, inner_width, inner_height)
     return canvas, Placement(scale, scale)
+
+
+def centred(
+    image: np.ndarray, width: int, height: int, pad: int = 114
+) -> tuple[np.ndarray, Placement]:
+    """Scale to fit inside, place in the middle, fill the rest with `pad` (as YOLOv5 and its heirs).
+
+    Where what is left can't be halved, the smaller half is on the left and at the top.
+    """
+    scale = min(width / image.shape[1], height / image.shape[0])
+    inner_width, inner_height = (max(1, round(side * scale)) for side in image.shape[1::-1])
+    left, top = (width - inner_width) // 2, (height - inner_height) // 2
+    canvas = np.full((height, width, image.shape[2]), pad, np.uint8)
+    inside = resize(image, inner_width, inner_height)
+    canvas[top : top + inner_height, left : left + inner_width] = inside
+    return canvas, Placement(scale, scale, left, top)
 
 
 def _taps(source: int, target: int) -> tuple[np.ndarray, np.ndarray]:

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 
 from teacher_infer.adapters.batching import detect_by_size
+from teacher_infer.adapters.info import AdapterInfo
 from teacher_infer.adapters.loading import torch_device
 from teacher_infer.adapters.protocol import AdapterError, AdapterSpec, Detections
 
@@ -46,6 +47,7 @@ class StudentDetector:
     def __init__(self, predictor: Any) -> None:
         self._predictor = predictor
         self.class_names: tuple[str, ...] = predictor.class_names
+        self.runtime = {"nms": "none"}
         self.versions = {name: version(name) for name in ("teach-detr", "torch")}
 
     def detect(self, images: list[np.ndarray]) -> list[Detections]:
@@ -57,3 +59,17 @@ class StudentDetector:
             Detections(found.boxes_xyxy, found.scores, found.class_ids)
             for found in self._predictor.predict(images)
         ]
+
+
+ADAPTER = AdapterInfo(
+    name="student",
+    summary="an earlier run of student-train: its folder",
+    example="first=student:runs/first",
+    licence="unknown",
+    load=load,
+    weights_files=weights_files,
+    models=("a run folder", "a .safetensors file of a run"),
+    reads=".safetensors",
+    libraries=("torch", "timm"),
+    model_is_folder=True,
+)

@@ -4,13 +4,11 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
-import torchvision
-from torchvision.models import get_model, get_model_weights, list_models
 
 from box_store.errors import UsageError, nearest
 from teacher_infer.adapters.batching import detect_by_size
 from teacher_infer.adapters.class_names import class_names
+from teacher_infer.adapters.info import AdapterInfo, Option, classes_option, weights_file_option
 from teacher_infer.adapters.loading import (
     RANDOM,
     existing_file,
@@ -30,6 +28,8 @@ _HINT = " or weights=DEFAULT (torchvision's own, downloaded)"
 
 def load(spec: AdapterSpec) -> "TorchvisionDetector":
     """Build the model and load its weights."""
+    from torchvision.models import get_model
+
     builder = _builder(spec)
     weights = weights_option(spec, _HINT)
     published = _published(builder)
@@ -54,16 +54,14 @@ def load(spec: AdapterSpec) -> "TorchvisionDetector":
 
 
 def weights_files(spec: AdapterSpec) -> list[Path]:
-    """The checkpoint: the file given, or torchvision's own where it is downloaded already."""
+    """torchvision's own checkpoint, where that is asked for and downloaded already."""
+    import torch
+
     builder = _builder(spec)
-    weights = weights_option(spec, _HINT)
-    if weights == RANDOM:
+    if weights_option(spec, _HINT) != _DEFAULT:
         return []
-    if weights == _DEFAULT:
-        url = _published(builder).url
-        path = Path(torch.hub.get_dir()) / "checkpoints" / Path(url).name
-        return [path] if path.is_file() else []
-    return [existing_file(weights, "weights")]
+    path = Path(torch.hub.get_dir()) / "checkpoints" / Path(_published(builder).url).name
+    return [path] if path.is_file() else []
 
 
 class TorchvisionDetector:
@@ -74,6 +72,9 @@ class TorchvisionDetector:
     nms_iou = None
 
     def __init__(self, model: Any, names: tuple[str, ...], spec: AdapterSpec) -> None:
+        import torch
+        import torchvision
+
         self.class_names = names
         self.versions = {"torchvision": torchvision.__version__, "torch": torch.__version__}
         self._device = torch_device(spec.device)
@@ -81,8 +82,8 @@ class TorchvisionDetector:
         head = getattr(model, "roi_heads", model)
         head.score_thresh = spec.score_floor
         head.detections_per_img = max(spec.top_k, head.detections_per_img)
-        if spec.nms_iou is not None:
-            head.nms_thresh = spec.nms_iou
+        head.nms_thresh = spec.own_nms(head.nms_thresh)
+        self.runtime = {"nms": f"{head.nms_thresh:g} by torchvision"}
         if (size := image_size(spec)) is not None:
             if getattr(model.transform, "fixed_size", None) is not None:
                 model.transform.fixed_size = size
@@ -94,8 +95,9 @@ class TorchvisionDetector:
         """As `Detector.detect`."""
         return detect_by_size(images, self._detect_equal)
 
-    @torch.inference_mode()
     def _detect_equal(self, images: list[np.ndarray]) -> list[Detections]:
+        import torch
+
         tensors = [
             torch.from_numpy(np.ascontiguousarray(image.transpose(2, 0, 1)))
             .to(self._device)
@@ -103,17 +105,22 @@ class TorchvisionDetector:
             .div(255)
             for image in images
         ]
+        with torch.inference_mode():
+            results = self._model(tensors)
         return [
             Detections(
                 found["boxes"].cpu().numpy(),
                 found["scores"].cpu().numpy(),
                 found["labels"].cpu().numpy(),
             )
-            for found in self._model(tensors)
+            for found in results
         ]
 
 
 def _builder(spec: AdapterSpec) -> str:
+    import torchvision
+    from torchvision.models import list_models
+
     known = list_models(module=torchvision.models.detection)
     if spec.model not in known:
         raise UsageError(
@@ -125,6 +132,8 @@ def _builder(spec: AdapterSpec) -> str:
 
 def _published(builder: str) -> Any:
     """torchvision's own weights for a builder: url, class names."""
+    from torchvision.models import get_model_weights
+
     return get_model_weights(builder)["DEFAULT"]
 
 
@@ -133,3 +142,25 @@ def _with_background(names: tuple[str, ...] | None) -> tuple[str, ...] | None:
     if names is None or names[0] == _BACKGROUND:
         return names
     return (_BACKGROUND, *names)
+
+
+ADAPTER = AdapterInfo(
+    name="torchvision",
+    summary="a builder of torchvision.models.detection",
+    example="retina=torchvision:retinanet_resnet50_fpn_v2,weights=DEFAULT",
+    licence="BSD-3-Clause",
+    load=load,
+    weights_files=weights_files,
+    options={
+        "weights": weights_file_option(
+            "checkpoint file, DEFAULT (downloaded), or 'random' (seeded; for tests)",
+            _DEFAULT,
+            RANDOM,
+        ),
+        "classes": classes_option("COCO's", "file of class names, which also sets their number"),
+        "image_size": Option("S or WxH that the image is scaled to fit into", "the builder's"),
+    },
+    models=("the name of a builder, as fasterrcnn_resnet50_fpn_v2, fcos_resnet50_fpn",),
+    reads=".pth or .safetensors, read without running anything of it",
+    libraries=("torchvision",),
+)

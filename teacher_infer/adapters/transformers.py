@@ -10,11 +10,10 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
 
-from box_store.errors import UsageError
-from teacher_infer.adapters import open_vocabulary
+from box_store.errors import UsageError, nearest
 from teacher_infer.adapters.batching import detect_by_size
+from teacher_infer.adapters.info import AdapterInfo, Option
 from teacher_infer.adapters.loading import (
     RANDOM,
     image_size,
@@ -37,8 +36,11 @@ _CONFIGS = (
     "vocab.txt",
     "vocab.json",
     "merges.txt",
+    "spiece.model",
 )
 _WEIGHTS = "model.safetensors"
+# of the image processor; the first is what transformers 5 takes where it has the choice
+_BACKENDS = ("torchvision", "pil")
 
 # (inputs of the image processor on the model's device, (height, width) of each image in pixels)
 Find = Callable[[Any, Sequence[tuple[int, int]]], list[Detections]]
@@ -47,13 +49,22 @@ Find = Callable[[Any, Sequence[tuple[int, int]]], list[Detections]]
 def load(spec: AdapterSpec) -> "TransformersDetector":
     """Build model and processor, from the folder, or else from the hub or its local cache."""
     is_random = _is_random(spec)
+    backend = _backend(spec)
     library = import_library("transformers", extra="transformers")
+    # it imports torch, so not before it is wanted
+    from teacher_infer.adapters import open_vocabulary
+
     try:
         with quiet():
             config = library.AutoConfig.from_pretrained(spec.model)
             in_words = open_vocabulary.is_open(config)
-            kind = "AutoProcessor" if in_words else "AutoImageProcessor"
-            processor = getattr(library, kind).from_pretrained(spec.model)
+            image_processor = library.AutoImageProcessor.from_pretrained(
+                spec.model, backend=backend
+            )
+            processor = image_processor
+            if in_words:
+                processor = library.AutoProcessor.from_pretrained(spec.model)
+                processor.image_processor = image_processor
             kind = (
                 "AutoModelForZeroShotObjectDetection" if in_words else "AutoModelForObjectDetection"
             )
@@ -64,12 +75,10 @@ def load(spec: AdapterSpec) -> "TransformersDetector":
             f"config.json, preprocessor_config.json and {_WEIGHTS}, or the id of a detection "
             f"model on the hub (which needs the network once). It said: {_first_line(error)}"
         ) from error
-    model = model.to(torch_device(spec.device)).eval()
+    model = _on_device(model, torch_device(spec.device)).eval()
     if in_words:
         find = open_vocabulary.finder(model, processor, spec)
-        return TransformersDetector(
-            model, processor.image_processor, tuple(spec.prompts), find, spec
-        )
+        return TransformersDetector(model, image_processor, tuple(spec.prompts), find, spec)
     if any(spec.prompts.values()):
         raise UsageError(
             f"{spec.model} has classes of its own and reads no prompts: leave prompts out, or name "
@@ -94,12 +103,14 @@ def weights_files(spec: AdapterSpec) -> list[Path]:
         configs = [folder / name for name in _CONFIGS if (folder / name).is_file()]
         return configs + ([] if _is_random(spec) else weights)
     hub = import_library("huggingface_hub", extra="transformers")
-    names = _CONFIGS if _is_random(spec) else (*_CONFIGS, _WEIGHTS)
     try:
-        cached = [hub.try_to_load_from_cache(spec.model, name) for name in names]
+        cached = [hub.try_to_load_from_cache(spec.model, name) for name in _CONFIGS]
     except ValueError as error:
         raise AdapterError(f"{spec.model!r} is neither a folder nor the id of a model") from error
-    return [Path(path) for path in cached if isinstance(path, str)]
+    found = [Path(path) for path in cached if isinstance(path, str)]
+    # in one file or in several; of one version of the repository either way
+    weights = sorted(found[0].parent.glob("*.safetensors")) if found else []
+    return found + ([] if _is_random(spec) else weights)
 
 
 class TransformersDetector:
@@ -117,9 +128,16 @@ class TransformersDetector:
         find: Find,
         spec: AdapterSpec,
     ) -> None:
+        import torch
+
         self.class_names = class_names
         self.versions = {"transformers": version("transformers"), "torch": torch.__version__}
-        self._device = model.device
+        self.runtime = {
+            "nms": "none",
+            "dtype": str(model.dtype).removeprefix("torch."),
+            "processor": _resized_by(image_processor),
+        }
+        self._device, self._dtype = model.device, model.dtype
         self._processor = image_processor
         self._find = find
         self._size = _size(spec, image_processor)
@@ -128,13 +146,14 @@ class TransformersDetector:
         """As `Detector.detect`."""
         return detect_by_size(images, self._detect_equal)
 
-    @torch.inference_mode()
     def _detect_equal(self, images: list[np.ndarray]) -> list[Detections]:
-        with quiet():
+        import torch
+
+        with quiet(), torch.inference_mode():
             # said outright, because an image of 1 x 1 or 3 x 3 pixels leaves it open
             inputs = self._processor(
                 images=images, return_tensors="pt", input_data_format="channels_last", **self._size
-            ).to(self._device)
+            ).to(self._device, self._dtype)
             return self._find(inputs, [(image.shape[0], image.shape[1]) for image in images])
 
 
@@ -180,6 +199,30 @@ def _build(auto: Any, config: Any, spec: AdapterSpec, is_random: bool) -> Any:
     return model
 
 
+def _on_device(model: Any, device: str) -> Any:
+    """In the dtype of its file; on a CPU in float32, which is as fast there and knows all of its
+    operations."""
+    return model.float().to(device) if device == "cpu" else model.to(device)
+
+
+def _backend(spec: AdapterSpec) -> str:
+    """What resizes and normalises: said to the library, whose own choice depends on what else is
+    installed, and whose backends give different pixels."""
+    name = spec.option("processor") or _BACKENDS[0]
+    if name not in _BACKENDS:
+        raise UsageError(
+            f"processor={name}: expected one of {', '.join(_BACKENDS)}.{nearest(name, _BACKENDS)}"
+        )
+    return name
+
+
+def _resized_by(image_processor: Any) -> str:
+    """The library that resizes, and the part of its version that may change pixels."""
+    is_pil = any(base.__name__ == "PilBackend" for base in type(image_processor).__mro__)
+    name = "pillow" if is_pil else "torchvision"
+    return f"{name} {'.'.join(version(name).split('.')[:2])}"
+
+
 def _size(spec: AdapterSpec, processor: Any) -> dict[str, Any]:
     wanted = image_size(spec)
     if wanted is None:
@@ -201,3 +244,33 @@ def _is_random(spec: AdapterSpec) -> bool:
 
 def _first_line(error: Exception) -> str:
     return str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+
+
+ADAPTER = AdapterInfo(
+    name="transformers",
+    summary="a detection model of Hugging Face transformers: a folder or a hub id",
+    example="rtdetr=transformers:PekingU/rtdetr_r50vd",
+    licence="unknown",
+    load=load,
+    weights_files=weights_files,
+    options={
+        "weights": Option("'random' builds from the config alone (seeded; for tests)"),
+        "image_size": Option("S or WxH that the processor scales to", "the processor's"),
+        "processor": Option("what resizes images: torchvision | pil", "torchvision"),
+        "template": Option(
+            "open vocabulary: the words around a class name, which {} stands for",
+            "a photo of a {} for OWL, else {}",
+        ),
+    },
+    extra="transformers",
+    models=(
+        "a folder, as save_pretrained leaves it",
+        "the id of a model on the hub (downloaded once, or found in its cache)",
+        "Grounding DINO, OWL-ViT and OWLv2, as google/owlv2-base-patch16-ensemble: they are "
+        "asked for the data set's class names, or for what prompts.CLASS=TEXT says",
+    ),
+    reads="model.safetensors with config.json and the processor's files",
+    libraries=("transformers",),
+    model_is_folder=True,
+    open_vocabulary=True,
+)

@@ -17,11 +17,12 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
 from PIL import Image
 
 from box_store.errors import UsageError
+from box_store.places.locations import cache_folder
 from teacher_infer.adapters.batching import detect_by_size
+from teacher_infer.adapters.info import AdapterInfo, Option
 from teacher_infer.adapters.loading import (
     image_size,
     import_library,
@@ -75,13 +76,17 @@ class UltralyticsDetector:
     nms_iou = None
 
     def __init__(self, model: Any, spec: AdapterSpec) -> None:
+        import torch
+
         names: dict[int, str] = model.names
         self.class_names = tuple(names.get(index, "") for index in range(max(names) + 1))
         self.versions = {"ultralytics": version("ultralytics"), "torch": torch.__version__}
         self._model = model
+        nms_iou = spec.own_nms(_NMS_IOU)
+        self.runtime = {"nms": _nms(model, nms_iou)}
         self._arguments: dict[str, Any] = {
             "conf": spec.score_floor,
-            "iou": _NMS_IOU if spec.nms_iou is None else spec.nms_iou,
+            "iou": nms_iou,
             "max_det": max(spec.top_k, _MAX_DET),
             # as an object: for the string "cpu" the library hides the GPUs from the whole process
             "device": torch.device(torch_device(spec.device)),
@@ -107,6 +112,14 @@ class UltralyticsDetector:
             )
             for found in results
         ]
+
+
+def _nms(model: Any, iou: float) -> str:
+    """Which NMS the library does; RT-DETR and heads trained end to end need none."""
+    head = model.model.model[-1]
+    if type(head).__name__.startswith("RTDETR") or getattr(head, "end2end", False):
+        return "none"
+    return f"{iou:g} by ultralytics"
 
 
 def _import_library() -> Any:
@@ -146,8 +159,7 @@ def _path(spec: AdapterSpec) -> Path:
         )
     if path.parent != Path():
         raise AdapterError(f"weights not found: expected a file at {path}")
-    cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
-    return cache / "teach-detr" / "ultralytics" / path.name
+    return cache_folder() / "ultralytics" / path.name
 
 
 def _download(path: Path, is_offline: bool) -> None:
@@ -165,3 +177,26 @@ def _download(path: Path, is_offline: bool) -> None:
         raise AdapterError(f"{path.name} couldn't be downloaded ({error}): {advice}") from error
     if not path.is_file():
         raise AdapterError(f"Ultralytics has no published model {path.name!r}: {advice}")
+
+
+ADAPTER = AdapterInfo(
+    name="ultralytics",
+    summary="YOLO and RT-DETR of Ultralytics: a .pt file or name, or a .yaml (random weights)",
+    example="yolo=ultralytics:yolo11m.pt,image_size=640",
+    licence="AGPL-3.0",
+    load=load,
+    weights_files=weights_files,
+    options={
+        "image_size": Option("longest side that the image is scaled to", "the model's, or 640")
+    },
+    extra="ultralytics",
+    models=(
+        "a path of a .pt file (a pickle, which can run code: trust it)",
+        "a published name, as yolo11m.pt, yolo26n.pt, rtdetr-l.pt (downloaded once)",
+        "a model's .yaml: random weights, for tests",
+    ),
+    reads=".pt",
+    libraries=("ultralytics",),
+    # AGPL code stays in a process of its own; what crosses is boxes
+    isolated=True,
+)

@@ -2,13 +2,13 @@
 
 import json
 from collections.abc import Sequence
-from importlib.metadata import PackageNotFoundError, version
 from typing import Annotated, Any
 
 import typer
 
+from teacher_infer.adapters.info import AdapterInfo
+from teacher_infer.adapters.registry import adapter_help, adapter_info
 from teacher_infer.commands.terminal import AsJson, print_json, say, stdout
-from teacher_infer.teachers.loaded import AdapterInfo, adapter_help, adapter_info
 from teacher_infer.teachers.spec import KEYS, TeacherSpec, parse_teacher
 
 
@@ -40,11 +40,11 @@ def describe(info: AdapterInfo) -> dict[str, Any]:
     return {
         "adapter": info.name,
         "summary": info.summary,
-        "installed": installed(info),
+        "installed": info.installed(),
         "install": _install(info),
         "licence": info.licence,
         "models": list(info.models),
-        "files": info.files,
+        "files": info.reads,
         "example": info.example,
         "toml": toml(info.example),
         "options": {
@@ -53,17 +53,6 @@ def describe(info: AdapterInfo) -> dict[str, Any]:
         },
         "open_vocabulary": info.open_vocabulary,
     }
-
-
-def installed(info: AdapterInfo) -> dict[str, str | None]:
-    """The libraries behind an adapter -> the version that is installed, None without it."""
-    found: dict[str, str | None] = {}
-    for alternatives in info.libraries:
-        names = alternatives.split("|")
-        versions = {name: _version(name) for name in names}
-        name = next((name for name in names if versions[name]), names[0])
-        found[name] = versions[name]
-    return found
 
 
 def lines(infos: Sequence[AdapterInfo], verbose: bool) -> list[str]:
@@ -88,7 +77,7 @@ def _adapter(info: AdapterInfo, verbose: bool) -> list[str]:
     text.append(f"    licence   {info.licence}")
     if verbose:
         text += [f"    model     {one}" for one in info.models]
-        text.append(f"    files     {info.files}")
+        text.append(f"    files     {info.reads}")
     text.append(f"    example   --teacher {info.example}")
     if verbose:
         text += [f"              {line}" for line in toml(info.example).splitlines()]
@@ -112,18 +101,11 @@ def _install(info: AdapterInfo) -> str:
 
 
 def _installed_text(info: AdapterInfo) -> str:
-    found = installed(info)
+    found = info.installed()
     missing = [name for name, number in found.items() if number is None]
     if missing:
         return f"no: {', '.join(missing)} missing"
     return ", ".join(f"{name} {number}" for name, number in found.items())
-
-
-def _version(distribution: str) -> str | None:
-    try:
-        return version(distribution)
-    except PackageNotFoundError:
-        return None
 
 
 def _default(key: str) -> str:

@@ -13,6 +13,7 @@ from box_store.store.store import BoxStore
 from teacher_infer.commands.terminal import say
 from teacher_infer.data.dataset import Dataset
 from teacher_infer.run.job import Job
+from teacher_infer.run.plan import RUNTIME, runtime_of
 from teacher_infer.run.progress import duration
 from teacher_infer.teachers.class_map import ClassMap
 
@@ -82,7 +83,8 @@ def plan_row(
         "model": record.model,
         "licence": record.licence,
         "weights_sha256": record.weights_sha256,
-        "options": dict(record.options),
+        "options": {key: record.options[key] for key in record.options if key != RUNTIME},
+        "runtime": dict(runtime_of(record)),
         "fingerprint": record.fingerprint,
         "versions": dict(record.versions),
         "unit_size": record.unit_size,
@@ -123,6 +125,10 @@ def print_plan(
         )
         say(f"  fingerprint  {row['fingerprint'][:_HASH_CHARS]}")
         say("  options      " + ", ".join(f"{key}={row['options'][key]}" for key in row["options"]))
+        say(f"  NMS          {_nms(row['runtime'])}")
+        told = [f"{key} {value}" for key, value in row["runtime"].items() if key != "nms"]
+        if told:
+            say("  runtime      " + ", ".join(told))
         say(f"  classes      {class_map.summary()}")
         say(
             f"  units        {row['units_done']} of {row['units']} done, of {row['unit_size']} "
@@ -137,6 +143,19 @@ def print_plan(
             )
         else:
             say("  estimate     none before its first unit is done")
+
+
+def _nms(runtime: Mapping[str, str]) -> str:
+    """Which NMS a teacher's boxes go through, in words."""
+    said = runtime.get("nms")
+    if said is None:
+        return "the model's own (the record is older than this line)"
+    if said == "none":
+        return "none"
+    iou, _, by = said.partition(" by ")
+    return (
+        f"the model's own, at an IoU of {iou} ({by})" if by else f"class-wise, at an IoU of {iou}"
+    )
 
 
 def _categories(dataset: Dataset) -> str:

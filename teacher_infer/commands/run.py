@@ -152,6 +152,7 @@ def _plan(
                 weights=loaded.weights_sha256,
                 licence=loaded.licence,
                 versions=loaded.versions,
+                runtime=loaded.runtime,
             )
         rows.append(plan_row(job, class_map, record, store))
         class_maps.append(class_map)

@@ -2,13 +2,13 @@
 have loaded the same.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 
 from box_store.store.records import TeacherRecord
 from teacher_infer.adapters.protocol import AdapterError
 from teacher_infer.data.dataset import Dataset
 from teacher_infer.run.job import Job
-from teacher_infer.run.plan import make_record
+from teacher_infer.run.plan import make_record, runtime_of
 from teacher_infer.run.prepare import describe
 from teacher_infer.workers.worker import Loaded
 
@@ -30,7 +30,8 @@ def introduce(
         if _identity(loaded) != _identity(job.loaded):
             raise AdapterError(
                 f"teacher {job.name}: two workers loaded different models from "
-                f"{job.spec.model!r}: the machines of the cluster hold different files{_on(loaded)}"
+                f"{job.spec.model!r}: the machines of the cluster hold different files, versions "
+                f"or devices{_on(loaded)}"
             )
         return ""
     # now its classes are known, and it can be registered
@@ -43,6 +44,7 @@ def introduce(
         weights=loaded.weights_sha256,
         licence=loaded.licence,
         versions=loaded.versions,
+        runtime=loaded.runtime if job.record is None else _noted(job.record, loaded),
     )
     job.record = register(record)
     job.loaded = loaded
@@ -60,9 +62,14 @@ def _check_weights(job: Job, loaded: Loaded) -> None:
         )
 
 
+def _noted(record: TeacherRecord, loaded: Loaded) -> Mapping[str, str]:
+    """What is compared of the runtime: nothing where the record was made before it was noted."""
+    return loaded.runtime if runtime_of(record) else {}
+
+
 def _on(loaded: Loaded) -> str:
     return f" (on {loaded.host})" if loaded.host else ""
 
 
 def _identity(loaded: Loaded) -> tuple[object, ...]:
-    return loaded.class_names, loaded.weights_sha256
+    return loaded.class_names, loaded.weights_sha256, loaded.runtime

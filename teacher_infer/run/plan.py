@@ -1,6 +1,6 @@
 """What a run will do: units of images, and the record that ties boxes to their origin."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -13,6 +13,9 @@ from teacher_infer.teachers.spec import TeacherSpec
 # a unit is what a killed run loses and what a worker is handed: small data sets still get enough of
 # them to share, large ones get files of a sensible size
 _SMALLEST_UNIT, _LARGEST_UNIT, _UNITS_WANTED = 32, 512, 64
+
+# the option of a record that holds what a loaded teacher said of its runtime
+RUNTIME = "runtime"
 
 
 @dataclass(frozen=True)
@@ -48,11 +51,13 @@ def make_record(
     weights: str,
     licence: str,
     versions: dict[str, str],
+    runtime: Mapping[str, str],
 ) -> TeacherRecord:
     """The record of a teacher: everything its boxes depend on, and nothing that they do not.
 
-    Files are named without their folder, for their content is in the hash: moving a model must not
-    look like changing it. Device, batch size, threads and workers are left out.
+    `runtime` is empty for records of versions that did not note it. Files are named without their
+    folder, for their content is in the hash: moving a model must not look like changing it. Device,
+    batch size, threads and workers are left out.
     """
     options: dict[str, object] = {
         "score_floor": spec.score_floor,
@@ -61,6 +66,8 @@ def make_record(
     }
     options |= spec.views.options()
     options |= {key: _bare(value) for key, value in spec.options.items()}
+    if runtime:
+        options[RUNTIME] = dict(runtime)
     if spec.prompts:
         options["prompts"] = dict(spec.prompts)
     return TeacherRecord(
@@ -77,6 +84,11 @@ def make_record(
         n_images=len(dataset.tasks),
         n_units=-(-len(dataset.tasks) // unit_size),
     )
+
+
+def runtime_of(record: TeacherRecord) -> Mapping[str, str]:
+    """What a record says of the teacher's runtime; nothing where it is older than that."""
+    return record.options.get(RUNTIME, {})
 
 
 def _bare(text: str) -> str:

@@ -10,7 +10,7 @@ from teacher_infer.data.dataset import Dataset
 from teacher_infer.run.attempt import Attempt
 from teacher_infer.run.deadline import in_time, too_slow
 from teacher_infer.run.job import Job
-from teacher_infer.run.plan import default_unit_size, make_record, make_units
+from teacher_infer.run.plan import default_unit_size, make_record, make_units, runtime_of
 from teacher_infer.teachers.class_map import ClassMap
 from teacher_infer.teachers.loaded import weights_files, weights_sha256
 from teacher_infer.teachers.spec import TeacherSpec
@@ -59,6 +59,7 @@ def prepare(
             weights=weights or record.weights_sha256,
             licence=spec.licence or record.licence,
             versions=dict(record.versions),
+            runtime=runtime_of(record),
         )
     )
     done = store.units_done(spec.name)

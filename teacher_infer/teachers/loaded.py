@@ -1,44 +1,35 @@
 """Teachers behind one protocol: what an adapter supplies, how it is loaded and run.
 
-An adapter is one module in `teacher_infer/adapters/` with two functions: `load(spec) -> Detector`
-imports the framework, `weights_files(spec)` doesn't. A `Detector` turns images into raw detections
-with its framework's own preprocessing; what is the same for all of them (input checks, batches,
-score floor, NMS, clipping, order, top-k) happens once, here.
+An adapter is one module with an `AdapterInfo` (see `adapters.info`), whose `load` gives a
+`Detector`: it turns images into raw detections with its framework's own preprocessing. What is the
+same for all of them (input checks, batches, score floor, NMS, clipping, order, top-k, hashes of
+files) happens once, here.
 """
 
 import hashlib
 from collections.abc import Sequence
-from importlib import import_module
 from pathlib import Path
 
 import numpy as np
 
 from box_store.boxes import Boxes, nms_keep
 from box_store.errors import TeachDetrError, UsageError, nearest
-from teacher_infer.adapters.protocol import AdapterError, AdapterSpec, Detections, Detector, Teacher
-from teacher_infer.adapters.registry import ADAPTERS, COMMON_OPTIONS, AdapterInfo
+from teacher_infer.adapters.info import COMMON_OPTIONS, AdapterInfo
+from teacher_infer.adapters.loading import existing_file
+from teacher_infer.adapters.protocol import (
+    NO_NMS,
+    AdapterError,
+    AdapterSpec,
+    Detections,
+    Detector,
+    Misread,
+    Teacher,
+)
+from teacher_infer.adapters.registry import adapter_info
 from teacher_infer.teachers.views import ViewingTeacher
 
-
-def adapter_help() -> tuple[AdapterInfo, ...]:
-    """Every adapter: what it runs, an example, the extra that installs it, licence and keys."""
-    return ADAPTERS
-
-
-def adapter_names() -> tuple[str, ...]:
-    """The names that `AdapterSpec.adapter` may take."""
-    return tuple(info.name for info in ADAPTERS)
-
-
-def adapter_info(name: str) -> AdapterInfo:
-    """The adapter of that name; UsageError, with the nearest name, where there is none."""
-    for info in ADAPTERS:
-        if info.name == name:
-            return info
-    known = adapter_names()
-    raise UsageError(
-        f"unknown adapter {name!r}: expected one of {', '.join(known)}.{nearest(name, known)}"
-    )
+# how far a score may lie outside 0..1 by rounding alone: sigmoids in half precision
+_ROUNDING = 0.01
 
 
 def check_spec(spec: AdapterSpec) -> AdapterInfo:
@@ -59,7 +50,7 @@ def check_spec(spec: AdapterSpec) -> AdapterInfo:
             raise UsageError(f"{name}={value}: expected at least 1")
     for name in ("score_floor", "nms_iou"):
         value = getattr(spec, name)
-        if value is not None and not 0 <= value <= 1:
+        if value not in (None, NO_NMS) and not 0 <= value <= 1:
             raise UsageError(f"{name}={value}: expected a number from 0 to 1")
     return info
 
@@ -75,7 +66,7 @@ def load_teacher(spec: AdapterSpec) -> Teacher:
         import torch
 
         torch.set_num_threads(spec.threads)
-    detector: Detector = import_module(info.module).load(spec)
+    detector = info.load(spec)
     teacher = LoadedTeacher(detector, spec)
     if not spec.views:
         return teacher
@@ -83,12 +74,18 @@ def load_teacher(spec: AdapterSpec) -> Teacher:
 
 
 def weights_files(spec: AdapterSpec) -> list[Path]:
-    """The files that decide what the teacher predicts: weights, and the config where it is one.
+    """The files that decide what the teacher predicts: weights, configs, lists of class names.
 
     For provenance; the framework isn't loaded. Empty for random weights, and for weights that the
     framework has yet to download. AdapterError where a named file isn't there.
     """
-    return import_module(check_spec(spec).module).weights_files(spec)
+    info = check_spec(spec)
+    files = info.weights_files(spec)
+    for key in info.file_options:
+        option, value = info.options[key], spec.option(key)
+        if value and value not in option.words:
+            files.append(existing_file(value, option.file))
+    return list(dict.fromkeys(files))
 
 
 class LoadedTeacher:
@@ -100,17 +97,18 @@ class LoadedTeacher:
         self.class_names = detector.class_names
         self.licence = spec.option("licence") or detector.licence
         self.versions = detector.versions
+        self._nms_iou = detector.nms_iou if spec.nms_iou is None else spec.nms_iou
+        self.runtime = detector.runtime | self._nms()
 
     def predict(self, images: list[np.ndarray]) -> list[Boxes]:
         """See `Teacher.predict`; images go through the framework `spec.batch_size` at a time."""
         for index, image in enumerate(images):
             _check_image(image, index)
-        nms_iou = self._detector.nms_iou if self._spec.nms_iou is None else self._spec.nms_iou
         found: list[Boxes] = []
         for start in range(0, len(images), self._spec.batch_size):
             batch = images[start : start + self._spec.batch_size]
             for image, raw in zip(batch, self._detect(batch), strict=True):
-                self._check_classes(raw)
+                self._check(raw)
                 height, width = image.shape[:2]
                 found.append(
                     finish(
@@ -118,11 +116,17 @@ class LoadedTeacher:
                         width,
                         height,
                         score_floor=self._spec.score_floor,
-                        nms_iou=nms_iou,
+                        nms_iou=None if self._nms_iou == NO_NMS else self._nms_iou,
                         top_k=self._spec.top_k,
                     )
                 )
         return found
+
+    def _nms(self) -> dict[str, str]:
+        """Which NMS runs, in words; nothing where the detector says it better."""
+        if self._spec.nms_iou is None and self._detector.nms_iou is None:
+            return {}
+        return {"nms": str(self._nms_iou) if self._nms_iou == NO_NMS else f"{self._nms_iou:g}"}
 
     def _detect(self, batch: list[np.ndarray]) -> list[Detections]:
         try:
@@ -136,15 +140,47 @@ class LoadedTeacher:
                 f"{', '.join(sizes)} pixels: {type(error).__name__}: {error}"
             ) from error
 
-    def _check_classes(self, raw: Detections) -> None:
-        if not len(raw.class_ids):
-            return
-        lowest, highest = int(raw.class_ids.min()), int(raw.class_ids.max())
-        if lowest < 0 or highest >= len(self.class_names):
+    def _check(self, raw: Detections) -> None:
+        """Refuse what can't be boxes of this image, or can't be read as the adapter reads it."""
+        scores = np.asarray(raw.scores, np.float32).reshape(-1)
+        boxes = np.asarray(raw.boxes_xyxy, np.float32).reshape(-1, 4)
+        # not `>=`: what is no number counts too
+        counted = ~(scores < self._spec.score_floor)
+        if not (np.isfinite(scores).all() and np.isfinite(boxes[counted]).all()):
+            wrong = "scores" if not np.isfinite(scores).all() else "boxes"
             raise AdapterError(
-                f"{self._spec.model} predicts class indices {lowest} to {highest}, but has "
-                f"{len(self.class_names)} class names: give the right list with classes=FILE"
+                f"{self._spec.model} answers with {wrong} that are not finite numbers (NaN or "
+                "infinite): weights that overflow in half precision, or that are damaged?"
             )
+        if len(scores):
+            self._check_scores(float(scores.min()), float(scores.max()))
+            self._check_classes(np.asarray(raw.class_ids).reshape(-1)[counted])
+
+    def _check_scores(self, lowest: float, highest: float) -> None:
+        if lowest >= -_ROUNDING and highest <= 1 + _ROUNDING:
+            return
+        kind = "percent" if lowest >= 0 and 20 < highest <= 100 else "logits, before the sigmoid"
+        raise Misread(
+            f"{self._spec.model} answers with scores from {lowest:.4g} to {highest:.4g}, expected "
+            f"0 to 1: these look like {kind}. Export the model with scores from 0 to 1"
+        )
+
+    def _check_classes(self, class_ids: np.ndarray) -> None:
+        if not len(class_ids):
+            return
+        lowest, highest = int(class_ids.min()), int(class_ids.max())
+        n = len(self.class_names)
+        if lowest >= 0 and highest < n:
+            return
+        advice = "give the right list with classes=FILE"
+        if lowest >= 1 and highest == n:
+            has_key = "first_label" in adapter_info(self._spec.adapter).options
+            say = "say first_label=1" if has_key else "put a name for 0 at its head"
+            advice += f"; or its labels seem to count from 1: {say}"
+        raise Misread(
+            f"{self._spec.model} predicts class indices {lowest} to {highest}, but has "
+            f"{n} class names: {advice}"
+        )
 
 
 def finish(
@@ -158,14 +194,14 @@ def finish(
 ) -> Boxes:
     """Raw detections of one image (`width` x `height` pixels) -> the boxes that are stored.
 
-    In this order: drop what isn't finite or is below the floor; sort by score; class-wise NMS
+    In this order: drop what is below the floor; sort by score; class-wise NMS
     where `nms_iou` is a number; clip to the image and drop what has no area left; best `top_k`.
     """
     boxes = np.asarray(raw.boxes_xyxy, np.float32).reshape(-1, 4)
-    # sigmoids in half precision can come out a rounding error above one
+    # a rounding error above one
     scores = np.minimum(np.asarray(raw.scores, np.float32).reshape(-1), 1)
     class_ids = np.asarray(raw.class_ids, np.int32).reshape(-1)
-    keep = np.isfinite(boxes).all(axis=1) & (scores >= np.float32(score_floor))
+    keep = scores >= np.float32(score_floor)
     found = Boxes(boxes[keep], scores[keep], class_ids[keep], width, height).sorted()
     if nms_iou is None:
         return found.clipped().top_k(top_k)

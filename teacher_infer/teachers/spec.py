@@ -10,22 +10,18 @@ import math
 import re
 import tomllib
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from box_store.errors import UsageError, nearest
 from box_store.store.records import check_teacher_name
-from teacher_infer.adapters.protocol import AdapterSpec, ViewSpec
-from teacher_infer.teachers.loaded import adapter_info
+from teacher_infer.adapters.protocol import NO_NMS, AdapterSpec, ViewSpec
+from teacher_infer.adapters.registry import adapter_info
 
 # a comma separates keys only where `key=` follows, so paths and sizes may contain commas
 _COMMA = re.compile(r",(?=\s*(?:(?:map|prompts)\.[^=,]+|[A-Za-z_][A-Za-z0-9_]*)\s*=)")
 _MAP, _PROMPTS = "map.", "prompts."
-# adapter keys whose values may be files
-_FILE_KEYS = ("weights", "classes")
-# adapters whose models are folders
-_FOLDER_ADAPTERS = ("student", "transformers")
 _DROP = ("none", "null")
 # long enough for tens of gigabytes over a network
 _LOAD_TIMEOUT_S = 600.0
@@ -60,7 +56,7 @@ class TeacherSpec:
     adapter: str
     model: str
     score_floor: float = AdapterSpec.score_floor
-    nms_iou: float | None = AdapterSpec.nms_iou
+    nms_iou: float | Literal["none"] | None = AdapterSpec.nms_iou
     top_k: int = AdapterSpec.top_k
     flip: bool = ViewSpec.flip
     scales: tuple[float, ...] = ViewSpec.scales
@@ -120,13 +116,14 @@ class TeacherSpec:
 
         Files get their absolute paths: a worker may run in another folder.
         """
+        info = adapter_info(self.adapter)
         options = {
-            key: _absolute(value) if key in _FILE_KEYS else value
+            key: _absolute(value) if key in info.file_options else value
             for key, value in self.options.items()
         }
         return AdapterSpec(
             adapter=self.adapter,
-            model=_absolute(self.model, folder=self.adapter in _FOLDER_ADAPTERS),
+            model=_absolute(self.model, folder=info.model_is_folder),
             device=device,
             score_floor=self.score_floor,
             nms_iou=self.nms_iou,
@@ -160,8 +157,10 @@ def _fraction(text: str) -> float:
     return value
 
 
-def _optional_fraction(text: str) -> float | None:
-    return None if text.lower() in ("none", "off", "") else _fraction(text)
+def _nms_iou(text: str) -> float | Literal["none"] | None:
+    if text.lower() in ("none", "off"):
+        return NO_NMS
+    return None if text.lower() in ("default", "") else _fraction(text)
 
 
 def _count(text: str) -> int:
@@ -197,7 +196,9 @@ def _seconds(text: str) -> float:
 
 KEYS: dict[str, Key] = {
     "score_floor": Key(_fraction, "drop detections below this score (0..1)"),
-    "nms_iou": Key(_optional_fraction, "class-wise NMS at this IoU (0..1), or none"),
+    "nms_iou": Key(
+        _nms_iou, "class-wise NMS at this IoU (0..1), none for no NMS, or default: the model's own"
+    ),
     "top_k": Key(_count, "keep at most this many detections an image"),
     "flip": Key(_switch, "true: look at the mirrored image too"),
     "scales": Key(_scales, "how large objects appear in the views of an image, as 0.75,1,1.25"),
@@ -241,8 +242,35 @@ def parse_teacher(text: str) -> TeacherSpec:
     return _build(name.strip(), adapter.strip(), model.strip(), values)
 
 
+def as_argument(spec: TeacherSpec) -> str:
+    """A teacher as `parse_teacher` reads it.
+
+    Raises:
+        UsageError: a value can't be said on a command line: it holds what separates keys.
+    """
+    words = [f"{spec.name}={spec.adapter}:{spec.model}"]
+    for key in KEYS:
+        value = getattr(spec, key)
+        if value != _DEFAULTS[key]:
+            words.append(f"{key}={_text(value)}")
+    words += [f"{key}={value}" for key, value in spec.options.items()]
+    words += [f"{_MAP}{name}={value or 'none'}" for name, value in spec.class_map.items()]
+    words += [f"{_PROMPTS}{name}={value}" for name, value in spec.prompts.items()]
+    text = ",".join(words)
+    try:
+        is_same = parse_teacher(text) == spec
+    except UsageError:
+        is_same = False
+    if not is_same:
+        raise UsageError(
+            f"teacher {spec.name}: a name, model or value holds what separates the keys of a "
+            f"teacher (a comma before something like key=): {text}. Rename the file or the class"
+        )
+    return text
+
+
 def load_teachers(path: Path) -> list[TeacherSpec]:
-    """Read teachers from a TOML file: one table `[teachers.NAME]` each.
+    """Read teachers from a TOML file: one table `[teachers.NAME]` each, as `read_tables` takes it.
 
         [teachers.yolox]
         adapter = "onnx"
@@ -265,38 +293,57 @@ def load_teachers(path: Path) -> list[TeacherSpec]:
     if strangers or not isinstance(tables, dict) or not tables:
         found = f", got {', '.join(strangers)}" if strangers else ""
         raise UsageError(f"{path}: expected one table [teachers.NAME] a teacher{found}")
-    return [_from_table(path, name, table) for name, table in tables.items()]
+    try:
+        return read_tables(tables, path.parent)
+    except UsageError as error:
+        raise UsageError(f"{path}: {error}") from error
 
 
-def _from_table(path: Path, name: str, table: Any) -> TeacherSpec:
-    if not isinstance(table, dict):
-        raise UsageError(f"{path}: teachers.{name} should be a table, got {table!r}")
+def read_tables(tables: Mapping[str, Any], folder: Path) -> list[TeacherSpec]:
+    """Teachers from tables by name, as TOML has them: the values of `teachers`.
+
+    A model, and a value of an adapter's key that is a file, may lie in `folder`; other values stay
+    as they are, whatever files there are of that name.
+
+    Raises:
+        UsageError: a table is not understood.
+    """
+    return [_from_table(folder, name, table) for name, table in tables.items()]
+
+
+def _from_table(folder: Path, name: str, table: Any) -> TeacherSpec:
+    if not isinstance(table, Mapping):
+        raise UsageError(f"teachers.{name} should be a table, got {table!r}")
     values: dict[str, str] = {}
     for key, value in table.items():
-        if f"{key}." in (_MAP, _PROMPTS) and isinstance(value, dict):
+        if f"{key}." in (_MAP, _PROMPTS) and isinstance(value, Mapping):
             values |= {f"{key}.{name}": _text(item) for name, item in value.items()}
         else:
             values[key] = _text(value)
     try:
         adapter, model = values.pop("adapter"), values.pop("model")
     except KeyError as error:
-        raise UsageError(f"{path}: teachers.{name} lacks the key {error}") from error
-    for key in _FILE_KEYS:
-        if key in values:
-            values[key] = _beside(path, values[key])
-    return _build(name, adapter, _beside(path, model), values)
+        raise UsageError(f"teachers.{name} lacks the key {error}") from error
+    info = adapter_info(adapter)
+    for key in info.file_options:
+        if key in values and values[key] not in info.options[key].words:
+            values[key] = _beside(folder, values[key])
+    return _build(name, adapter, _beside(folder, model, info.model_is_folder), values)
 
 
-def _beside(path: Path, text: str) -> str:
-    """The file of that name in the folder of `path`, if there is one."""
-    other = path.parent / text
-    return str(other) if other.exists() else text
+def _beside(folder: Path, text: str, may_be_folder: bool = False) -> str:
+    """The file (or folder) of that name in `folder`, if there is one."""
+    other = folder / text
+    there = other.is_file() or (may_be_folder and other.is_dir())
+    return str(other) if text and there else text
 
 
 def _text(value: Any) -> str:
     if isinstance(value, bool):
         return str(value).lower()
-    if isinstance(value, list):
+    if isinstance(value, float) and math.isinf(value):
+        return "none"
+    if isinstance(value, list | tuple):
         return ",".join(_text(item) for item in value)
     return str(value)
 
@@ -354,3 +401,6 @@ def _read(name: str, key: str, text: str) -> Any:
         return KEYS[key].read(text)
     except (ValueError, KeyError) as error:
         raise UsageError(f"teacher {name}: {key} is {KEYS[key].help}, got {text!r}") from error
+
+
+_DEFAULTS = {one.name: one.default for one in fields(TeacherSpec)}

@@ -33,6 +33,7 @@ class ViewingTeacher:
         self.class_names = teacher.class_names
         self.licence = teacher.licence
         self.versions = teacher.versions
+        self.runtime = teacher.runtime
 
     def predict(self, images: list[np.ndarray]) -> list[Boxes]:
         """See `Teacher.predict`. The teacher is shown one view of all images at a time."""

@@ -12,6 +12,7 @@ from multiprocessing.connection import Connection, wait
 from typing import Any
 
 from teacher_infer.adapters.protocol import AdapterSpec
+from teacher_infer.adapters.registry import adapter_info
 from teacher_infer.data.images import ImageTask
 from teacher_infer.teachers.class_map import ClassMap
 from teacher_infer.teachers.spec import TeacherSpec
@@ -29,8 +30,6 @@ from teacher_infer.workers.pool import (
 )
 from teacher_infer.workers.worker import Labelled, Loaded, LoadFailed, Worker, WorkerBroken
 
-# AGPL code stays in a process of its own, Ray or not; what crosses is boxes
-_ALWAYS_ISOLATED = frozenset({"ultralytics"})
 _GRACE_S = 5
 # what a child runs; its argument is the number of its socket
 _CHILD = ("-P", "-m", "teacher_infer.workers.child")
@@ -75,7 +74,7 @@ class LocalPool:
     def _isolated(self, spec: TeacherSpec) -> bool:
         has_limit = spec.batch_timeout is not None or spec.load_timeout is not None
         asks_for_it = spec.workers > 1 or has_limit
-        return self._isolate or asks_for_it or spec.adapter in _ALWAYS_ISOLATED
+        return self._isolate or asks_for_it or adapter_info(spec.adapter).isolated
 
     def submit(
         self, worker: int, tasks: Sequence[ImageTask], class_map: ClassMap, careful: bool

@@ -11,7 +11,7 @@ import time
 from collections import Counter, deque
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from itertools import islice
 
 import numpy as np
@@ -42,7 +42,7 @@ Result = Boxes | ImageError
 
 @dataclass(frozen=True)
 class Loaded:
-    """What a worker says of itself once its teacher is ready."""
+    """What a worker says of itself once its teacher is ready; `runtime` as in `Detector`."""
 
     class_names: tuple[str, ...]
     licence: str
@@ -50,6 +50,7 @@ class Loaded:
     weights_sha256: str
     device: str
     host: str = ""
+    runtime: dict[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -103,6 +104,7 @@ class Worker:
             weights,
             self._spec.device,
             socket.gethostname(),
+            dict(teacher.runtime),
         )
 
     def label(

@@ -17,10 +17,10 @@ from PIL import Image
 
 from box_store.store.reader import read_boxes, read_images
 from box_store.store.store import BoxStore
+from teacher_infer.adapters.registry import adapter_info
 from teacher_infer.cli import main
 from teacher_infer.commands import listing as cli_list
 from teacher_infer.run import service
-from teacher_infer.teachers.loaded import adapter_info
 from teacher_infer.teachers.spec import load_teachers, parse_teacher
 
 Cli = Callable[..., tuple[int, str, str]]
@@ -245,7 +245,7 @@ def test_the_examples_of_the_list_can_be_used(cli, tmp_path):
 
 def test_list_says_what_is_missing(monkeypatch):
     info = replace(adapter_info("onnx"), libraries=("no-such-thing|nor-this", "numpy"))
-    assert cli_list.installed(info) == {"no-such-thing": None, "numpy": version("numpy")}
+    assert info.installed() == {"no-such-thing": None, "numpy": version("numpy")}
     (line,) = [line for line in cli_list.lines([info], True) if "installed" in line]
     assert "no: no-such-thing missing" in line
 

@@ -31,7 +31,6 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal, TypeVar
 
-from box_store.errors import UsageError
 from student_train.config import TrainConfig, resolve
 from student_train.errors import ConfigError
 from student_train.presets import load_preset
@@ -43,6 +42,7 @@ from student_train.settings.overrides import (
     parse_assignments,
     read_toml,
 )
+from teacher_infer.teachers.spec import as_argument, read_tables
 
 BASELINE, TAUGHT = "baseline", "taught"
 
@@ -224,28 +224,9 @@ def teacher_arguments(config: LabellingConfig, folder: Path) -> list[str]:
     the configuration.
 
     Raises:
-        UsageError: a table without adapter or model, or no table at all.
+        UsageError: a table is not understood.
     """
-    arguments = []
-    for name, table in config.teachers.items():
-        if not isinstance(table, Mapping):
-            raise UsageError(f"teachers.{name} should be a table, got {table!r}")
-        values = {key: _teacher_value(folder, value) for key, value in table.items()}
-        missing = [key for key in ("adapter", "model") if key not in values]
-        if missing:
-            raise UsageError(f"teachers.{name} lacks the key {missing[0]!r}")
-        renames = table.get("map", {})
-        values.pop("map", None)
-        values |= {f"map.{theirs}": str(ours) for theirs, ours in renames.items()}
-        head = f"{name}={values.pop('adapter')}:{values.pop('model')}"
-        arguments.append(",".join([head, *(f"{key}={value}" for key, value in values.items())]))
-    return arguments
-
-
-def _teacher_value(folder: Path, value: Any) -> str:
-    text = as_text(value)
-    beside = folder / text
-    return str(beside) if text and beside.exists() else text
+    return [as_argument(spec) for spec in read_tables(config.teachers, folder)]
 
 
 def setting_arguments(settings: Mapping[str, Any]) -> list[str]:

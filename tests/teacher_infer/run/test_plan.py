@@ -51,7 +51,9 @@ def fingerprint(make_folder, tmp_path):
     data = make_folder(5)
     dataset = load_dataset(data, ["train"], None, None)
 
-    def make(keys: str = "", model: str = "y.onnx", weights: str = "aa", unit_size: int = 2) -> str:
+    def make(
+        keys: str = "", model: str = "y.onnx", weights: str = "aa", unit_size: int = 2, runtime=None
+    ):
         spec = parse_teacher(f"y=onnx:{model},format=boxes{keys}")
         class_map = ClassMap.build(("person", "car"), dataset.categories, spec.class_map)
         record = make_record(
@@ -62,6 +64,7 @@ def fingerprint(make_folder, tmp_path):
             weights=weights,
             licence=spec.licence or "unknown",
             versions={"onnxruntime": "1"},
+            runtime=runtime or {},
         )
         assert record.n_units == -(-5 // unit_size)
         return record.fingerprint

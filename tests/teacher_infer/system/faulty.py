@@ -14,14 +14,13 @@ import random
 import sys
 import time
 from pathlib import Path
-from types import ModuleType
 
 import numpy as np
 from PIL import Image
 
-from teacher_infer.adapters.protocol import AdapterSpec, Detections
-from teacher_infer.adapters.registry import AdapterInfo
-from teacher_infer.teachers import loaded as adapter
+from teacher_infer.adapters import registry
+from teacher_infer.adapters.info import AdapterInfo
+from teacher_infer.adapters.protocol import Detections
 from teacher_infer.workers import child, local_pool
 
 SIZE = 16
@@ -47,6 +46,7 @@ class FaultyDetector:
     licence = "MIT"
     versions: dict[str, str] = {"faulty": "1"}  # noqa: RUF012
     nms_iou = None
+    runtime: dict[str, str] = {"nms": "none"}  # noqa: RUF012
 
     def __init__(self, path: Path) -> None:
         document = json.loads(path.read_text())
@@ -70,20 +70,22 @@ class FaultyDetector:
         return Detections(np.hstack([low, high]), scores, draw.integers(0, 2, n_boxes))
 
 
+ADAPTER = AdapterInfo(
+    name="faulty",
+    summary="",
+    example="",
+    licence="MIT",
+    load=lambda spec: FaultyDetector(Path(spec.model)),
+    weights_files=lambda spec: [Path(spec.model)],
+    uses_torch=False,
+)
+
+
 def install() -> None:
     """Make the adapter known in this process, and to the children that it starts."""
-    module = ModuleType("faulty_adapter")
-    module.load = lambda spec: FaultyDetector(Path(spec.model))  # type: ignore[attr-defined]
-    module.weights_files = _weights_files  # type: ignore[attr-defined]
-    sys.modules["faulty_adapter"] = module
-    info = AdapterInfo("faulty", "faulty_adapter", "", "", "", "MIT", {}, uses_torch=False)
-    if info not in adapter.ADAPTERS:
-        adapter.ADAPTERS = (*adapter.ADAPTERS, info)
+    if ADAPTER not in registry.OURS:
+        registry.OURS = (*registry.OURS, ADAPTER)
     local_pool._CHILD = (str(Path(__file__).absolute()),)
-
-
-def _weights_files(spec: AdapterSpec) -> list[Path]:
-    return [Path(spec.model)]
 
 
 def make_folder(data: Path, n_images: int) -> Path:

@@ -11,11 +11,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from box_store.errors import UsageError
-from teacher_infer.adapters.protocol import AdapterError, AdapterSpec, Detections
+from teacher_infer.adapters.protocol import AdapterError, AdapterSpec, Detections, Misread
+from teacher_infer.adapters.registry import adapter_help, adapter_info
 from teacher_infer.teachers.loaded import (
     LoadedTeacher,
-    adapter_help,
-    adapter_info,
     check_spec,
     finish,
     load_teacher,
@@ -36,6 +35,7 @@ class Fake:
     licence = "MIT"
     versions = {"fake": "1"}  # noqa: RUF012
     nms_iou = 0.5
+    runtime: dict[str, str] = {}  # noqa: RUF012
 
     def __init__(self, found: Detections | Exception) -> None:
         self.found = found
@@ -64,20 +64,44 @@ def test_the_floor_counts_scores_equal_to_it() -> None:
     assert found.scores.tolist() == np.float32([0.1, 0.05]).tolist()
 
 
-def test_numbers_that_are_none_are_dropped() -> None:
-    found = finish(
-        raw(
-            [[0, 0, np.inf, 1], [np.nan, 0, 1, 1], [0, 0, 1, 1], [0, 0, 1, 1]],
-            [0.9, 0.9, np.nan, 1.0000001],
-            [0, 0, 0, 0],
-        ),
-        10,
-        10,
-        score_floor=0,
-        nms_iou=None,
-        top_k=9,
-    )
-    assert found.scores.tolist() == [1.0]
+@pytest.mark.parametrize(
+    ("found", "says"),
+    [
+        (raw([[0, 0, 9, 9]], [np.nan], [0]), "scores that are not finite"),
+        (raw([[0, 0, np.inf, 9]], [0.9], [0]), "boxes that are not finite"),
+    ],
+)
+def test_numbers_that_are_none_are_an_error_of_the_image(found: Detections, says: str) -> None:
+    with pytest.raises(AdapterError, match=says):
+        LoadedTeacher(Fake(found), SPEC).predict([IMAGE])
+
+
+def test_a_candidate_below_the_floor_may_lie_anywhere() -> None:
+    found = raw([[0, 0, np.inf, 9], [0, 0, 9, 9]], [0.01, 1.001], [0, 0])
+    (boxes,) = LoadedTeacher(Fake(found), SPEC).predict([IMAGE])
+    assert boxes.scores.tolist() == [1.0]
+
+
+@pytest.mark.parametrize(
+    ("scores", "says"),
+    [
+        ([5.3, 1.7], "scores from 1.7 to 5.3, expected 0 to 1: these look like logits"),
+        ([-4.0, -0.5], "scores from -4 to -0.5, expected 0 to 1: these look like logits"),
+        ([97.5, 41.0], "scores from 41 to 97.5, expected 0 to 1: these look like percent"),
+    ],
+)
+def test_scores_outside_0_to_1_are_refused_saying_what_they_look_like(
+    scores: list[float], says: str
+) -> None:
+    teacher = LoadedTeacher(Fake(raw([[0, 0, 9, 9]] * 2, scores, [0, 1])), SPEC)
+    with pytest.raises(Misread, match=says):
+        teacher.predict([IMAGE])
+
+
+def test_labels_that_count_from_1_are_refused_by_that_name() -> None:
+    teacher = LoadedTeacher(Fake(raw([[0, 0, 9, 9]] * 2, [0.9, 0.8], [1, 2])), SPEC)
+    with pytest.raises(Misread, match=r"seem to count from 1: say first_label=1"):
+        teacher.predict([IMAGE])
 
 
 def test_boxes_are_cut_to_the_image_before_the_best_are_counted() -> None:
@@ -114,6 +138,18 @@ def test_suppression_in_parts_equals_suppression_of_everything(
 def test_a_detectors_own_nms_holds_unless_the_spec_says_otherwise() -> None:
     assert len(LoadedTeacher(Fake(TWINS), SPEC).predict([IMAGE])[0]) == 2
     assert len(LoadedTeacher(Fake(TWINS), replace(SPEC, nms_iou=0.95)).predict([IMAGE])[0]) == 3
+    assert len(LoadedTeacher(Fake(TWINS), replace(SPEC, nms_iou="none")).predict([IMAGE])[0]) == 3
+
+
+def test_a_teacher_says_which_suppression_runs() -> None:
+    class Finished(Fake):
+        nms_iou = None
+        runtime: dict[str, str] = {"nms": "0.7 by its framework", "dtype": "float16"}  # noqa: RUF012
+
+    assert LoadedTeacher(Fake(TWINS), SPEC).runtime == {"nms": "0.5"}
+    assert LoadedTeacher(Fake(TWINS), replace(SPEC, nms_iou="none")).runtime == {"nms": "none"}
+    told = LoadedTeacher(Finished(TWINS), SPEC).runtime
+    assert told == {"nms": "0.7 by its framework", "dtype": "float16"}
 
 
 def test_images_go_through_in_batches() -> None:

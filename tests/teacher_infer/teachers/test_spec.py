@@ -22,7 +22,8 @@ def test_keys_are_read_as_what_they_are():
     assert (spec.score_floor, spec.nms_iou, spec.top_k, spec.batch_size) == (0.01, 0.6, 50, 2)
     assert (spec.device, spec.workers, spec.num_cpus, spec.num_gpus) == ("cpu", 3, 0.5, 0)
     assert (spec.threads, spec.licence, spec.options) == (2, "MIT", {"format": "yolox"})
-    assert parse_teacher("y=onnx:y.onnx,nms_iou=none").nms_iou is None
+    assert parse_teacher("y=onnx:y.onnx,nms_iou=none").nms_iou == "none"
+    assert parse_teacher("y=onnx:y.onnx,nms_iou=default").nms_iou is None
 
 
 def test_what_the_adapter_is_given_includes_its_own_keys_and_the_licence():

@@ -22,6 +22,7 @@ class Toucher:
     class_names = ("red", "blue")
     licence = "MIT"
     versions: dict[str, str] = {}  # noqa: RUF012
+    runtime: dict[str, str] = {}  # noqa: RUF012
 
     def __init__(self) -> None:
         self.shown: list[np.ndarray] = []
@@ -170,7 +171,13 @@ def test_views_are_part_of_what_a_teacher_is(monkeypatch: pytest.MonkeyPatch) ->
 
     def record(keys: str):
         spec = parse_teacher(f"y=onnx:y.onnx{keys}")
-        values = {"class_map": Nothing(), "weights": "", "licence": "MIT", "versions": {}}
+        values = {
+            "class_map": Nothing(),
+            "weights": "",
+            "licence": "MIT",
+            "versions": {},
+            "runtime": {},
+        }
         return make_record(spec, Nothing(), 32, **values)  # type: ignore[arg-type]
 
     plain = record("")

@@ -23,6 +23,7 @@ class FakeTeacher:
     class_names = NAMES
     licence = "MIT"
     versions: dict[str, str] = {"fake": "1"}  # noqa: RUF012
+    runtime: dict[str, str] = {"nms": "none"}  # noqa: RUF012
 
     def __init__(self, before: Callable[[list[np.ndarray]], None] = lambda images: None) -> None:
         self.before = before
