@@ -16,16 +16,17 @@ from teacher_infer.adapters.protocol import AdapterError
 def files_of(path: Path) -> list[Path]:
     """An ONNX file, the files of weights that its graph refers to, and what says how to read it.
 
+    A file that is no ONNX model is the only one: whoever loads it says what is wrong.
+
     Raises:
         MissingLibrary: onnx isn't installed.
-        AdapterError: the file is no ONNX model, a file of weights isn't there, or its name leads
-            out of the model's folder.
+        AdapterError: a file of weights isn't there, or its name leads out of the model's folder.
     """
     onnx = import_library("onnx", extra="onnx")
     try:
         model = onnx.load(str(path), load_external_data=False)
-    except Exception as error:  # protobuf's own, and what onnx makes of them
-        raise AdapterError(f"{path}: can't be read as an ONNX model: {error}") from error
+    except Exception:  # protobuf's own, and what onnx makes of them
+        return [path]
     graphs = [model.graph, *model.functions]
     names = {_location(tensor, path) for graph in graphs for tensor in _tensors(graph)} - {""}
     what = f"weights of {path.name}"

@@ -162,8 +162,12 @@ class Detector(Protocol):
     class_names: tuple[str, ...]
     licence: str
     versions: dict[str, str]
-    nms_iou: float | None
     runtime: dict[str, str]
+
+    @property
+    def nms_iou(self) -> float | None:
+        """See above."""
+        ...
 
     def detect(self, images: list[np.ndarray]) -> list[Detections]:
         """Raw detections of each image (H x W x 3, uint8, RGB); never called without any."""

@@ -97,8 +97,13 @@ class LoadedTeacher:
         self.class_names = detector.class_names
         self.licence = spec.option("licence") or detector.licence
         self.versions = detector.versions
-        self._nms_iou = detector.nms_iou if spec.nms_iou is None else spec.nms_iou
-        self.runtime = detector.runtime | self._nms()
+        asked = detector.nms_iou if spec.nms_iou is None else spec.nms_iou
+        self._nms_iou = None if isinstance(asked, str) else asked
+        # which NMS runs, in words: the detector's own where nothing else was asked for
+        ours: dict[str, str] = (
+            {} if asked is None else {"nms": asked if isinstance(asked, str) else f"{asked:g}"}
+        )
+        self.runtime = detector.runtime | ours
 
     def predict(self, images: list[np.ndarray]) -> list[Boxes]:
         """See `Teacher.predict`; images go through the framework `spec.batch_size` at a time."""
@@ -116,17 +121,11 @@ class LoadedTeacher:
                         width,
                         height,
                         score_floor=self._spec.score_floor,
-                        nms_iou=None if self._nms_iou == NO_NMS else self._nms_iou,
+                        nms_iou=self._nms_iou,
                         top_k=self._spec.top_k,
                     )
                 )
         return found
-
-    def _nms(self) -> dict[str, str]:
-        """Which NMS runs, in words; nothing where the detector says it better."""
-        if self._spec.nms_iou is None and self._detector.nms_iou is None:
-            return {}
-        return {"nms": str(self._nms_iou) if self._nms_iou == NO_NMS else f"{self._nms_iou:g}"}
 
     def _detect(self, batch: list[np.ndarray]) -> list[Detections]:
         try:
