@@ -97,8 +97,8 @@ class Ultralytics(Format):
         head = str(facts.get("head") or facts.get("description", "")).lower()
         self._is_rtdetr = "rtdetr" in head.replace("-", "").replace("_", "")
         shape = signature.outputs[next(iter(signature.outputs))]
-        told = facts.get("args") if isinstance(facts.get("args"), dict) else {}
-        done = bool(told.get("nms")) or facts.get("end2end") is True
+        told = facts.get("args")
+        done = (isinstance(told, dict) and bool(told.get("nms"))) or facts.get("end2end") is True
         self._is_finished = done or self._is_rtdetr or shape[-1] == 6
         if self._is_finished:
             self.nms_iou = None

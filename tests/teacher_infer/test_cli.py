@@ -221,16 +221,16 @@ def test_list_says_what_is_installed_and_how_models_are_named(cli):
         f"installed onnxruntime {version('onnxruntime')}",
         "model     a path of an .onnx file",
         '[teachers.yolox]\n              adapter = "onnx"',
-        "(default: COCO's 80)",
-        "(required)",
+        "(default: the file's, if it has some, else COCO's 80)",
     ):
         assert text in out
+    assert "(required)" in cli("list", "mmdet", "--verbose")[1]
     assert "(default: 0.05)" in out
     (row,) = json.loads(cli("list", "onnx", "--json")[1])
     assert row["installed"] == {"onnxruntime": version("onnxruntime")}
     assert row["options"]["std"] == {
         "help": "format=boxes: divided by, after the mean",
-        "default": "255",
+        "default": "255, or 1 for uint8",
     }
 
 
