@@ -14,7 +14,7 @@ from box_store.fuse import FusionConfig
 from box_store.selection import TeacherFilter
 from student_train.losses.config import PAPER_LOSS, RELEASED_LOSS, LossConfig
 from student_train.models import StudentConfig, family_of
-from student_train.models.families.dino import DinoConfig
+from student_train.models.families.dino.model import DinoConfig
 from student_train.settings.former import modern, recorded
 from student_train.settings.overrides import Layer, Resolved, flatten, merge, settings, to_plain
 

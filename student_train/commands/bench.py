@@ -54,7 +54,7 @@ def bench(
     from student_train.bench.presets import presets_table
     from student_train.bench.teachers import parse_teachers
     from student_train.config import TrainConfig, resolve
-    from student_train.presets import PRESETS, load_preset
+    from student_train.presets import all_presets, load_preset
     from student_train.settings.overrides import Layer, parse_assignments
 
     if sum((presets is not None, profile, data)) > 1:
@@ -70,7 +70,7 @@ def bench(
     console = open_console(to_stderr=as_json)
     content: Any
     if presets is not None:
-        names = list(PRESETS) if presets == "all" else presets.split(",")
+        names = list(all_presets()) if presets == "all" else presets.split(",")
         configs, specs = zip(*(configured(name.strip()) for name in names), strict=True)
         found = []
         for row, about in bench_presets(configs, specs):

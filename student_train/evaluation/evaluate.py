@@ -6,7 +6,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import nn
 
 from box_store.boxes import Boxes
 from box_store.places.files import write_json
@@ -15,7 +14,7 @@ from student_train.evaluation.coco_metrics import METRIC_NAMES, ClassMetrics, Me
 from student_train.evaluation.detections import to_boxes
 from student_train.machine.interrupt import Stopped, StopRequest
 from student_train.machine.runtime import Runtime
-from student_train.models import top_k
+from student_train.models import Student, top_k
 
 __all__ = [
     "METRIC_NAMES",
@@ -51,7 +50,7 @@ class Evaluation:
 
 
 def evaluate_model(
-    model: nn.Module, validation: Validation, runtime: Runtime, stop: StopRequest | None = None
+    model: Student, validation: Validation, runtime: Runtime, stop: StopRequest | None = None
 ) -> Evaluation:
     """Detect in every image of the evaluation split and compare with its annotations.
 
@@ -79,7 +78,7 @@ def evaluate_model(
 
 @torch.inference_mode()
 def _detect(
-    model: nn.Module, validation: Validation, runtime: Runtime, stop: StopRequest | None
+    model: Student, validation: Validation, runtime: Runtime, stop: StopRequest | None
 ) -> tuple[list[dict[str, Any]], int]:
     """This process's share of the results, and the signal that cut it short (0: none)."""
     was_training = model.training
@@ -91,7 +90,7 @@ def _detect(
         batch = batch.to(runtime.device, model.config.pixels)  # type: ignore[union-attr]
         with runtime.autocast():
             output = model(batch.images, batch.mask)
-        found = top_k(output, batch.original_sizes, model.config.top_k)  # type: ignore[union-attr]
+        found = top_k(output, batch.original_sizes, model.config.top_k)
         sizes = batch.original_sizes.tolist()
         for image_id, boxes in zip(
             batch.image_ids, to_boxes(found, sizes, validation.class_space), strict=True

@@ -3,55 +3,36 @@ are built from.
 
 `build_student(config)` makes the student that a configuration describes; `StudentOutput` says what
 it returns, `Targets` what it is compared with, `top_k` turns its output into detections.
-`FAMILIES` lists them; each has a file of its own name.
+`FAMILIES` lists them; each has a folder of its own name (see `student_train.models.family`).
 """
-
-from typing import NamedTuple
-
-from torch import nn
 
 from box_store.errors import nearest
 from student_train.errors import ConfigError
 from student_train.models.config import StudentConfig
-from student_train.models.families.conditional_detr import ConditionalDetr, ConditionalDetrConfig
+from student_train.models.families import FAMILIES
+from student_train.models.families.conditional_detr.model import (
+    ConditionalDetr,
+    ConditionalDetrConfig,
+)
 from student_train.models.families.d_fine.model import DFine, DFineConfig
-from student_train.models.families.dab_detr import DabDetr, DabDetrConfig
-from student_train.models.families.deformable_detr import DeformableDetr, DeformableDetrConfig
-from student_train.models.families.dino import Dino, DinoConfig
-from student_train.models.families.dn_detr import DnDetr, DnDetrConfig
-from student_train.models.families.h_detr import HDetr, HDetrConfig
+from student_train.models.families.dab_detr.model import DabDetr, DabDetrConfig
+from student_train.models.families.deformable_detr.model import (
+    DeformableDetr,
+    DeformableDetrConfig,
+)
+from student_train.models.families.dino.model import Dino, DinoConfig
+from student_train.models.families.dn_detr.model import DnDetr, DnDetrConfig
+from student_train.models.families.h_detr.model import HDetr, HDetrConfig
 from student_train.models.families.lw_detr.model import LwDetr, LwDetrConfig
 from student_train.models.families.rf_detr.model import RfDetr, RfDetrConfig
 from student_train.models.families.rtdetr_v2.model import RtDetrV2, RtDetrV2Config
-from student_train.models.families.vidt import Vidt, VidtConfig
-from student_train.models.families.yolos import Yolos, YolosConfig
+from student_train.models.families.vidt.model import Vidt, VidtConfig
+from student_train.models.families.yolos.model import Yolos, YolosConfig
+from student_train.models.family import Family
 from student_train.models.output import Denoising, Prediction, StudentOutput
 from student_train.models.postprocess import Detections, top_k
+from student_train.models.student import Student
 from student_train.models.targets import Targets
-
-
-class Family(NamedTuple):
-    """A student and its settings."""
-
-    config: type[StudentConfig]
-    student: type[nn.Module]
-
-
-FAMILIES: dict[str, Family] = {
-    DinoConfig.family: Family(DinoConfig, Dino),
-    DeformableDetrConfig.family: Family(DeformableDetrConfig, DeformableDetr),
-    HDetrConfig.family: Family(HDetrConfig, HDetr),
-    ConditionalDetrConfig.family: Family(ConditionalDetrConfig, ConditionalDetr),
-    DabDetrConfig.family: Family(DabDetrConfig, DabDetr),
-    DnDetrConfig.family: Family(DnDetrConfig, DnDetr),
-    YolosConfig.family: Family(YolosConfig, Yolos),
-    VidtConfig.family: Family(VidtConfig, Vidt),
-    LwDetrConfig.family: Family(LwDetrConfig, LwDetr),
-    RfDetrConfig.family: Family(RfDetrConfig, RfDetr),
-    RtDetrV2Config.family: Family(RtDetrV2Config, RtDetrV2),
-    DFineConfig.family: Family(DFineConfig, DFine),
-}
-"""every family by name"""
 
 
 def family_of(name: str) -> Family:
@@ -69,7 +50,7 @@ def family_of(name: str) -> Family:
     return FAMILIES[name]
 
 
-def build_student(config: StudentConfig) -> nn.Module:
+def build_student(config: StudentConfig) -> Student:
     """The student of `config`, with fresh weights (and its backbone's, where `backbone_weights`
     names them).
 
@@ -108,6 +89,7 @@ __all__ = [
     "RfDetrConfig",
     "RtDetrV2",
     "RtDetrV2Config",
+    "Student",
     "StudentConfig",
     "StudentOutput",
     "Targets",

@@ -14,9 +14,10 @@ from student_train.models.layers.encoder import DeformableEncoder, Tokens, place
 from student_train.models.layers.heads import LayerHeads
 from student_train.models.layers.neck import Neck
 from student_train.models.layers.queries import TwoStageQueries
+from student_train.models.student import Config, Student
 
 
-class MultiScaleStudent(nn.Module):
+class MultiScaleStudent(Student[Config]):
     """Backbone, neck and deformable encoder; subclasses have queries, a decoder and its heads."""
 
     queries: TwoStageQueries

@@ -4,7 +4,9 @@ conditional decoder.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any
 
 from torch import Tensor, nn
 
@@ -14,6 +16,7 @@ from student_train.models.layers.conditional_decoder import ConditionalDecoder
 from student_train.models.layers.dense_encoder import DenseEncoder
 from student_train.models.layers.encoder import Tokens, place_maps
 from student_train.models.layers.heads import LayerHeads
+from student_train.models.student import Config, Student
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -39,7 +42,7 @@ class SingleScaleConfig(TransformerConfig):
         return problems
 
 
-class SingleScaleStudent(nn.Module):
+class SingleScaleStudent(Student[Config]):
     """Backbone, 1x1 convolution, dense encoder, conditional decoder, one pair of heads for all
     layers; subclasses have the queries.
     """
@@ -83,3 +86,11 @@ class SingleScaleStudent(nn.Module):
         maps = [self.projection(each) for each in self.backbone(images)]
         tokens = place_maps(maps, mask, None, self.temperature)
         return self.encoder(tokens), tokens
+
+
+def stride_of(settings: Mapping[str, Any], state: Mapping[str, Tensor]) -> dict[str, Any]:
+    """The stride of the map, which official settings say as `dilation`."""
+    if "dilation" not in settings:
+        return {}
+    stride = 16 if settings["dilation"] else 32
+    return {"strides": (stride,), "output_stride": stride}

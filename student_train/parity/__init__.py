@@ -7,50 +7,59 @@ passed over in silence.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from functools import cache
+from importlib import import_module
+from importlib.util import find_spec
 from pathlib import Path
 
 from box_store.errors import nearest
 from student_train.errors import CheckpointError, ConfigError
+from student_train.models import FAMILIES
+from student_train.parity.case import Case, Setup
 from student_train.parity.criteria import check_criterion
-from student_train.parity.deformable import DEFORMABLE
-from student_train.parity.dino import DINO
 from student_train.parity.family import FamilyParity
 from student_train.parity.golden import GoldenStudent
 from student_train.parity.rows import Row, skipped
 from student_train.parity.selection import check_fusion, check_top_k
-from student_train.parity.setups import setup_of
-from student_train.parity.single_scale import CONDITIONAL, DAB, DN
+from student_train.parity.setups import SETUPS
 from student_train.parity.students import check_student
-from student_train.parity.vidt import VIDT
-from student_train.parity.yolos import YOLOS
 
-# by what stands before the first underscore of a set's name
-_FAMILIES: dict[str, FamilyParity] = {
-    "dino": DINO,
-    "deformable": DEFORMABLE,
-    "hdetr": DEFORMABLE,
-    "yolos": YOLOS,
-    "vidt": VIDT,
-    "cond": CONDITIONAL,
-    "dab": DAB,
-    "dn": DN,
-}
+__all__ = [
+    "Row",
+    "family_parity",
+    "golden_sets",
+    "iterate_parity",
+    "run_parity",
+    "setup_of",
+]
 
-__all__ = ["Row", "family_parity", "golden_sets", "iterate_parity", "run_parity"]
+
+@cache
+def _families() -> tuple[FamilyParity, ...]:
+    """Parity of every family that has a `parity.py` in its folder, in the families' order."""
+    modules = (f"{family.package}.parity" for family in FAMILIES.values())
+    return tuple(import_module(name).PARITY for name in modules if find_spec(name) is not None)
 
 
 def family_parity(name: str) -> FamilyParity | None:
     """How the set of a student is compared, by the set's name; None for a family that is not
     installed.
     """
-    # these need this package themselves
-    from student_train.models.families.lw_detr.parity import LW_DETR
-    from student_train.models.families.rf_detr.parity import RF_DETR
-    from student_train.models.families.rtdetr_v2.parity import RTDETR_V2
+    begin = name.split("_")[0]
+    return next((family for family in _families() if begin in family.sets), None)
 
-    families = _FAMILIES | {"lwdetr": LW_DETR, "rfdetr": RF_DETR, "rtdetrv2": RTDETR_V2}
-    return families.get(name.split("_")[0])
+
+def setup_of(name: str) -> Callable[[Case], Setup] | None:
+    """How the cases of a golden set of losses are put to our criterion, by the set's name or what
+    stands before its last underscores; None for a set of another kind.
+    """
+    setups = dict(SETUPS)
+    for family in _families():
+        setups |= family.criteria
+    while name not in setups and "_" in name:
+        name = name.rpartition("_")[0]
+    return setups.get(name)
 
 
 def golden_sets(folder: Path) -> list[str]:
@@ -100,8 +109,7 @@ def run_parity(folder: Path, sets: Sequence[str] | None = None, double: bool = T
 
 
 def _check(folder: Path, name: str, double: bool) -> list[Row]:
-    setup = setup_of(name)
-    if setup is not None:
+    if setup := setup_of(name):
         return check_criterion(folder, name, setup)
     if name == "teach_fusion":
         return check_fusion(folder, name)

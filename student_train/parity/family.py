@@ -5,14 +5,14 @@ random numbers of its training step.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
-from torch import nn
 
 from student_train.losses import LossConfig
-from student_train.models import Prediction, StudentConfig, StudentOutput
+from student_train.models import Prediction, Student, StudentConfig, StudentOutput
+from student_train.parity.case import Case, Setup
 from student_train.parity.golden import GoldenStudent
 from student_train.parity.rows import Row, largest_difference, row
 
@@ -22,7 +22,24 @@ Arrays = Mapping[str, np.ndarray]
 LOGITS, BOXES = 1e-3, 1e-4
 
 
-def _no_noise(golden: GoldenStudent, student: nn.Module) -> None:
+# official words -> fields of our loss, and of its matching
+_LOSS_WORDS = {
+    "cls_loss_coef": "class_loss",
+    "bbox_loss_coef": "l1_loss",
+    "giou_loss_coef": "giou_loss",
+    "focal_alpha": "focal_alpha",
+    "eos_coef": "no_object",
+    "k_one2many": "repeat",
+    "lambda_one2many": "one_to_many",
+}
+_MATCH_WORDS = {
+    "set_cost_class": "class_cost",
+    "set_cost_bbox": "l1_cost",
+    "set_cost_giou": "giou_cost",
+}
+
+
+def _no_noise(golden: GoldenStudent, student: Student) -> None:
     return None
 
 
@@ -46,8 +63,13 @@ class FamilyParity:
     config: Callable[[Settings], StudentConfig]
     """our configuration of an official settings table (the whole of NAME.keys.json)"""
     loss: LossConfig | Callable[[Settings], LossConfig]
-    """the loss of its training step; a function where the set's settings (the whole of
-    NAME.keys.json) say more of it"""
+    """the loss of its training step, as far as the set's own settings (the whole of NAME.keys.json)
+    do not say otherwise in the words of most; or a function of them"""
+    sets: tuple[str, ...] = ()
+    """how names of its golden sets begin, up to the first underscore"""
+    criteria: Mapping[str, Callable[[Case], Setup]] = field(default_factory=dict)
+    """golden sets of its losses alone, by their names or how these begin, and how a case of each is
+    put to our criterion"""
     loss_key: Callable[[str, str, str, int], str] = _plain_key
     """official key of a loss from its stem (`loss_ce`), our source (`denoising`), its layer (a
     number, or `proposals`), and the number of the last layer"""
@@ -68,7 +90,14 @@ class FamilyParity:
 
     def loss_of(self, settings: Settings) -> LossConfig:
         """The loss of a set's training step."""
-        return self.loss if isinstance(self.loss, LossConfig) else self.loss(settings)
+        if not isinstance(self.loss, LossConfig):
+            return self.loss(settings)
+        official = settings["config"]
+        said, match = (
+            {ours: official[theirs] for theirs, ours in words.items() if theirs in official}
+            for words in (_LOSS_WORDS, _MATCH_WORDS)
+        )
+        return replace(self.loss, **said, match=replace(self.loss.match, **match))
 
 
 def compare_prediction(name: str, prefix: str, prediction: Prediction, want: Arrays) -> list[Row]:

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from student_train.losses import LossConfig, MatchCost
 from student_train.models import StudentOutput
-from student_train.models.families.hybrid import HybridStudent
+from student_train.models.hybrid import HybridStudent
 from student_train.models.layers.denoising import Noise
 from student_train.models.layers.queries import Proposals
 from student_train.parity.family import Arrays, Settings, compare_prediction

@@ -1,19 +1,18 @@
-"""How the cases of each golden set of losses are put to our criterion."""
+"""How cases of golden sets of losses are put to our criterion: what families share, and those
+of teachers.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import replace
 
 import torch
 
-from student_train.losses import Criterion, LossConfig, MatchCost, TeacherLossConfig
+from student_train.losses import Criterion, LossConfig, TeacherLossConfig
 from student_train.losses.criterion import PROPOSALS
 from student_train.models.output import Denoising, Prediction, StudentOutput
 from student_train.models.targets import Targets
 from student_train.parity.case import Case, Setup, layer_calls, layer_keys
-from student_train.parity.hybrid import hybrid_key, hybrid_loss
-from student_train.parity.iou_aware import iou_aware_loss
 
 FOCAL_2 = LossConfig(class_loss=2, giou_eps=0)
 """of Deformable DETR and those that took over its criterion"""
@@ -47,42 +46,9 @@ def of_truth(case: Case, loss: LossConfig, denoising: str = "tgt_{}{}") -> Setup
     return Setup(criterion, output, criterion.supervise(truth), keys, calls)
 
 
-def grouped(case: Case) -> Setup:
-    """Ground truth on all groups of LW-DETR's queries, as RF-DETR's criterion computes it; one
-    group where it was in evaluation mode.
-    """
-    setup = of_truth(case, iou_aware_loss(case.settings))
-    groups = case.settings["groups"] if case.expected["train"] else 1
-    keys = setup.keys["truth"] | {"proposals": "{}_enc"}
-    output = replace(setup.output, n_groups=groups)
-    return replace(setup, output=output, keys={**setup.keys, "truth": keys})
-
-
-def rt_detr(case: Case) -> Setup:
-    """Ground truth on all layers and the selected proposals, and denoising, as RT-DETR has them."""
-    setup = of_truth(case, hybrid_loss(case.settings))
-    last = len(setup.output.layers) - 1
-    keys = {
-        source: {layer: hybrid_key("{}", source, layer, last) for layer in layers}
-        for source, layers in setup.keys.items()
-    }
-    return replace(setup, keys=keys)
-
-
-def _truth(loss: LossConfig) -> Callable[[Case], Setup]:
+def truth(loss: LossConfig) -> Callable[[Case], Setup]:
+    """`of_truth` with a loss."""
     return lambda case: of_truth(case, loss)
-
-
-def dino(case: Case) -> Setup:
-    """Ground truth on all layers and the selected proposals, and denoising."""
-    return of_truth(case, LossConfig(), denoising="{}_dn{}")
-
-
-def one_to_many(case: Case) -> Setup:
-    """Ground truth on both sets of queries of H-DETR."""
-    weight, repeat = case.expected["lambda_one2many"], case.expected["k_one2many"]
-    loss = LossConfig(class_loss=2, giou_eps=0, one_to_many=weight, repeat=repeat)
-    return of_truth(case, loss)
 
 
 def teacher(case: Case) -> Setup:
@@ -134,29 +100,10 @@ def hybrid(case: Case) -> Setup:
 
 
 SETUPS: dict[str, Callable[[Case], Setup]] = {
-    "criterion_dino": dino,
-    "criterion_deformable": _truth(FOCAL_2),
-    "criterion_hdetr_hybrid": one_to_many,
-    "criterion_conditional": _truth(FOCAL_2),
-    "criterion_dab": _truth(LossConfig()),
-    "criterion_dn": _truth(LossConfig(denoising_background=0)),
-    "criterion_vidt": _truth(FOCAL_2),
-    "criterion_yolos": _truth(
-        LossConfig(classification="softmax", giou_eps=0, match=MatchCost(class_cost=1))
-    ),
-    "criterion_iabce": grouped,
-    "criterion_rtdetrv2": rt_detr,
     "teach_criterion": teacher,
     "teach_hybrid": hybrid,
 }
-"""by the name of the set, or what stands before its last underscores"""
-
-
-def setup_of(name: str) -> Callable[[Case], Setup] | None:
-    """How the cases of a set are put, by its name; None for a set of other losses."""
-    while name not in SETUPS and "_" in name:
-        name = name.rpartition("_")[0]
-    return SETUPS.get(name)
+"""of teachers' losses, by the name of the set; a family has its own (`FamilyParity.criteria`)"""
 
 
 def _denoising(

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from student_train.losses import Criterion
 from student_train.losses.criterion import PROPOSALS, Losses
-from student_train.models import StudentOutput, build_student
+from student_train.models import Student, StudentOutput, build_student
 from student_train.models.official import load_official, official_names
 from student_train.models.output import stack
 from student_train.parity.case import term_stems
@@ -34,7 +34,7 @@ Pairs = tuple[Tensor, Tensor]
 """query indices and target indices of one image"""
 
 
-def build(golden: GoldenStudent, family: FamilyParity) -> nn.Module:
+def build(golden: GoldenStudent, family: FamilyParity) -> Student:
     """The student of a golden set in eval mode, its parameters loaded through the importer."""
     student = build_student(family.config(golden.settings))
     load_official(student, golden.parameters())
@@ -55,7 +55,7 @@ def check_student(golden: GoldenStudent, family: FamilyParity, double: bool = Tr
     return rows + train
 
 
-def check_evaluation(golden: GoldenStudent, family: FamilyParity, student: nn.Module) -> list[Row]:
+def check_evaluation(golden: GoldenStudent, family: FamilyParity, student: Student) -> list[Row]:
     """Outputs of every layer, the proposals, and probes along the way."""
     want, name = golden.outputs, golden.name
     shapes = golden.settings["probe_shapes"]
@@ -72,7 +72,7 @@ def check_evaluation(golden: GoldenStudent, family: FamilyParity, student: nn.Mo
     return rows + family.evaluation(golden, student)
 
 
-def check_float64(golden: GoldenStudent, student: nn.Module) -> list[Row]:
+def check_float64(golden: GoldenStudent, student: Student) -> list[Row]:
     """The last layer of a float64 student."""
     images, mask = golden.batch()
     with torch.no_grad():
@@ -86,7 +86,7 @@ def check_float64(golden: GoldenStudent, student: nn.Module) -> list[Row]:
     ]
 
 
-def check_training(golden: GoldenStudent, family: FamilyParity, student: nn.Module) -> list[Row]:
+def check_training(golden: GoldenStudent, family: FamilyParity, student: Student) -> list[Row]:
     """Denoising queries, outputs, losses, matching and gradients of one float32 training step."""
     want = golden.train or {}
     name = f"{golden.name}.train"
@@ -109,7 +109,7 @@ def check_training(golden: GoldenStudent, family: FamilyParity, student: nn.Modu
     return rows + check_gradients(golden, family, student, exact=False)
 
 
-def _compare_statistics(golden: GoldenStudent, student: nn.Module) -> list[Row]:
+def _compare_statistics(golden: GoldenStudent, student: Student) -> list[Row]:
     """Statistics of the trained batch norms after one batch, where a set has them."""
     want = (golden.train or {}).get("running_norm")
     if want is None:
@@ -126,7 +126,7 @@ def _compare_statistics(golden: GoldenStudent, student: nn.Module) -> list[Row]:
 
 
 def check_gradients(
-    golden: GoldenStudent, family: FamilyParity, student: nn.Module, exact: bool
+    golden: GoldenStudent, family: FamilyParity, student: Student, exact: bool
 ) -> list[Row]:
     """Every parameter's gradient of the total loss.
 
@@ -178,7 +178,7 @@ def check_gradients(
 
 
 def _gradients(
-    golden: GoldenStudent, family: FamilyParity, student: nn.Module
+    golden: GoldenStudent, family: FamilyParity, student: Student
 ) -> tuple[dict[str, Tensor], float]:
     """Gradients of the total loss by official name, and the largest relative error of a term."""
     images, mask = golden.batch()
@@ -269,7 +269,7 @@ class _Probes:
 
     def __init__(
         self,
-        student: nn.Module,
+        student: Student,
         shapes: dict[str, list[int]],
         family: FamilyParity,
         found: Callable[[str, np.ndarray], None],
@@ -315,7 +315,7 @@ def _arranged(output: Tensor, shape: tuple[int, ...]) -> Tensor:
     return next((x for x in orders if x.shape == shape), output)
 
 
-def _official_modules(student: nn.Module) -> dict[str, nn.Module]:
+def _official_modules(student: Student) -> dict[str, nn.Module]:
     """Modules by official name, found through the names of their parameters: the first of them that
     is called the same inside the module.
     """

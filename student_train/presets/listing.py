@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from student_train.config import TrainConfig, resolve
-from student_train.presets import PRESETS, Preset, count_parameters, load_preset
+from student_train.presets import Preset, all_presets, count_parameters, load_preset
 from student_train.settings.overrides import as_text, settings, to_plain
 
 
@@ -35,7 +35,7 @@ class PresetRow:
 def preset_rows() -> list[PresetRow]:
     """All presets."""
     rows = []
-    for name, preset in PRESETS.items():
+    for name, preset in all_presets().items():
         config = load_preset(name)
         rows.append(PresetRow(preset, config, count_parameters(config)))
     return rows

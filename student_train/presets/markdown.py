@@ -1,6 +1,6 @@
 """The table of presets as documentation shows it."""
 
-from student_train.presets import PRESETS, count_parameters, load_preset
+from student_train.presets import all_presets, count_parameters, load_preset
 
 _HEAD = (
     "| preset | family | backbone | epochs | queries | parameters | AP | + Aux | for |",
@@ -11,7 +11,7 @@ _HEAD = (
 def presets_markdown() -> str:
     """A line a preset; AP and + Aux as their authors published them, empty where nobody did."""
     lines: list[str] = [*_HEAD]
-    for name, preset in PRESETS.items():
+    for name, preset in all_presets().items():
         config = load_preset(name)
         published = preset.published
         cells = (

@@ -17,11 +17,10 @@ from student_train.config import TrainConfig, as_plain, from_plain, resolve
 from student_train.errors import CheckpointError, ConfigError, RunError
 from student_train.models import FAMILIES, build_student, family_of
 from student_train.models.official import LoadReport, detect_family, load_official
-from student_train.models.official.arguments import settings_from_arguments
 from student_train.models.official.foreign import Translation, translate
-from student_train.models.official.shapes import ONE_TO_MANY, is_hybrid, settings_from_shapes
+from student_train.models.official.names import has_marks, settings_beside, settings_from_shapes
 from student_train.models.weights_file import OURS, WeightsFile, read_weights_file
-from student_train.presets import PRESETS, load_preset
+from student_train.presets import all_presets, load_preset
 from student_train.runs.checkpoint import save_weights
 from student_train.runs.run_folder import RunFolder, class_space_from_plain, class_space_to_plain
 from student_train.settings.overrides import Layer, Resolved, settings
@@ -167,11 +166,7 @@ def _plan(
         wanted = load_preset(preset).model.family
     family = _family(path, file, translation, wanted)
     shapes = settings_from_shapes(family, translation.state)
-    beside = settings_from_arguments(FAMILIES[family].config, file.settings)
-    # rows of H-DETR's table are those of both sets of queries
-    if family == "h_detr" and "n_queries" in shapes:
-        beside.setdefault("n_queries_one_to_many", ONE_TO_MANY)
-        beside["n_queries"] = shapes["n_queries"] - beside["n_queries_one_to_many"]
+    beside = settings_beside(family, file.settings, translation.state)
     layers = [
         Layer(f"shapes in {path.name}", _keyed(shapes)),
         Layer(f"settings in {translation.source}", _keyed(translation.settings)),
@@ -189,14 +184,12 @@ def _plan(
 
 def _family(path: Path, file: WeightsFile, translation: Translation, wanted: str | None) -> str:
     """The family that a file holds; `wanted` decides between those that share their names."""
-    found = detect_family(translation.state)
-    hybrid = {"deformable_detr", "h_detr"}
-    if wanted is not None and wanted != found and not {wanted, found} <= hybrid:
+    found = detect_family(translation.state, file.settings)
+    if wanted is None or wanted == found:
+        return found
+    if not has_marks(FAMILIES[wanted], translation.state):
         raise CheckpointError(f"{path} holds a {found}, not a {wanted}")
-    if wanted is not None:
-        return wanted
-    many = file.settings.get("num_queries_one2many", 0) or is_hybrid(translation.state)
-    return "h_detr" if found in hybrid and many else found
+    return wanted
 
 
 def _keyed(fields: Mapping[str, Any]) -> dict[str, Any]:
@@ -206,7 +199,7 @@ def _keyed(fields: Mapping[str, Any]) -> dict[str, Any]:
 def _nearest_preset(family: str, known: Mapping[str, Any]) -> str:
     """The preset of the family that agrees with most of the known settings; the first of equals."""
     scores = {}
-    for name in PRESETS:
+    for name in all_presets():
         model = load_preset(name).model
         if model.family == family:
             scores[name] = sum(getattr(model, key, None) == value for key, value in known.items())

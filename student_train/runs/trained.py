@@ -3,14 +3,12 @@
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from torch import nn
-
 from box_store.categories import ClassSpace
 from box_store.errors import UsageError
 from box_store.places.locations import RemotePath, as_typed, staged
 from student_train.config import TrainConfig, from_plain
 from student_train.errors import CheckpointError, RunError
-from student_train.models import build_student
+from student_train.models import Student, build_student
 from student_train.runs.checkpoint import load_matching, load_weights
 from student_train.runs.run_folder import SavedRun, class_space_from_plain
 from student_train.runs.states import SavedStates, state_weights
@@ -20,7 +18,7 @@ from student_train.runs.states import SavedStates, state_weights
 class TrainedStudent:
     """A model with its weights, and what is needed to read its output."""
 
-    model: nn.Module
+    model: Student
     config: TrainConfig
     class_space: ClassSpace
     origin: str

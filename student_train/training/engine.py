@@ -18,7 +18,7 @@ from student_train.losses import Criterion, Losses, NonFinitePrediction, Supervi
 from student_train.machine.compiling import compile_parts
 from student_train.machine.interrupt import Stopped, StopRequest
 from student_train.machine.runtime import Runtime
-from student_train.models import Targets
+from student_train.models import Student, Targets
 from student_train.models.output import StudentOutput
 from student_train.runs.checkpoint import save_weights
 from student_train.runs.run_folder import RunFolder, class_space_to_plain
@@ -54,7 +54,7 @@ class Trainer:
     def __init__(
         self,
         config: TrainConfig,
-        model: nn.Module,
+        model: Student,
         inputs: Inputs,
         folder: RunFolder,
         runtime: Runtime,

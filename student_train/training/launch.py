@@ -8,7 +8,6 @@ from pathlib import Path
 
 import torch
 from rich.console import Console
-from torch import nn
 
 from box_store.categories import ClassSpace
 from box_store.places.locations import Location, RemotePath, as_typed, staged
@@ -18,7 +17,7 @@ from student_train.data.splits import open_split
 from student_train.errors import ConfigError, RunError
 from student_train.evaluation.evaluate import Evaluation
 from student_train.machine.runtime import Runtime
-from student_train.models import build_student
+from student_train.models import Student, build_student
 from student_train.models.official import load_official, read_checkpoint, translate
 from student_train.runs import provenance
 from student_train.runs.checkpoint import InitReport, load_matching, load_weights
@@ -247,7 +246,7 @@ def with_classes(resolved: Resolved[TrainConfig], space: ClassSpace) -> Resolved
     return Resolved(config, {**resolved.origins, N_CLASSES: "data"})
 
 
-def initialise(model: nn.Module, source: Path | RemotePath) -> InitReport:
+def initialise(model: Student, source: Path | RemotePath) -> InitReport:
     """Load weights to fine-tune: what fits is taken, the rest keeps its initial values.
 
     `source` is a run folder, a `.safetensors` file of ours, or an official checkpoint; a path or a

@@ -8,13 +8,14 @@ import torch
 from torch import Tensor, nn
 
 from student_train.config import OptimConfig
+from student_train.models import Student
 
 # linear layers that say where to look: Deformable DETR trains them more slowly
 _OFFSET_NAMES = ("sampling_offsets", "reference_points")
 _NO_DECAY = "_no_decay"
 
 
-def parameter_groups(model: nn.Module, config: OptimConfig) -> list[dict[str, object]]:
+def parameter_groups(model: Student, config: OptimConfig) -> list[dict[str, object]]:
     """Groups for AdamW, those of `head`, `backbone`, `offsets` that have parameters.
 
     A backbone rate of 0 freezes the backbone. Parameters that the student lists in
@@ -29,12 +30,10 @@ def parameter_groups(model: nn.Module, config: OptimConfig) -> list[dict[str, ob
         "offsets": config.lr * config.offsets_lr_factor,
         "decoder": config.lr * config.component_decay,
     }
-    depths: dict[str, int] = {}
-    if config.layer_decay != 1 and hasattr(model, "depths"):
-        depths = model.depths()  # type: ignore[operator]
+    depths = model.depths() if config.layer_decay != 1 else {}
     for depth in sorted(set(depths.values())):
         rates[f"backbone_{depth}"] = rates["backbone"] * config.layer_decay**depth
-    undecayed: set[str] = model.no_weight_decay() if hasattr(model, "no_weight_decay") else set()  # type: ignore[operator]
+    undecayed = model.no_weight_decay()
     members: dict[str, list[nn.Parameter]] = {
         f"{kind}{ending}": [] for ending in ("", _NO_DECAY) for kind in rates
     }
@@ -64,9 +63,7 @@ def parameter_groups(model: nn.Module, config: OptimConfig) -> list[dict[str, ob
     ]
 
 
-def make_optimizer(
-    model: nn.Module, config: OptimConfig, device: torch.device
-) -> torch.optim.AdamW:
+def make_optimizer(model: Student, config: OptimConfig, device: torch.device) -> torch.optim.AdamW:
     """AdamW over `parameter_groups`."""
     return torch.optim.AdamW(
         parameter_groups(model, config),
@@ -111,7 +108,7 @@ class WeightAverage:
     t)), or decay (1 - e^(-t / ramp)) with t counted from 1.
     """
 
-    def __init__(self, model: nn.Module, decay: float, ramp: float | None = None) -> None:
+    def __init__(self, model: Student, decay: float, ramp: float | None = None) -> None:
         self.model = copy.deepcopy(model).eval().requires_grad_(False)
         self.decay, self.ramp = decay, ramp
         self.n_updates = 0

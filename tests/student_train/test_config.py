@@ -16,11 +16,11 @@ from student_train.config import (
     without_teachers,
 )
 from student_train.errors import ConfigError
-from student_train.presets import PRESETS, count_parameters, load_preset
+from student_train.presets import all_presets, count_parameters, load_preset
 from student_train.settings.overrides import Layer, settings
 
 
-@pytest.mark.parametrize("name", PRESETS)
+@pytest.mark.parametrize("name", all_presets)
 def test_presets_are_usable_and_survive_json(name: str):
     config = load_preset(name)
     assert problems_of(config) == []

@@ -44,7 +44,4 @@ def settings_from_arguments(
         for theirs, ours in _WORDS.items()
         if ours in fields and arguments.get(theirs) is not None
     }
-    if "dilation" in arguments and config.family in ("conditional_detr", "dab_detr", "dn_detr"):
-        stride = 16 if arguments["dilation"] else 32
-        found |= {"strides": (stride,), "output_stride": stride}
     return found

@@ -16,7 +16,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from student_train.models.official.rename import count
+from student_train.models.naming import count
 
 Table = Sequence[tuple[str, str]]
 

@@ -8,10 +8,11 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from student_train.errors import CheckpointError
 from student_train.models.official.names import official_names
+from student_train.models.student import Student
 from student_train.models.weights_file import read_checkpoint
 
 # what official checkpoints hold beside parameters: rebuilt here, or counters of trained batch norms
@@ -70,9 +71,7 @@ class LoadReport:
         return "; ".join(lines)
 
 
-def load_official(
-    student: nn.Module, state: Mapping[str, Tensor], strict: bool = True
-) -> LoadReport:
+def load_official(student: Student, state: Mapping[str, Tensor], strict: bool = True) -> LoadReport:
     """Fill `student` from an official state dict.
 
     `strict` demands that every parameter fits and every entry is used, and changes nothing
@@ -114,12 +113,12 @@ def load_official(
     return report
 
 
-def load_official_file(student: nn.Module, path: Path | str, strict: bool = True) -> LoadReport:
+def load_official_file(student: Student, path: Path | str, strict: bool = True) -> LoadReport:
     """`load_official` from a file. Raises CheckpointError."""
     return load_official(student, read_checkpoint(path), strict)
 
 
-def export_official(student: nn.Module) -> dict[str, Tensor]:
+def export_official(student: Student) -> dict[str, Tensor]:
     """The student's state dict under official names, copies of shared heads included."""
     state: dict[str, Tensor] = {}
     for key, value in student.state_dict().items():

@@ -20,7 +20,7 @@ from student_train.export.check import largest_difference
 from student_train.export.files import run_onnx
 from student_train.export.program import Detector, Example, trace
 from student_train.models import build_student
-from student_train.models.families.dino import DinoConfig
+from student_train.models.families.dino.model import DinoConfig
 from student_train.presets import load_preset
 from student_train.runs.trained import TrainedStudent
 

@@ -16,7 +16,7 @@ from student_train.models.official import (
     read_checkpoint,
     translate,
 )
-from student_train.models.official.shapes import settings_from_shapes
+from student_train.models.official.names import settings_from_shapes
 
 SMALL = DinoConfig(
     n_classes=80,

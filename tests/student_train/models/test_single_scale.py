@@ -19,10 +19,10 @@ from student_train.models import (
     build_student,
 )
 from student_train.models.backbones.backbone import Backbone
-from student_train.models.families.single_scale import SingleScaleStudent
 from student_train.models.layers.conditional_attention import attend
 from student_train.models.layers.heads import LayerHeads
 from student_train.models.official import detect_family, export_official, load_official
+from student_train.models.single_scale import SingleScaleStudent
 
 SIZES = [(61, 83), (50, 70)]
 SMALL = {

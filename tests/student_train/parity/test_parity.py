@@ -10,8 +10,8 @@ import torch
 
 from student_train.errors import CheckpointError, ConfigError
 from student_train.models import Dino
+from student_train.models.families.dino.parity import PARITY as DINO
 from student_train.parity import golden_sets, run_parity
-from student_train.parity.dino import DINO
 from student_train.parity.golden import GoldenStudent
 from student_train.parity.rows import Row, largest_difference, row, wrong_pairs
 from student_train.parity.students import build, check_evaluation, check_training

@@ -4,10 +4,10 @@ from pathlib import Path
 
 import pytest
 
+from student_train.models.families.dn_detr.parity import PARITY as DN
 from student_train.parity import run_parity
 from student_train.parity.golden import GoldenStudent
 from student_train.parity.rows import Row
-from student_train.parity.single_scale import DN
 from student_train.parity.students import build, check_evaluation, check_training
 
 GOLDEN = Path(__file__).resolve().parents[2] / "golden"

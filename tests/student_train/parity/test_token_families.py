@@ -4,14 +4,14 @@ from pathlib import Path
 
 import pytest
 
+from student_train.models.families.vidt.parity import PARITY as VIDT
+from student_train.models.families.yolos.parity import PARITY as YOLOS
 from student_train.models.official import detect_family, export_official
 from student_train.parity import run_parity
 from student_train.parity.family import FamilyParity
 from student_train.parity.golden import GoldenStudent
 from student_train.parity.rows import Row
 from student_train.parity.students import build, check_evaluation, check_training
-from student_train.parity.vidt import VIDT
-from student_train.parity.yolos import YOLOS
 
 GOLDEN = Path(__file__).resolve().parents[2] / "golden"
 

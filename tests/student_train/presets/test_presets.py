@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from student_train.models import FAMILIES, build_student
-from student_train.presets import PRESETS, count_parameters, load_preset
+from student_train.presets import all_presets, count_parameters, load_preset
 from student_train.presets.markdown import presets_markdown
 
 # backbone, epochs, queries, AP, AP with teachers: the rows of the Teach-DETR paper
@@ -28,7 +28,7 @@ ROWS = {
 
 @pytest.mark.parametrize("name", ROWS)
 def test_a_published_row_is_one_name(name: str):
-    config, published = load_preset(name), PRESETS[name].published
+    config, published = load_preset(name), all_presets()[name].published
     assert published is not None
     assert (
         config.model.backbone,
@@ -81,7 +81,7 @@ def test_sizes_without_backbones(name: str):
 
 def test_every_family_has_a_preset_for_tests_and_one_for_scenes():
     small = {"tests": set(), "a CPU and the scenes of the demo": set()}
-    for name, preset in PRESETS.items():
+    for name, preset in all_presets().items():
         if preset.use in small:
             config = load_preset(name)
             small[preset.use].add(config.model.family)
@@ -92,7 +92,7 @@ def test_every_family_has_a_preset_for_tests_and_one_for_scenes():
 
 
 def test_the_loss_reads_logits_as_the_student_means_them():
-    for name in PRESETS:
+    for name in all_presets():
         config = load_preset(name)
         assert config.loss.form == config.model.classification, name
 

@@ -13,7 +13,7 @@ from student_train.export.official import export_checkpoint
 from student_train.models import FAMILIES, build_student
 from student_train.models.official import detect_family, export_official, load_official
 from student_train.models.official.arguments import settings_from_arguments
-from student_train.models.official.shapes import settings_from_shapes
+from student_train.models.official.names import settings_beside, settings_from_shapes
 from student_train.models.weights_file import read_checkpoint
 from student_train.presets import PRESETS, load_preset
 from student_train.runs.importing import import_checkpoint
@@ -111,8 +111,7 @@ def test_exported_names_are_the_official_ones(golden_keys):
 
 def test_settings_beside_the_weights_are_read():
     arguments = {"dilation": True, "dropout": 0.1, "nheads": 4, "num_queries": 7, "pe": 1}
-    config = FAMILIES["conditional_detr"].config
-    assert settings_from_arguments(config, arguments) == {
+    assert settings_beside("conditional_detr", arguments, {}) == {
         "dropout": 0.1,
         "n_heads": 4,
         "n_queries": 7,

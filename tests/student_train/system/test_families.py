@@ -9,14 +9,16 @@ from rich.console import Console
 
 from student_train.config import resolve
 from student_train.models import FAMILIES, build_student
-from student_train.presets import PRESETS, load_preset
+from student_train.presets import all_presets, load_preset
 from student_train.runs.checkpoint import load_weights
 from student_train.runs.metrics import read_metrics
 from student_train.settings.overrides import Layer
 from student_train.training.launch import train
 
 SMALLEST = {
-    load_preset(name).model.family: name for name, each in PRESETS.items() if each.use == "tests"
+    load_preset(name).model.family: name
+    for name, each in all_presets().items()
+    if each.use == "tests"
 }
 DEFAULTS = {"steps": 1, "log_every": 1, "eval_every": 0, "threads": 1, "seed": 3}
 each_family = pytest.mark.parametrize("family", FAMILIES)

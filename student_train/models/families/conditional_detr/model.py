@@ -9,10 +9,10 @@ from typing import ClassVar
 
 from torch import Tensor, nn
 
-from student_train.models.families.single_scale import SingleScaleConfig, SingleScaleStudent
 from student_train.models.layers.heads import MLP
 from student_train.models.layers.position import geometry_dtype
 from student_train.models.output import StudentOutput
+from student_train.models.single_scale import SingleScaleConfig, SingleScaleStudent
 from student_train.models.targets import Targets
 
 
@@ -26,7 +26,7 @@ class ConditionalDetrConfig(SingleScaleConfig):
     """inside the transformer"""
 
 
-class ConditionalDetr(SingleScaleStudent):
+class ConditionalDetr(SingleScaleStudent[ConditionalDetrConfig]):
     """Every query is a learned vector: its position, from which a network reads the point around
     which all layers predict. Contents start at zero.
     """
@@ -46,13 +46,7 @@ class ConditionalDetr(SingleScaleStudent):
         targets: list[Targets] | None = None,
         noise: None = None,
     ) -> StudentOutput:
-        """Detect.
-
-        `images` is [B, 3, H, W], normalised, each in the upper left corner and zero elsewhere;
-        `mask` [B, H, W] is True on padding. There are no denoising queries: `targets` and `noise`
-        are not looked at. Boxes come out as (cx, cy, w, h) in 0..1 of each image without its
-        padding.
-        """
+        """Detect: see `Student.forward`. There are no denoising queries."""
         memory, tokens = self.encode(images, mask)
         position = self.queries.weight.expand(images.shape[0], -1, -1)
         points = self.reference(position).to(geometry_dtype(images)).sigmoid()

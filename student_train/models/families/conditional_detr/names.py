@@ -4,8 +4,8 @@ import re
 
 from torch import nn
 
-from student_train.models.families.single_scale import SingleScaleStudent
-from student_train.models.official.rename import backbone_name, rename
+from student_train.models.naming import backbone_name, rename
+from student_train.models.single_scale import SingleScaleStudent
 
 # ours -> official, first fit
 _NAMES = [

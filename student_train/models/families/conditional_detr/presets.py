@@ -2,7 +2,7 @@
 
 from student_train.config import TrainConfig
 from student_train.losses import LossConfig
-from student_train.models.families.conditional_detr import ConditionalDetrConfig
+from student_train.models.families.conditional_detr.model import ConditionalDetrConfig
 from student_train.presets.preset import (
     SMALL,
     SMALLEST,
@@ -49,7 +49,7 @@ def conditional_scenes() -> TrainConfig:
 
 _README = "README of Atten4Vis/ConditionalDETR"
 
-CONDITIONAL_DETR = (
+PRESETS = (
     Preset(
         "conditional-r101-dc5",
         conditional_r101_dc5,

@@ -1,1 +1,14 @@
-"""D-FINE and DEIM."""
+"""D-FINE (Peng et al., arXiv 2410.13842) and DEIM's way to train it (Huang et al., arXiv 2412.04234)."""
+
+from student_train.models.families.d_fine.model import DFine, DFineConfig
+from student_train.models.families.d_fine.names import official_names, settings_from_shapes
+from student_train.models.family import Family
+
+FAMILY = Family(
+    config=DFineConfig,
+    student=DFine,
+    package=__name__,
+    names=official_names,
+    marks=("decoder.enc_score_head.weight", "decoder.pre_bbox_head.layers.0.weight"),
+    from_state=settings_from_shapes,
+)

@@ -11,7 +11,7 @@ from typing import ClassVar
 from torch import Tensor, nn
 
 from student_train.models.families.d_fine.decoder import Decoded, DFineDecoder
-from student_train.models.families.hybrid import ACTIVATIONS, HybridConfig, HybridStudent
+from student_train.models.hybrid import ACTIVATIONS, HybridConfig, HybridStudent
 from student_train.models.layers.conv_norm import ConvNorm
 from student_train.models.layers.csp import Gelan, SplitDownsample
 from student_train.models.layers.denoising import MirroredDenoising, Noise, NoisyQueries
@@ -66,7 +66,7 @@ def d_fine_parts(expansion: float, n_blocks: int) -> FusionParts:
     )
 
 
-class DFine(HybridStudent):
+class DFine(HybridStudent[DFineConfig]):
     """A decoder that moves the edges of its first boxes, with heads of its own for every layer."""
 
     denoising_queries = MirroredDenoising

@@ -28,7 +28,7 @@ def d_fine_scenes() -> TrainConfig:
     return for_scenes(model, LOSS)
 
 
-D_FINE = (
+PRESETS = (
     Preset("d-fine-scenes", d_fine_scenes, "a CPU and the scenes of the demo"),
     Preset("d-fine-micro", d_fine_micro, "tests"),
 )

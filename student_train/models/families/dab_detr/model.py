@@ -9,9 +9,9 @@ from typing import ClassVar
 
 from torch import Tensor, nn
 
-from student_train.models.families.single_scale import SingleScaleConfig, SingleScaleStudent
 from student_train.models.layers.position import geometry_dtype
 from student_train.models.output import StudentOutput
+from student_train.models.single_scale import SingleScaleConfig, SingleScaleStudent
 from student_train.models.targets import Targets
 
 
@@ -38,7 +38,7 @@ class DabDetrConfig(SingleScaleConfig):
         return problems
 
 
-class DabDetr(SingleScaleStudent):
+class DabDetr(SingleScaleStudent[DabDetrConfig]):
     """Every query is a learned box, the anchor, that the layers refine."""
 
     def __init__(self, config: DabDetrConfig) -> None:
@@ -54,12 +54,8 @@ class DabDetr(SingleScaleStudent):
         targets: list[Targets] | None = None,
         noise: None = None,
     ) -> StudentOutput:
-        """Detect.
-
-        `images` is [B, 3, H, W], normalised, each in the upper left corner and zero elsewhere;
-        `mask` [B, H, W] is True on padding. There are no denoising queries: `targets` and `noise`
-        are not looked at. Boxes come out as (cx, cy, w, h) in 0..1 of each image without its
-        padding, pattern by pattern.
+        """Detect: see `Student.forward`. Predictions come pattern by pattern; there are no
+        denoising queries.
         """
         memory, tokens = self.encode(images, mask)
         anchors = self.anchors.weight.to(geometry_dtype(images)).sigmoid()

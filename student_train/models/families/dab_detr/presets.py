@@ -2,7 +2,7 @@
 
 from student_train.config import TrainConfig
 from student_train.losses import LossConfig
-from student_train.models.families.dab_detr import DabDetrConfig
+from student_train.models.families.dab_detr.model import DabDetrConfig
 from student_train.presets.preset import (
     SMALL,
     SMALLEST,
@@ -37,7 +37,7 @@ def dab_scenes() -> TrainConfig:
     return for_scenes(DabDetrConfig(**SMALL), LOSS)
 
 
-DAB_DETR = (
+PRESETS = (
     Preset("dab-r101-dc5", dab_r101_dc5, "anchors that are refined", teach_detr(45.8, 48.5)),
     Preset(
         "dab-r50-dc5",

@@ -11,11 +11,11 @@ from typing import ClassVar
 from torch import Tensor
 
 from student_train.models.config import DeformableConfig
-from student_train.models.families.multi_scale import MultiScaleStudent
 from student_train.models.layers.decoder import DeformableDecoder
 from student_train.models.layers.encoder import Tokens
 from student_train.models.layers.heads import LayerHeads
 from student_train.models.layers.queries import Queries, TwoStageQueries
+from student_train.models.multi_scale import MultiScaleStudent
 from student_train.models.output import Prediction, StudentOutput
 from student_train.models.targets import Targets
 
@@ -38,7 +38,7 @@ class DeformableDetrConfig(DeformableConfig):
     """a layer's box loss trains the box head of the layer before too"""
 
 
-class DeformableDetr(MultiScaleStudent):
+class DeformableDetr(MultiScaleStudent[DeformableDetrConfig]):
     """Proposals are scored as object or not, whatever their class, and all of them are supervised;
     every layer has heads of its own.
     """
@@ -73,13 +73,7 @@ class DeformableDetr(MultiScaleStudent):
         targets: list[Targets] | None = None,
         noise: None = None,
     ) -> StudentOutput:
-        """Detect.
-
-        `images` is [B, 3, H, W], normalised, each in the upper left corner and zero elsewhere;
-        `mask` [B, H, W] is True on padding. There are no denoising queries: `targets` and `noise`
-        are not looked at. Boxes come out as (cx, cy, w, h) in 0..1 of each image without its
-        padding.
-        """
+        """Detect: see `Student.forward`. There are no denoising queries."""
         memory, tokens = self.encode(images, mask)
         start = self.queries(memory, tokens)
         layers = self.decode(start, memory, tokens)

@@ -4,8 +4,8 @@ import re
 
 from torch import nn
 
-from student_train.models.families.deformable_detr import DeformableDetr
-from student_train.models.official.rename import layer_head_names, rename
+from student_train.models.families.deformable_detr.model import DeformableDetr
+from student_train.models.naming import layer_head_names, rename
 
 # ours -> official, first fit
 _NAMES = [

@@ -6,7 +6,7 @@ from dataclasses import replace
 
 from student_train.config import OptimConfig, TrainConfig
 from student_train.losses import LossConfig
-from student_train.models.families.deformable_detr import DeformableDetrConfig
+from student_train.models.families.deformable_detr.model import DeformableDetrConfig
 from student_train.presets.preset import (
     SMALL,
     SMALLEST,
@@ -61,7 +61,7 @@ def deformable_scenes() -> TrainConfig:
 
 _README = "README of HDETR/H-Deformable-DETR"
 
-DEFORMABLE_DETR = (
+PRESETS = (
     Preset("deformable-swin-s", deformable_swin_s, "two stages", teach_detr(50.7, 53.2)),
     Preset(
         "deformable-r50",

@@ -10,12 +10,12 @@ from typing import ClassVar
 from torch import Tensor, nn
 
 from student_train.models.config import DeformableConfig
-from student_train.models.families.multi_scale import MultiScaleStudent
 from student_train.models.layers.decoder import DeformableDecoder
 from student_train.models.layers.denoising import ContrastiveDenoising, Noise
 from student_train.models.layers.heads import LayerHeads
 from student_train.models.layers.position import geometry_dtype
 from student_train.models.layers.queries import TwoStageQueries
+from student_train.models.multi_scale import MultiScaleStudent
 from student_train.models.output import StudentOutput
 from student_train.models.targets import Targets
 
@@ -62,7 +62,7 @@ class DinoConfig(DeformableConfig):
         return problems
 
 
-class Dino(MultiScaleStudent):
+class Dino(MultiScaleStudent[DinoConfig]):
     """Mixed query selection, denoising queries, and a decoder that looks forward twice."""
 
     def __init__(self, config: DinoConfig) -> None:
@@ -102,13 +102,8 @@ class Dino(MultiScaleStudent):
         targets: list[Targets] | None = None,
         noise: Noise | None = None,
     ) -> StudentOutput:
-        """Detect.
-
-        `images` is [B, 3, H, W], normalised, each in the upper left corner and zero elsewhere;
-        `mask` [B, H, W] is True on padding. In training, `targets` (one per image) start the
-        denoising queries, with `noise` in place of fresh random numbers if given. Of every layer
-        come logits [B, Q, C] and boxes [B, Q, 4], (cx, cy, w, h) in 0..1 of each image without its
-        padding; those of denoising queries, [B, D, ...], apart in `denoising`.
+        """Detect: see `Student.forward`. Predictions of denoising queries, [B, D, ...], come
+        apart in `denoising`.
         """
         memory, tokens = self.encode(images, mask)
         start = self.queries(memory, tokens)

@@ -2,8 +2,8 @@
 
 from torch import nn
 
-from student_train.models.families.dino import Dino
-from student_train.models.official.rename import backbone_name, layer_head_names, rename
+from student_train.models.families.dino.model import Dino
+from student_train.models.naming import backbone_name, layer_head_names, rename
 
 # ours -> official, first fit
 _NAMES = [

@@ -7,11 +7,12 @@ import torch
 
 from student_train.losses import LossConfig
 from student_train.models import StudentOutput
-from student_train.models.families.dino import Dino, DinoConfig
+from student_train.models.families.dino.model import Dino, DinoConfig
 from student_train.models.layers.denoising import Noise
 from student_train.models.layers.position import inverse_sigmoid
 from student_train.models.layers.queries import Proposals
 from student_train.parity.backbones import BACKBONES
+from student_train.parity.case import Case, Setup
 from student_train.parity.family import (
     BOXES,
     Arrays,
@@ -22,6 +23,7 @@ from student_train.parity.family import (
 )
 from student_train.parity.golden import GoldenStudent
 from student_train.parity.rows import Row, largest_difference, row, wrong_entries
+from student_train.parity.setups import of_truth
 
 
 def _config(settings: Settings) -> DinoConfig:
@@ -90,7 +92,14 @@ def _loss_key(stem: str, source: str, layer: str, last: int) -> str:
     return f"{stem}{'_dn' if source == 'denoising' else ''}{ending(layer, last)}"
 
 
-DINO = FamilyParity(
+def _criterion(case: Case) -> Setup:
+    """Ground truth on all layers and the selected proposals, and denoising."""
+    return of_truth(case, LossConfig(), denoising="{}_dn{}")
+
+
+PARITY = FamilyParity(
+    sets=("dino",),
+    criteria={"criterion_dino": _criterion},
     config=_config,
     loss=LossConfig(),
     loss_key=_loss_key,

@@ -2,7 +2,7 @@
 
 from student_train.config import DataConfig, OptimConfig, TrainConfig
 from student_train.losses import LossConfig
-from student_train.models.families.dino import DinoConfig
+from student_train.models.families.dino.model import DinoConfig
 from student_train.presets.preset import (
     SMALL,
     SMALLEST,
@@ -120,7 +120,7 @@ def dino_micro() -> TrainConfig:
 
 _README = "README of IDEA-Research/DINO"
 
-DINO = (
+PRESETS = (
     Preset(
         "dino-r50-4scale",
         dino_r50_4scale,

@@ -9,10 +9,10 @@ from typing import ClassVar
 
 from torch import Tensor, nn
 
-from student_train.models.families.single_scale import SingleScaleConfig, SingleScaleStudent
 from student_train.models.layers.denoising import Noise, PlainDenoising
 from student_train.models.layers.position import geometry_dtype
 from student_train.models.output import StudentOutput
+from student_train.models.single_scale import SingleScaleConfig, SingleScaleStudent
 from student_train.models.targets import Targets
 
 
@@ -43,7 +43,7 @@ class DnDetrConfig(SingleScaleConfig):
         return problems
 
 
-class DnDetr(SingleScaleStudent):
+class DnDetr(SingleScaleStudent[DnDetrConfig]):
     """DAB-DETR whose contents are label embeddings: of noised ground truth in the denoising
     queries, of "unknown" in the matching ones, in inference too.
     """
@@ -67,13 +67,8 @@ class DnDetr(SingleScaleStudent):
         targets: list[Targets] | None = None,
         noise: Noise | None = None,
     ) -> StudentOutput:
-        """Detect.
-
-        `images` is [B, 3, H, W], normalised, each in the upper left corner and zero elsewhere;
-        `mask` [B, H, W] is True on padding. In training, `targets` (one per image) start the
-        denoising queries, with `noise` in place of fresh random numbers if given. Of every layer
-        come logits [B, Q, C] and boxes [B, Q, 4], (cx, cy, w, h) in 0..1 of each image without its
-        padding; those of denoising queries, [B, D, ...], apart in `denoising`.
+        """Detect: see `Student.forward`. Predictions of denoising queries, [B, D, ...], come
+        apart in `denoising`.
         """
         memory, tokens = self.encode(images, mask)
         dtype = geometry_dtype(images)

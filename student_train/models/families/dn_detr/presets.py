@@ -2,7 +2,7 @@
 
 from student_train.config import TrainConfig
 from student_train.losses import LossConfig
-from student_train.models.families.dn_detr import DnDetrConfig
+from student_train.models.families.dn_detr.model import DnDetrConfig
 from student_train.presets.preset import (
     SMALL,
     SMALLEST,
@@ -37,7 +37,7 @@ def dn_scenes() -> TrainConfig:
     return for_scenes(DnDetrConfig(**SMALL), LOSS)
 
 
-DN_DETR = (
+PRESETS = (
     Preset(
         "dn-r101-dc5",
         dn_r101_dc5,

@@ -10,7 +10,7 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from student_train.models.families.deformable_detr import DeformableDetr, DeformableDetrConfig
+from student_train.models.families.deformable_detr.model import DeformableDetr, DeformableDetrConfig
 from student_train.models.output import StudentOutput
 from student_train.models.targets import Targets
 
@@ -51,10 +51,9 @@ class HDetr(DeformableDetr):
     The best tokens start the first set, the next ones the second. Neither sees the other.
     """
 
-    config: HDetrConfig
-
     def __init__(self, config: HDetrConfig) -> None:
         super().__init__(config, config.n_queries_one_to_many)
+        self.n_one_to_many = config.n_queries_one_to_many
 
     def forward(
         self,
@@ -67,7 +66,7 @@ class HDetr(DeformableDetr):
         the images have no token left for it.
         """
         first = self.config.n_queries
-        extra = self.config.n_queries_one_to_many if self.training else 0
+        extra = self.n_one_to_many if self.training else 0
         memory, tokens = self.encode(images, mask)
         start = self.queries(memory, tokens, first + extra)
         second = torch.arange(start.boxes.shape[1], device=images.device) >= first

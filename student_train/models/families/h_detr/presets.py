@@ -1,8 +1,8 @@
 """Presets of H-Deformable-DETR (`configs/two_stage/deformable-detr-hybrid-branch/36eps`)."""
 
 from student_train.config import TrainConfig
-from student_train.models.families.h_detr import HDetrConfig
-from student_train.presets.deformable_detr import LOSS, OPTIM, SWIN_S, SWIN_T
+from student_train.models.families.deformable_detr.presets import LOSS, OPTIM, SWIN_S, SWIN_T
+from student_train.models.families.h_detr.model import HDetrConfig
 from student_train.presets.preset import (
     SMALL,
     SMALLEST,
@@ -60,7 +60,7 @@ def h_deformable_scenes() -> TrainConfig:
 
 _README = "README of HDETR/H-Deformable-DETR"
 
-H_DETR = (
+PRESETS = (
     Preset(
         "h-deformable-r50",
         h_deformable_r50,

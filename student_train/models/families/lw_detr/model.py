@@ -26,6 +26,7 @@ from student_train.models.layers.lite_decoder import LiteDecoder
 from student_train.models.layers.projector import SCALES, Projector
 from student_train.models.layers.weight_decay import undecayed
 from student_train.models.output import StudentOutput
+from student_train.models.student import Student
 from student_train.models.targets import Targets
 
 
@@ -86,7 +87,7 @@ class LwDetrConfig(DecoderConfig, SamplingConfig):
         return KNOWN
 
 
-class LwDetr(nn.Module):
+class LwDetr(Student[LwDetrConfig]):
     """ViT, projector, groups of queries, decoder; RF-DETR has another ViT and other norms."""
 
     def __init__(self, config: LwDetrConfig) -> None:

@@ -4,7 +4,7 @@ import re
 
 from torch import nn
 
-from student_train.models.official.rename import rename
+from student_train.models.naming import rename
 
 # ours -> official, first fit
 COMMON = [

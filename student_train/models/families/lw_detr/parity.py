@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -10,10 +11,12 @@ from student_train.models import StudentOutput
 from student_train.models.families.lw_detr.model import LwDetrConfig
 from student_train.models.families.lw_detr.presets import SIZES
 from student_train.models.layers.queries import Proposals
+from student_train.parity.case import Case, Setup
 from student_train.parity.family import BOXES, Arrays, FamilyParity, Settings, compare_prediction
 from student_train.parity.golden import GoldenStudent
 from student_train.parity.iou_aware import iou_aware_loss
 from student_train.parity.rows import Row, largest_difference, row, wrong_entries
+from student_train.parity.setups import of_truth
 
 
 def config_fields(settings: Settings) -> dict[str, Any]:
@@ -66,6 +69,22 @@ def evaluation(golden: GoldenStudent, student: Any) -> list[Row]:
     ]
 
 
-LW_DETR = FamilyParity(
-    config=_config, loss=iou_aware_loss, proposals=proposals, evaluation=evaluation
+def _criterion(case: Case) -> Setup:
+    """Ground truth on all groups of queries, as RF-DETR's criterion computes it; one group where it
+    was in evaluation mode.
+    """
+    setup = of_truth(case, iou_aware_loss(case.settings))
+    groups = case.settings["groups"] if case.expected["train"] else 1
+    keys = setup.keys["truth"] | {"proposals": "{}_enc"}
+    output = replace(setup.output, n_groups=groups)
+    return replace(setup, output=output, keys={**setup.keys, "truth": keys})
+
+
+PARITY = FamilyParity(
+    sets=("lwdetr",),
+    criteria={"criterion_iabce": _criterion},
+    config=_config,
+    loss=iou_aware_loss,
+    proposals=proposals,
+    evaluation=evaluation,
 )

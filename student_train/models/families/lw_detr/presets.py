@@ -104,7 +104,7 @@ def on_squares(config: TrainConfig, side: int) -> TrainConfig:
 
 _README = "README of Atten4Vis/LW-DETR"
 
-LW_DETR = (
+PRESETS = (
     Preset(
         "lw-detr-small",
         lw_detr_small,

@@ -3,7 +3,7 @@
 from torch import nn
 
 from student_train.models.families.lw_detr.names import COMMON, projector_names
-from student_train.models.official.rename import rename
+from student_train.models.naming import rename
 
 _VIT = "backbone.0.encoder.encoder."
 _BLOCK = rf"{_VIT}encoder.layer.\1."

@@ -17,7 +17,8 @@ def _config(settings: Settings) -> RfDetrConfig:
     return RfDetrConfig(**SIZES[settings["config"]["size"]] | config_fields(settings))
 
 
-RF_DETR = FamilyParity(
+PARITY = FamilyParity(
+    sets=("rfdetr",),
     config=_config,
     loss=iou_aware_loss,
     proposals=proposals,

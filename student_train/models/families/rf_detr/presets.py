@@ -98,7 +98,7 @@ def rf_detr_scenes() -> TrainConfig:
 _SMALLEST_VIT: dict[str, Any] = {"backbone": "dinov2_test", "stages": (1, 2, 3), "table_side": 8}
 _README = "README of roboflow/rf-detr"
 
-RF_DETR = (
+PRESETS = (
     Preset(
         "rf-detr-nano",
         rf_detr_nano,

@@ -10,7 +10,7 @@ from typing import ClassVar, Literal
 from torch import Tensor
 
 from student_train.models.config import SamplingConfig
-from student_train.models.families.hybrid import ACTIVATIONS, HybridConfig, HybridStudent
+from student_train.models.hybrid import ACTIVATIONS, HybridConfig, HybridStudent
 from student_train.models.layers.decoder import DeformableDecoder
 from student_train.models.layers.denoising import Noise
 from student_train.models.layers.heads import LayerHeads
@@ -40,7 +40,7 @@ class RtDetrV2Config(HybridConfig, SamplingConfig):
         return problems
 
 
-class RtDetrV2(HybridStudent):
+class RtDetrV2(HybridStudent[RtDetrV2Config]):
     """A decoder that looks forward twice, with heads of its own for every layer."""
 
     def __init__(self, config: RtDetrV2Config) -> None:

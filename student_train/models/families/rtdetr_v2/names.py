@@ -8,8 +8,8 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from student_train.models.families.hybrid_names import HYBRID_NAMES, hybrid_settings
-from student_train.models.official.rename import count, rename
+from student_train.models.hybrid_names import HYBRID_NAMES, hybrid_settings
+from student_train.models.naming import count, rename
 
 # ours -> official, first fit
 _NAMES = [

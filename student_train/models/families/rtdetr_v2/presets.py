@@ -24,7 +24,7 @@ def rtdetrv2_scenes() -> TrainConfig:
     return for_scenes(model, LOSS)
 
 
-RTDETR_V2 = (
+PRESETS = (
     Preset("rtdetrv2-scenes", rtdetrv2_scenes, "a CPU and the scenes of the demo"),
     Preset("rtdetrv2-micro", rtdetrv2_micro, "tests"),
 )

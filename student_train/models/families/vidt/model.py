@@ -26,6 +26,7 @@ from student_train.models.layers.neck import Neck, projection
 from student_train.models.layers.position import geometry_dtype
 from student_train.models.layers.weight_decay import undecayed
 from student_train.models.output import StudentOutput
+from student_train.models.student import Student
 from student_train.models.targets import Targets
 
 _N_LEVELS = 4
@@ -62,7 +63,7 @@ class VidtConfig(DecoderConfig, SamplingConfig):
         return problems
 
 
-class Vidt(nn.Module):
+class Vidt(Student[VidtConfig]):
     """Swin with detection tokens, neck, deformable decoder."""
 
     def __init__(self, config: VidtConfig) -> None:

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from student_train.losses import LossConfig
-from student_train.models.families.vidt import VidtConfig
+from student_train.models.families.vidt.model import VidtConfig
 from student_train.parity.backbones import BACKBONES
 from student_train.parity.family import FamilyParity, Settings
+from student_train.parity.setups import FOCAL_2, truth
 
 
 def _config(settings: Settings) -> VidtConfig:
@@ -26,4 +26,9 @@ def _config(settings: Settings) -> VidtConfig:
     )
 
 
-VIDT = FamilyParity(config=_config, loss=LossConfig(class_loss=2, giou_eps=0))
+PARITY = FamilyParity(
+    sets=("vidt",),
+    criteria={"criterion_vidt": truth(FOCAL_2)},
+    config=_config,
+    loss=FOCAL_2,
+)

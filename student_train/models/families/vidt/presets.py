@@ -2,7 +2,7 @@
 
 from student_train.config import OptimConfig, TrainConfig
 from student_train.losses import LossConfig
-from student_train.models.families.vidt import VidtConfig
+from student_train.models.families.vidt.model import VidtConfig
 from student_train.presets.preset import Preset, Published, for_scenes, for_tests, teach_detr
 
 LOSS = LossConfig(class_loss=2, giou_eps=0)
@@ -66,7 +66,7 @@ def vidt_scenes() -> TrainConfig:
 
 _README = "README of naver-ai/vidt"
 
-VIDT = (
+PRESETS = (
     Preset(
         "vidt-swin-small",
         vidt_swin_small,

@@ -15,7 +15,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import ClassVar
 
-from torch import Tensor, nn
+from torch import Tensor
 
 from student_train.errors import ConfigError
 from student_train.models.backbones.backbone_weights import load_backbone_weights
@@ -25,6 +25,7 @@ from student_train.models.layers.heads import MLP
 from student_train.models.layers.position import geometry_dtype
 from student_train.models.layers.weight_decay import undecayed
 from student_train.models.output import Form, Prediction, StudentOutput
+from student_train.models.student import Student
 from student_train.models.targets import Targets
 
 
@@ -65,7 +66,7 @@ class YolosConfig(StudentConfig):
         return problems
 
 
-class Yolos(nn.Module):
+class Yolos(Student[YolosConfig]):
     """A ViT with detection tokens, a class head and a box head."""
 
     def __init__(self, config: YolosConfig) -> None:
@@ -100,11 +101,8 @@ class Yolos(nn.Module):
         targets: list[Targets] | None = None,
         noise: None = None,
     ) -> StudentOutput:
-        """Detect.
-
-        `images` is [B, 3, H, W], normalised, each in the upper left corner and zero elsewhere;
-        `mask`, `targets` and `noise` are not looked at. Boxes come out as (cx, cy, w, h) in 0..1:
-        of each image without its padding, which the tokens have to tell from the pixels.
+        """Detect: see `Student.forward`. Nothing but the images is looked at: the tokens have
+        to tell padding from pixels.
         """
         state = self.backbone(images)
         dtype = geometry_dtype(images)

@@ -2,7 +2,7 @@
 
 from torch import nn
 
-from student_train.models.official.rename import rename
+from student_train.models.naming import rename
 
 # ours -> official; the backbone has the official names
 _NAMES = [

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from student_train.losses import LossConfig, MatchCost
-from student_train.models.families.yolos import YolosConfig
+from student_train.models.families.yolos.model import YolosConfig
 from student_train.parity.backbones import BACKBONES
 from student_train.parity.family import FamilyParity, Settings
+from student_train.parity.setups import truth
 
 
 def _config(settings: Settings) -> YolosConfig:
@@ -22,5 +23,10 @@ def _config(settings: Settings) -> YolosConfig:
     )
 
 
-YOLOS_LOSS = LossConfig(classification="softmax", match=MatchCost(class_cost=1), giou_eps=0)
-YOLOS = FamilyParity(config=_config, loss=YOLOS_LOSS)
+LOSS = LossConfig(classification="softmax", match=MatchCost(class_cost=1), giou_eps=0)
+PARITY = FamilyParity(
+    sets=("yolos",),
+    criteria={"criterion_yolos": truth(LOSS)},
+    config=_config,
+    loss=LOSS,
+)

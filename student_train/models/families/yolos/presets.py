@@ -6,7 +6,7 @@ DETR's (hustvl/YOLOS, `datasets/coco.py`).
 
 from student_train.config import AugmentConfig, OptimConfig, TrainConfig
 from student_train.losses import LossConfig, MatchCost
-from student_train.models.families.yolos import YolosConfig
+from student_train.models.families.yolos.model import YolosConfig
 from student_train.presets.preset import Preset, Published, for_scenes, for_tests, teach_detr
 
 LOSS = LossConfig(classification="softmax", match=MatchCost(class_cost=1), giou_eps=0)
@@ -71,7 +71,7 @@ def yolos_scenes() -> TrainConfig:
     return for_scenes(model, LOSS)
 
 
-YOLOS = (
+PRESETS = (
     Preset(
         "yolos-small",
         yolos_small,

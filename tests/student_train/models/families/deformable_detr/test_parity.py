@@ -5,14 +5,14 @@ from pathlib import Path
 import pytest
 
 from student_train.models import HDetr
+from student_train.models.families.h_detr.parity import PARITY as H_DETR
 from student_train.models.official import detect_family
 from student_train.parity import run_parity
-from student_train.parity.deformable import DEFORMABLE
 from student_train.parity.golden import GoldenStudent
 from student_train.parity.rows import Row
 from student_train.parity.students import build, check_evaluation, check_training
 
-GOLDEN = Path(__file__).resolve().parents[2] / "golden"
+GOLDEN = Path(__file__).resolve().parents[4] / "golden"
 HYBRID = "hdetr_hybrid_r50"
 
 
@@ -24,17 +24,17 @@ def test_h_detr_equals_the_official_code() -> None:
     golden = GoldenStudent.open(GOLDEN, HYBRID)
     # the two families store parameters of the same names
     assert detect_family(golden.parameters()) == "deformable_detr"
-    student = build(golden, DEFORMABLE)
+    student = build(golden, H_DETR)
     assert isinstance(student, HDetr)
     assert sum(p.numel() for p in student.parameters()) == golden.settings["parameters"]
 
-    rows = check_evaluation(golden, DEFORMABLE, student)
+    rows = check_evaluation(golden, H_DETR, student)
     assert failed(rows) == []
     stored = {key for key in golden.outputs if not key.startswith("float64/")}
     assert stored == {row.output for row in rows}
     assert not student.training
 
-    rows = check_training(golden, DEFORMABLE, student)
+    rows = check_training(golden, H_DETR, student)
     assert failed(rows) == []
     compared = {row.output for row in rows}
     # six layers and the proposals; six layers of the second set

@@ -9,7 +9,7 @@ from typing import Any
 
 from torch import Tensor
 
-from student_train.models.official.rename import count
+from student_train.models.naming import count
 
 # ours -> official, first fit
 HYBRID_NAMES = [

@@ -20,6 +20,7 @@ from student_train.models.layers.hybrid_encoder import FusionParts, HybridEncode
 from student_train.models.layers.position import geometry_dtype
 from student_train.models.layers.queries import Proposals, TwoStageQueries
 from student_train.models.pixels import UNIT, Pixels
+from student_train.models.student import Config, Student
 from student_train.models.targets import Targets
 
 ACTIVATIONS: dict[str, Activation] = {"relu": F.relu, "silu": F.silu}
@@ -116,7 +117,7 @@ class Start:
         return None if self.noisy is None else self.noisy.blocked
 
 
-class HybridStudent(nn.Module):
+class HybridStudent(Student[Config]):
     """Backbone, hybrid encoder and the queries; subclasses have a decoder and its heads.
 
     The official code resizes images to squares and has neither padding nor masks. Here padding is
