@@ -20,7 +20,7 @@ from student_train.presets import all_presets, count_parameters, load_preset
 from student_train.settings.overrides import Layer, settings
 
 
-@pytest.mark.parametrize("name", all_presets)
+@pytest.mark.parametrize("name", all_presets())
 def test_presets_are_usable_and_survive_json(name: str):
     config = load_preset(name)
     assert problems_of(config) == []

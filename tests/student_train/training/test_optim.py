@@ -5,6 +5,7 @@ import torch
 from torch import nn
 
 from student_train.config import OptimConfig
+from student_train.models import Student, StudentOutput
 from student_train.training.optim import (
     WeightAverage,
     clip_gradients,
@@ -15,7 +16,7 @@ from student_train.training.optim import (
 )
 
 
-class Student(nn.Module):
+class Toy(Student):
     def __init__(self) -> None:
         super().__init__()
         self.backbone = nn.Linear(2, 2)
@@ -23,9 +24,12 @@ class Student(nn.Module):
         self.attention = nn.ModuleDict({"sampling_offsets": nn.Linear(2, 2)})
         self.head = nn.Linear(2, 2)
 
+    def forward(self, *_: object) -> StudentOutput:
+        raise AssertionError("only its parameters are looked at")
+
 
 def sizes(config: OptimConfig) -> dict[str, tuple[int, float]]:
-    groups = parameter_groups(Student(), config)
+    groups = parameter_groups(Toy(), config)
     return {g["name"]: (len(g["params"]), g["lr"]) for g in groups}  # type: ignore[arg-type]
 
 
@@ -43,7 +47,7 @@ def test_offsets_can_learn_more_slowly():
 
 
 def test_a_backbone_rate_of_zero_freezes_it():
-    model = Student()
+    model = Toy()
     names = [group["name"] for group in parameter_groups(model, OptimConfig(backbone_lr=0))]
     assert names == ["head"]
     assert not any(p.requires_grad for p in model.backbone.parameters())
@@ -69,9 +73,7 @@ def test_the_cosine_ends_at_the_lowest_rate():
 
 
 def test_rates_are_set_from_the_base():
-    optimizer = make_optimizer(
-        Student(), OptimConfig(lr=1e-4, backbone_lr=1e-5), torch.device("cpu")
-    )
+    optimizer = make_optimizer(Toy(), OptimConfig(lr=1e-4, backbone_lr=1e-5), torch.device("cpu"))
     set_lr(optimizer, 0.1)
     assert set_lr(optimizer, 0.5) == pytest.approx({"head": 5e-5, "backbone": 5e-6})
 
@@ -117,7 +119,7 @@ def test_statistics_are_copied_not_averaged():
 
 
 def test_a_student_can_exempt_parameters_from_weight_decay():
-    class Exempting(Student):
+    class Exempting(Toy):
         def no_weight_decay(self) -> set[str]:
             return {"head.bias"}
 
