@@ -15,12 +15,14 @@ from student_train.models.official import detect_family, export_official, load_o
 from student_train.models.official.arguments import settings_from_arguments
 from student_train.models.official.names import settings_beside, settings_from_shapes
 from student_train.models.weights_file import read_checkpoint
-from student_train.presets import PRESETS, load_preset
+from student_train.presets import all_presets, load_preset
 from student_train.runs.importing import import_checkpoint
 from student_train.runs.trained import load_student
 
 MICRO = {
-    load_preset(name).model.family: name for name, each in PRESETS.items() if each.use == "tests"
+    load_preset(name).model.family: name
+    for name, each in all_presets().items()
+    if each.use == "tests"
 }
 
 

@@ -1,4 +1,4 @@
-"""D-FINE (Peng et al., arXiv 2410.13842) and DEIM's way to train it (Huang et al., arXiv 2412.04234)."""
+"""D-FINE (Peng et al., arXiv 2410.13842), trained its way or as DEIM (Huang et al., 2412.04234)."""
 
 from student_train.models.families.d_fine.model import DFine, DFineConfig
 from student_train.models.families.d_fine.names import official_names, settings_from_shapes

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from student_train.models.families.rtdetr_v2.parity import RTDETR_V2
+from student_train.models.families.rtdetr_v2.parity import PARITY as RTDETR_V2
 from student_train.parity import run_parity
 from student_train.parity.golden import GoldenStudent
 from student_train.parity.rows import Row
