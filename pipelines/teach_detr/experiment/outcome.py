@@ -11,7 +11,7 @@
 
 import json
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Hashable, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
@@ -29,11 +29,15 @@ from student_train.settings.overrides import to_plain
 from teach_detr.assessment.scoring import score_teachers
 from teach_detr.experiment.estimate import run_seconds
 from teach_detr.experiment.grid import Cell, Grid
-from teach_detr.experiment.resampling import Difference, Matches, draw_images, paired_difference
+from teach_detr.experiment.interval import Difference, Gap, differences
+from teach_detr.experiment.resampling import Matches, draw_images
+from teach_detr.experiment.signs import near_share, truth_loss
 from teach_detr.runs.stages import StageError, last_metrics
 
 # a 95 % interval that leaves out 0 on either side, or not
 HELPS, HURTS, UNCLEAR = "better", "worse", "no difference seen"
+# one seed says nothing of others
+UNKNOWN = "one seed: not known"
 
 
 @dataclass(frozen=True)
@@ -43,6 +47,10 @@ class Run:
     cell: Cell
     metrics: dict[str, float | None]
     seconds: float | None
+    truth_loss: float | None = None
+    """the ground truth's own loss at the end of training"""
+    near: dict[str, float | None] = field(default_factory=dict)
+    """by class, the share of objects with a prediction near them"""
 
 
 @dataclass(frozen=True)
@@ -54,12 +62,18 @@ class ArmSummary:
     deviation: dict[str, float | None]
     difference: Difference | None
     """AP against the reference, over the seeds that both have; None for the reference itself"""
+    truth_loss: float | None = None
+    """mean of the runs'"""
+    near: dict[str, float | None] = field(default_factory=dict)
+    """by class, mean of the runs'"""
 
     @property
     def verdict(self) -> str:
         """What the interval of the difference says; "" for the reference."""
         if self.difference is None:
             return ""
+        if not self.difference.says_of_seeds:
+            return UNKNOWN
         if self.difference.low > 0:
             return HELPS
         return HURTS if self.difference.high < 0 else UNCLEAR
@@ -105,24 +119,22 @@ def gather(grid: Grid, failed: Mapping[str, str], console: Console | None = None
     A run without an evaluation is left out; an arm is compared over the seeds that it shares with
     the reference.
     """
-    runs = [run for cell in grid.cells() if (run := _read(grid, cell)) is not None]
     config = grid.plan.config
     truth = read_annotations(config.annotations(config.data.val_split))
+    runs = [run for cell in grid.cells() if (run := _read(grid, cell, truth)) is not None]
     resampled = _resample(grid, runs, truth, console)
-    conditions: dict[str, dict[str, ArmSummary]] = {}
-    for condition in grid.plan.conditions:
-        by_arm = {
-            arm: {
-                r.cell.seed: r for r in runs if (r.cell.condition, r.cell.arm) == (condition, arm)
-            }
+    by_cell: dict[tuple[str, str], dict[int, Run]] = {}
+    for run in runs:
+        by_cell.setdefault((run.cell.condition, run.cell.arm), {})[run.cell.seed] = run
+    compared = differences(_gaps(by_cell, config.reference, resampled))
+    conditions = {
+        condition: {
+            arm: _summary(found, compared.get((condition, arm)))
             for arm in grid.plan.arms
+            if (found := by_cell.get((condition, arm)))
         }
-        reference = by_arm[config.reference]
-        conditions[condition] = {
-            arm: _summary(found, None if arm == config.reference else reference, resampled)
-            for arm, found in by_arm.items()
-            if found
-        }
+        for condition in grid.plan.conditions
+    }
     return Outcome(
         reference=config.reference,
         runs=runs,
@@ -136,7 +148,7 @@ def gather(grid: Grid, failed: Mapping[str, str], console: Console | None = None
     )
 
 
-def _read(grid: Grid, cell: Cell) -> Run | None:
+def _read(grid: Grid, cell: Cell, truth: Mapping[str, Any]) -> Run | None:
     seconds = run_seconds(grid, cell)
     if seconds is None:
         return None
@@ -144,7 +156,9 @@ def _read(grid: Grid, cell: Cell) -> Run | None:
         metrics = last_metrics(grid.folder(cell), grid.plan.config.data.val_split)
     except StageError:
         return None
-    return Run(cell, metrics, seconds)
+    results = json.loads(grid.results(cell).read_text(encoding="utf-8"))
+    loss = truth_loss(grid.folder(cell) / "metrics.jsonl")
+    return Run(cell, metrics, seconds, loss, near_share(truth, results))
 
 
 def _resample(
@@ -160,34 +174,49 @@ def _resample(
     return found
 
 
-def _summary(
-    found: Mapping[int, Run],
-    reference: Mapping[int, Run] | None,
+def _gaps(
+    by_cell: Mapping[tuple[str, str], Mapping[int, Run]],
+    reference: str,
     resampled: Mapping[Cell, NDArray[np.float64]],
-) -> ArmSummary:
-    difference = None
-    if reference is not None and (shared := [seed for seed in found if seed in reference]):
-        ours, theirs = ([side[seed] for seed in shared] for side in (found, reference))
-        difference = paired_difference(
-            np.asarray([run.metrics["AP"] or 0.0 for run in ours]),
-            np.asarray([run.metrics["AP"] or 0.0 for run in theirs]),
-            np.stack([resampled[run.cell] for run in ours]),
-            np.stack([resampled[run.cell] for run in theirs]),
-            seed=0,
-        )
-    values = {
-        name: [v for run in found.values() if (v := run.metrics[name]) is not None]
-        for name in METRIC_NAMES
-    }
+) -> dict[Hashable, Gap]:
+    """By condition and arm, the difference to the reference over the seeds that both have."""
+    found: dict[Hashable, Gap] = {}
+    for (condition, arm), runs in by_cell.items():
+        others = by_cell.get((condition, reference), {})
+        pairs = [(run, others[seed]) for seed, run in runs.items() if seed in others]
+        if arm != reference and pairs:
+            found[condition, arm] = Gap(
+                condition,
+                np.array([(a.metrics["AP"] or 0.0) - (b.metrics["AP"] or 0.0) for a, b in pairs]),
+                np.stack([resampled[a.cell] - resampled[b.cell] for a, b in pairs]),
+            )
+    return found
+
+
+def _summary(found: Mapping[int, Run], difference: Difference | None) -> ArmSummary:
+    runs = list(found.values())
+    values = {name: _known(run.metrics[name] for run in runs) for name in METRIC_NAMES}
+    losses = _known(run.truth_loss for run in runs)
+    near = {name: _known(run.near.get(name) for run in runs) for name in runs[0].near}
     return ArmSummary(
         seeds=tuple(found),
-        mean={name: float(np.mean(v)) if v else None for name, v in values.items()},
+        mean={name: _mean(v) for name, v in values.items()},
         # of a sample: one seed says nothing about the spread
         deviation={
             name: float(np.std(v, ddof=1)) if len(v) > 1 else None for name, v in values.items()
         },
         difference=difference,
+        truth_loss=_mean(losses),
+        near={name: _mean(v) for name, v in near.items()},
     )
+
+
+def _known(values: Iterable[float | None]) -> list[float]:
+    return [value for value in values if value is not None]
+
+
+def _mean(values: Sequence[float]) -> float | None:
+    return float(np.mean(values)) if values else None
 
 
 def _teachers(grid: Grid) -> list[dict[str, Any]]:
@@ -216,7 +245,13 @@ def _device(grid: Grid, runs: Sequence[Run]) -> str:
 def run_rows(runs: Sequence[Run]) -> list[dict[str, Any]]:
     """A flat row a run."""
     return [
-        {**asdict(run.cell), **run.metrics, "seconds": run.seconds, "run": run.cell.name}
+        {
+            **asdict(run.cell),
+            **run.metrics,
+            "truth_loss": run.truth_loss,
+            "seconds": run.seconds,
+            "run": run.cell.name,
+        }
         for run in runs
     ]
 

@@ -9,7 +9,14 @@ from student_train.evaluation.tables import percent
 from teach_detr.experiment.figures import Figure, write_figures
 from teach_detr.experiment.grid import Grid
 from teach_detr.experiment.outcome import Outcome
-from teach_detr.experiment.tables import COLUMNS, SHOWN, arm_row, summary_lines
+from teach_detr.experiment.tables import (
+    COLUMNS,
+    NEAR_TITLE,
+    SHOWN,
+    arm_row,
+    near_rows,
+    summary_lines,
+)
 from teach_detr.report.document import document
 from teach_detr.report.layout import note, section, table
 from teach_detr.report.markup import Child, Markup, element
@@ -50,12 +57,15 @@ def _outcome(outcome: Outcome) -> list[Child]:
     for condition, arms in outcome.conditions.items():
         rows = [arm_row(name, arm) for name, arm in arms.items()]
         parts.append(table(f"{condition}, in percent", COLUMNS, rows))
+        if near := near_rows(arms):
+            parts.append(table(f"{condition}: {NEAR_TITLE}", near[0], near[1:]))
     parts.append(
         note(
             "AP is the mean over seeds with its standard deviation. A difference is paired: the "
-            "same seed and the same images; its interval comes from resampling both together. With "
-            "few seeds it is too narrow rather than too wide. Better and worse are said only where "
-            "the interval leaves out 0."
+            "same seed and the same images; its interval is Student's t over the seeds, their "
+            "spread pooled over the experiment, with a bootstrap over the images. Better and worse "
+            "are said only where it leaves out 0. Truth loss is the loss on the annotations at the "
+            "end of training: an alarm, no verdict, above all where labels are missing."
         )
     )
     if outcome.failed:

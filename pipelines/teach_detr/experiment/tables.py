@@ -1,19 +1,25 @@
 """The outcome on a terminal, and as Markdown for a page of results."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 from rich.console import Console
 from rich.table import Table
 
 from student_train.evaluation.evaluate import METRIC_NAMES
 from student_train.evaluation.tables import percent
+from teach_detr.experiment.interval import ENOUGH_SEEDS, Difference
 from teach_detr.experiment.outcome import ArmSummary, Outcome
-from teach_detr.experiment.resampling import Difference
+from teach_detr.terminal import table as plain_table
 
 SHOWN = METRIC_NAMES[:6]
 # below it (0..1), students have hardly begun to detect
 LEARNED_AP = 0.05
-COLUMNS = ("arm", *SHOWN, "difference in AP", "95 % interval", "so it is")
+COLUMNS = ("arm", *SHOWN, "truth loss", "difference in AP", "95 % interval", "so it is")
+# a class is called starved where so much less of its objects has a prediction near than by the
+# reference
+_STARVED = 0.2
+_MOST_CLASSES = 20
+NEAR_TITLE = "objects with a prediction at IoU 0.5, whatever class it says, in percent"
 
 
 def arm_row(name: str, arm: ArmSummary) -> tuple[str, ...]:
@@ -21,7 +27,8 @@ def arm_row(name: str, arm: ArmSummary) -> tuple[str, ...]:
     deviation = arm.deviation["AP"]
     ap = percent(arm.mean["AP"]) + (f" ± {percent(deviation)}" if deviation is not None else "")
     rest = (percent(arm.mean[metric]) for metric in SHOWN[1:])
-    return (name, ap, *rest, *difference_cells(arm.difference), arm.verdict)
+    loss = "-" if arm.truth_loss is None else f"{arm.truth_loss:.2f}"
+    return (name, ap, *rest, loss, *difference_cells(arm.difference), arm.verdict)
 
 
 def difference_cells(difference: Difference | None) -> tuple[str, str]:
@@ -58,7 +65,48 @@ def summary_lines(outcome: Outcome) -> list[str]:
                 "tell arms apart by. Train longer, or start from weights: --init, or "
                 "student.settings.model.backbone_weights=timm"
             )
+        lines += [f"{condition}: {line}" for line in starved_lines(arms, outcome.reference)]
+    counts = [len(arm.seeds) for arms in outcome.conditions.values() for arm in arms.values()]
+    n_seeds = max(counts, default=0)
+    if n_seeds == 1:
+        lines.append("one seed says nothing of others: no arm is called better or worse")
+    elif 0 < n_seeds < ENOUGH_SEEDS:
+        lines.append(f"{n_seeds} seeds are few: with {ENOUGH_SEEDS} intervals are much narrower")
     return lines
+
+
+def starved_lines(arms: Mapping[str, ArmSummary], reference: str) -> list[str]:
+    """Classes that an arm starves of queries, a sentence an arm."""
+    lines = []
+    base = arms[reference]
+    for name, arm in arms.items():
+        gap = arm.difference
+        if gap is None:
+            continue
+        starved = [
+            f"{label} {percent(base.near.get(label))} -> {percent(share)}"
+            for label, share in arm.near.items()
+            if share is not None and (base.near.get(label) or 0.0) - share > _STARVED
+        ]
+        if starved:
+            lines.append(
+                f"{name} starves classes of predictions: share of objects with one at IoU 0.5, in "
+                f"percent: {', '.join(starved)}"
+            )
+    return lines
+
+
+def near_rows(arms: Mapping[str, ArmSummary]) -> list[tuple[str, ...]]:
+    """A row an arm: by class, the share of objects with a prediction of any class at IoU 0.5, in
+    percent, after a row of names; nothing for very many classes.
+    """
+    names = list(next(iter(arms.values())).near)
+    if not 0 < len(names) <= _MOST_CLASSES:
+        return []
+    rows = [
+        (arm, *(percent(found.near.get(name)) for name in names)) for arm, found in arms.items()
+    ]
+    return [("arm", *names), *rows]
 
 
 def print_outcome(outcome: Outcome, console: Console) -> None:
@@ -70,6 +118,9 @@ def print_outcome(outcome: Outcome, console: Console) -> None:
         for name, arm in arms.items():
             table.add_row(*arm_row(name, arm))
         console.print(table)
+        if rows := near_rows(arms):
+            head, *body = rows
+            console.print(plain_table(head, body, numbers=range(1, len(head)), title=NEAR_TITLE))
     for name, error in outcome.failed.items():
         console.print(f"failed    {name}: {error}", markup=False, highlight=False, soft_wrap=True)
     for line in summary_lines(outcome):
@@ -87,12 +138,15 @@ def markdown(outcome: Outcome) -> str:
     for condition, arms in outcome.conditions.items():
         n_seeds = max(len(arm.seeds) for arm in arms.values())
         parts.append(f"**{condition}** ({n_seeds} seeds, in percent)\n")
-        parts.append(_markdown_table([arm_row(name, arm) for name, arm in arms.items()]))
+        parts.append(_markdown_table(COLUMNS, [arm_row(n, arm) for n, arm in arms.items()]))
+        if rows := near_rows(arms):
+            parts.append(f"{NEAR_TITLE[0].upper()}{NEAR_TITLE[1:]}:\n")
+            parts.append(_markdown_table(rows[0], rows[1:]))
     return "\n".join(parts)
 
 
-def _markdown_table(rows: Sequence[Sequence[str]]) -> str:
-    head = f"| {' | '.join(COLUMNS)} |"
-    line = f"| --- |{' ---: |' * (len(COLUMNS) - 2)} --- |"
+def _markdown_table(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    head = f"| {' | '.join(columns)} |"
+    line = "| --- |" + " ---: |" * (len(columns) - 1)
     body = [f"| {' | '.join(row)} |" for row in rows]
     return "\n".join([head, line, *body, ""])

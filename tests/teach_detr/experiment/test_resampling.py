@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from student_train.evaluation.coco_metrics import coco_metrics
-from teach_detr.experiment.resampling import Matches, draw_images, paired_difference
+from teach_detr.experiment.resampling import Matches, draw_images
 
 N_IMAGES = 12
 
@@ -104,25 +104,6 @@ def test_nothing_found_and_nothing_there(truth: dict[str, Any]) -> None:
     assert Matches(truth, []).ap()[0] == 0
     empty = json.loads(json.dumps({**truth, "annotations": []}))
     assert np.isnan(Matches(empty, detections(truth, 0)).ap()[0])
-
-
-def test_a_difference_shared_by_all_images_and_seeds_is_certain() -> None:
-    base = np.asarray([0.2, 0.3, 0.25])
-    noise = np.random.default_rng(0).normal(0, 0.05, (3, 400))
-    gap = paired_difference(
-        base + 0.02, base, base[:, None] + noise + 0.02, base[:, None] + noise, 0
-    )
-    assert (gap.mean, gap.low, gap.high) == pytest.approx((0.02, 0.02, 0.02))
-    assert gap.above_zero == 1
-
-
-def test_seeds_that_disagree_widen_the_interval() -> None:
-    base = np.full(3, 0.3)
-    flat = np.full((3, 400), 0.3)
-    arm = np.asarray([0.32, 0.28, 0.33])
-    gap = paired_difference(arm, base, np.repeat(arm[:, None], 400, 1), flat, 0)
-    assert gap.low < 0 < gap.high
-    assert gap.mean == pytest.approx(0.01)
 
 
 def test_drawing_images_is_seeded_and_keeps_their_number() -> None:
