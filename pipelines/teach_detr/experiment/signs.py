@@ -22,6 +22,8 @@ def truth_loss(metrics: Path) -> float | None:
     """The ground truth's loss (class, box and GIoU of all layers), mean over the records of the
     last tenth of the steps, at least the last one; None without any.
     """
+    if not metrics.exists():
+        return None
     rows = [row for row in read_metrics(metrics) if row["kind"] == "train"]
     if not rows:
         return None
