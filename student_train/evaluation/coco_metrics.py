@@ -1,11 +1,13 @@
-"""COCO box metrics by pycocotools: the published number, and the same per class."""
+"""COCO box metrics by pycocotools or a faster twin: the published number, and it per class."""
 
 import contextlib
 import copy
 import io
 import json
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -15,10 +17,11 @@ from pycocotools.cocoeval import COCOeval
 
 from box_store.errors import DataError, UsageError, nearest
 from box_store.places.locations import Location, RemoteError, RemotePath, staged
+from student_train.evaluation.coco_arrays import DetectionArrays, Truth
 
 METRIC_NAMES = ("AP", "AP50", "AP75", "APs", "APm", "APl", "AR100")
 
-BACKENDS = ("pycocotools", "faster-coco-eval")
+BACKENDS = ("pycocotools", "hotcoco", "faster-coco-eval")
 
 # where pycocotools keeps each of METRIC_NAMES in COCOeval.stats
 _STATS = (0, 1, 2, 3, 4, 5, 8)
@@ -100,57 +103,128 @@ class Metrics:
 
 
 def coco_metrics(
-    annotations: Location | Mapping[str, Any],
-    results: Sequence[Mapping[str, Any]],
+    annotations: Location | Mapping[str, Any] | Truth,
+    results: Sequence[Mapping[str, Any]] | DetectionArrays,
     image_ids: Iterable[int] | None = None,
     backend: str = "pycocotools",
 ) -> Metrics:
-    """Box metrics of COCO results (image_id, category_id, bbox xywh in px, score).
+    """Box metrics of detections.
 
     Args:
-        annotations: a COCO instances JSON, or its content.
+        annotations: a COCO instances JSON, its content, or what was made of it.
+        results: COCO results (image_id, category_id, bbox xywh in px, score), or arrays of them.
         image_ids: evaluate these images only; by default all that the annotations list.
-        backend: pycocotools, whose numbers are the published ones, or faster-coco-eval.
+        backend: pycocotools, whose numbers are the published ones, or one of the same numbers:
+            hotcoco, some twenty times faster in a tenth of the memory, or faster-coco-eval.
 
     Raises:
         UsageError: there is no such backend, or it is not installed.
         DataError: the annotations cannot be read, or a result names an image or category that they
             lack.
     """
-    coco_class, evaluation_class = load_backend(backend)
-    table = read_annotations(annotations)
-    known_images = {int(image["id"]) for image in table["images"]}
-    chosen = known_images if image_ids is None else {int(i) for i in image_ids} & known_images
-    _check_ids(results, known_images, {int(c["id"]): str(c["name"]) for c in table["categories"]})
-
+    compare = _load(backend)
+    truth = annotations
+    if not isinstance(truth, Truth):
+        truth = Truth.of_table(read_annotations(truth))
+    found = results if isinstance(results, DetectionArrays) else DetectionArrays.of_rows(results)
+    _check_ids(found, truth)
+    chosen = truth.image_ids
+    if image_ids is not None:
+        wanted = np.fromiter((int(i) for i in image_ids), np.int64)
+        chosen = chosen[np.isin(chosen, wanted)]
+    chosen = np.unique(chosen)
     # pycocotools prints a line at every turn
     with contextlib.redirect_stdout(io.StringIO()):
-        truth = _indexed(coco_class, table)
-        found = [_detection(at, row) for at, row in enumerate(results, start=1)]
-        detections = _indexed(coco_class, {**table, "annotations": found})
-        evaluation = evaluation_class(truth, detections, iouType="bbox")
-        evaluation.params.imgIds = sorted(chosen)
-        evaluation.params.catIds = sorted(int(c["id"]) for c in table["categories"])
-        evaluation.evaluate()
-        evaluation.accumulate()
-        evaluation.summarize()
-
-    values = {
-        name: _defined(evaluation.stats[at]) for name, at in zip(METRIC_NAMES, _STATS, strict=True)
-    }
-    counts = _truth_counts(table, chosen)
+        compared = compare(truth, found, chosen)
+    stats = compared.stats
     return Metrics(
-        values=values,
-        per_class=tuple(_per_class(evaluation, table["categories"], counts)),
+        values={name: _defined(stats[at]) for name, at in zip(METRIC_NAMES, _STATS, strict=True)},
+        per_class=tuple(_per_class(compared, truth, truth.counts(chosen))),
         n_images=len(chosen),
-        n_detections=sum(int(row["image_id"]) in chosen for row in results),
-        curves=_curves(evaluation, table["categories"]),
-        recall_by_size={name: _defined(evaluation.stats[at]) for name, at in _RECALL_STATS.items()},
+        n_detections=int(np.isin(found.image_ids, chosen).sum()),
+        curves=_curves(compared, truth),
+        recall_by_size={name: _defined(stats[at]) for name, at in _RECALL_STATS.items()},
     )
 
 
+@dataclass(frozen=True)
+class Compared:
+    """What a backend found, in pycocotools' layout and with -1 for undefined."""
+
+    stats: Sequence[float]  # the twelve numbers of `summarize`
+    precision: np.ndarray  # [IoU, recall, category, area, max detections]
+    scores: np.ndarray  # the same
+    recall: np.ndarray  # [IoU, category, area, max detections]
+    category_ids: Sequence[int]
+    recall_points: np.ndarray  # [recall]
+
+
+Compare = Callable[[Truth, DetectionArrays, np.ndarray], Compared]
+
+
+def _load(backend: str) -> Compare:
+    if backend != "hotcoco":
+        return partial(_by_pycocotools, *load_backend(backend))
+    if find_spec("hotcoco") is None:
+        raise UsageError(
+            "hotcoco is not installed: pip install 'teach-detr[eval]', or evaluate with pycocotools"
+        )
+    return _by_hotcoco
+
+
+def _by_pycocotools(
+    coco_class: Any,
+    evaluation_class: Any,
+    truth: Truth,
+    found: DetectionArrays,
+    images: np.ndarray,
+) -> Compared:
+    table = truth.table()
+    known = _indexed(coco_class, table)
+    detections = _indexed(coco_class, {**table, "annotations": list(found.rows())})
+    evaluation = evaluation_class(known, detections, iouType="bbox")
+    evaluation.params.imgIds = images.tolist()
+    evaluation.params.catIds = sorted(i for i, _ in truth.categories)
+    evaluation.evaluate()
+    evaluation.accumulate()
+    evaluation.summarize()
+    return _compared(evaluation.stats, evaluation.eval, evaluation.params)
+
+
+def _by_hotcoco(truth: Truth, found: DetectionArrays, images: np.ndarray) -> Compared:
+    from hotcoco import COCOeval as HotCocoEval
+
+    columns = (found.image_ids, found.boxes_xywh, found.scores, found.category_ids)
+    # ids up to 2**53 are whole in float64
+    detections = truth.hotcoco.load_res(np.column_stack(columns))
+    evaluation = HotCocoEval(truth.hotcoco, detections, "bbox")
+    evaluation.params.imgIds = images.tolist()
+    evaluation.params.catIds = sorted(i for i, _ in truth.categories)
+    evaluation.evaluate()
+    evaluation.accumulate()
+    evaluation.summarize()
+    return _compared(evaluation.stats, evaluation.eval, evaluation.params)
+
+
+def _compared(stats: Any, arrays: Mapping[str, Any] | None, params: Any) -> Compared:
+    found = arrays or {}
+    return Compared(
+        stats=[float(value) for value in stats],
+        precision=np.asarray(found["precision"]),
+        scores=np.asarray(found["scores"]),
+        recall=np.asarray(found["recall"]),
+        category_ids=[int(i) for i in params.catIds],
+        recall_points=np.asarray(params.recThrs),
+    )
+
+
+def best_backend() -> str:
+    """The fastest backend that is installed, for reports that compare many sets of boxes."""
+    return "hotcoco" if find_spec("hotcoco") is not None else "pycocotools"
+
+
 def load_backend(name: str) -> tuple[Any, Any]:
-    """The classes of a backend that hold annotations and compare them.
+    """The classes of a backend in pycocotools' likeness that hold annotations and compare them.
 
     Raises:
         UsageError: there is no such backend, or it is not installed.
@@ -190,7 +264,8 @@ def read_annotations(annotations: Location | Mapping[str, Any]) -> dict[str, Any
         if not isinstance(table, dict) or key not in table:
             raise DataError(f"the annotations have no list {key!r}: expected COCO instances")
     for at, row in enumerate(table.setdefault("annotations", []), start=1):
-        row.setdefault("id", at)
+        # pycocotools takes an object of id 0 for no object: what is matched to it would be wrong
+        row["id"] = at
         row.setdefault("iscrowd", 0)
         # pycocotools sorts objects into sizes by this field
         if "area" not in row:
@@ -205,16 +280,15 @@ def _indexed(coco_class: Any, table: Any) -> Any:
     return coco
 
 
-def _check_ids(
-    results: Sequence[Mapping[str, Any]], images: set[int], categories: Mapping[int, str]
-) -> None:
-    wrong = sorted({int(row["image_id"]) for row in results} - images)
+def _check_ids(found: DetectionArrays, truth: Truth) -> None:
+    wrong = np.setdiff1d(found.image_ids, truth.image_ids).tolist()
     if wrong:
         raise DataError(
             f"{len(wrong)} image ids of the results are not in the annotations "
             f"(first: {wrong[:5]}); were they made on another split?"
         )
-    wrong = sorted({int(row["category_id"]) for row in results} - set(categories))
+    categories = [i for i, _ in truth.categories]
+    wrong = np.setdiff1d(found.category_ids, categories).tolist()
     if wrong:
         raise DataError(
             f"{len(wrong)} category ids of the results are not in the annotations "
@@ -223,72 +297,49 @@ def _check_ids(
         )
 
 
-def _detection(number: int, row: Mapping[str, Any]) -> dict[str, Any]:
-    x, y, w, h = (float(v) for v in row["bbox"])
-    return {
-        "id": number,
-        "image_id": int(row["image_id"]),
-        "category_id": int(row["category_id"]),
-        "bbox": [x, y, w, h],
-        "score": float(row["score"]),
-        "area": w * h,
-        "iscrowd": 0,
-    }
-
-
-def _truth_counts(table: Mapping[str, Any], images: set[int]) -> dict[int, int]:
-    counts: dict[int, int] = {}
-    for row in table["annotations"]:
-        if int(row["image_id"]) in images and not row["iscrowd"]:
-            counts[int(row["category_id"])] = counts.get(int(row["category_id"]), 0) + 1
-    return counts
-
-
 def _defined(value: float) -> float | None:
     # pycocotools writes -1 where there is nothing to average
     return None if value < 0 else float(value)
 
 
 def _per_class(
-    evaluation: Any, categories: Sequence[Mapping[str, Any]], counts: Mapping[int, int]
+    compared: Compared, truth: Truth, counts: Mapping[int, int]
 ) -> Iterable[ClassMetrics]:
-    names = {int(row["id"]): str(row["name"]) for row in categories}
-    precision = evaluation.eval["precision"]  # [IoU, recall, category, area, max detections]
-    recall = evaluation.eval["recall"]  # [IoU, category, area, max detections]
-    for at, category_id in enumerate(evaluation.params.catIds):
-        curves = precision[:, :, at, :, -1]
+    names = dict(truth.categories)
+    for at, category_id in enumerate(compared.category_ids):
+        curves = compared.precision[:, :, at, :, -1]
         yield ClassMetrics(
-            category_id=int(category_id),
-            name=names[int(category_id)],
-            n_truth=counts.get(int(category_id), 0),
+            category_id=category_id,
+            name=names[category_id],
+            n_truth=counts.get(category_id, 0),
             AP=_mean_defined(curves[..., 0]),
             AP50=_mean_defined(curves[_IOU_50, :, 0]),
             AP75=_mean_defined(curves[_IOU_75, :, 0]),
             APs=_mean_defined(curves[..., 1]),
             APm=_mean_defined(curves[..., 2]),
             APl=_mean_defined(curves[..., 3]),
-            AR100=_mean_defined(recall[:, at, 0, -1]),
+            AR100=_mean_defined(compared.recall[:, at, 0, -1]),
         )
 
 
-def _curves(evaluation: Any, categories: Sequence[Mapping[str, Any]]) -> Curves:
-    names = {int(row["id"]): str(row["name"]) for row in categories}
-    precision = evaluation.eval["precision"][:, :, :, 0, -1]  # [IoU, recall, category]
-    scores = evaluation.eval["scores"][_IOU_50, :, :, 0, -1]
+def _curves(compared: Compared, truth: Truth) -> Curves:
+    names = dict(truth.categories)
+    precision = compared.precision[:, :, :, 0, -1]  # [IoU, recall, category]
+    scores = compared.scores[_IOU_50, :, :, 0, -1]
     parts = {"AP": precision, "AP50": precision[[_IOU_50]], "AP75": precision[[_IOU_75]]}
     return Curves(
-        recall=tuple(np.asarray(evaluation.params.recThrs).tolist()),
+        recall=tuple(compared.recall_points.tolist()),
         precision={
             name: tuple(_mean_defined(part[:, at]) for at in range(part.shape[1]))
             for name, part in parts.items()
         },
         per_class=tuple(
             (
-                names[int(category_id)],
+                names[category_id],
                 tuple(_defined(value) for value in precision[_IOU_50, :, at]),
                 tuple(_defined(value) for value in scores[:, at]),
             )
-            for at, category_id in enumerate(evaluation.params.catIds)
+            for at, category_id in enumerate(compared.category_ids)
             if (precision[_IOU_50, :, at] > -1).all()
         ),
     )

@@ -1,14 +1,16 @@
-"""AP of every teacher of a store, and of their fusion, by pycocotools."""
+"""AP of every teacher of a store, and of their fusion: boxes stay arrays from store to metrics."""
 
 import random
 import tempfile
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
+import numpy as np
 import pyarrow.compute as pc
+from numpy.typing import NDArray
 
 from box_store import (
     BoxStore,
@@ -20,8 +22,13 @@ from box_store import (
     select,
 )
 from box_store.errors import DataError
-from student_train.evaluation.coco_metrics import read_annotations
-from student_train.evaluation.evaluate import Metrics, coco_metrics, to_results
+from student_train.evaluation.coco_arrays import DetectionArrays, Truth
+from student_train.evaluation.coco_metrics import (
+    Metrics,
+    best_backend,
+    coco_metrics,
+    read_annotations,
+)
 
 FUSED = "fused"
 
@@ -56,11 +63,12 @@ def score_teachers(
     with_fusion: bool = True,
     max_images: int | None = None,
     seed: int = 0,
+    backend: str | None = None,
 ) -> list[TeacherScore]:
     """Score each teacher over the annotated images that it saw, then the fusion of all of them.
 
     A teacher that saw none of the images is left out. The fusion, over the images that any teacher
-    saw, is made only where there are two teachers or more. calibrated, max_images, seed: see
+    saw, is made only where there are two teachers or more. calibrated and the last three: see
     `open_scorer`.
 
     Raises: DataError: no teacher saw any of the annotated images, or the categories differ.
@@ -73,7 +81,9 @@ def score_teachers(
         calibrated=calibrated,
         fusion=fusion or FusionConfig(),
     )
-    with open_scorer(store, annotations, spec, max_images=max_images, seed=seed) as scorer:
+    with open_scorer(
+        store, annotations, spec, max_images=max_images, seed=seed, backend=backend
+    ) as scorer:
         scores = scorer.each(scorer.names)
         if with_fusion and len(scorer.names) > 1:
             scores.append(scorer.fused(scorer.names))
@@ -88,22 +98,24 @@ def open_scorer(
     *,
     max_images: int | None = None,
     seed: int = 0,
+    backend: str | None = None,
 ) -> Iterator["Scorer"]:
     """A scorer of box sets that are selected as `spec` says.
 
-    max_images: look at no more annotated images that some teacher of `spec` saw, drawn with `seed`:
-    all of COCO's training images would be ten million rows of Python. Raises DataError for
-    annotations of other categories, UnknownTeacher.
+    max_images: look at no more annotated images that some teacher of `spec` saw, drawn with `seed`.
+    backend: of the metrics, by default the fastest that is installed; all give the same numbers.
+    Raises DataError for annotations of other categories, UnknownTeacher, UsageError.
     """
     store.check_categories(load_coco(annotations).categories, annotations)
     names = spec.teachers if spec.teachers is not None else tuple(store.teachers)
-    truth = read_annotations(annotations)
+    truth = Truth.of_table(read_annotations(annotations))
     if max_images is not None:
-        seen = {int(row["id"]) for row in truth["images"]} & _seen_by(store, names)
+        seen = set(truth.image_ids.tolist()) & _seen_by(store, names)
         if len(seen) > max_images:
-            truth = _only(truth, set(random.Random(seed).sample(sorted(seen), max_images)))
+            truth = truth.only(random.Random(seed).sample(sorted(seen), max_images))
     with tempfile.TemporaryDirectory(prefix="teach-detr-") as folder:
-        yield Scorer(store, annotations, truth, replace(spec, teachers=names), Path(folder))
+        spec = replace(spec, teachers=names)
+        yield Scorer(store, annotations, truth, spec, Path(folder), backend or best_backend())
 
 
 def _seen_by(store: BoxStore, names: Sequence[str]) -> set[int]:
@@ -115,15 +127,6 @@ def _seen_by(store: BoxStore, names: Sequence[str]) -> set[int]:
     return found
 
 
-def _only(truth: Mapping[str, Any], images: set[int]) -> dict[str, Any]:
-    """Ground truth of some images."""
-    return {
-        **truth,
-        "images": [row for row in truth["images"] if row["id"] in images],
-        "annotations": [row for row in truth["annotations"] if row["image_id"] in images],
-    }
-
-
 class Scorer:
     """COCO metrics of teachers and of fusions; `names` are the teachers of its selection."""
 
@@ -131,17 +134,18 @@ class Scorer:
         self,
         store: BoxStore,
         annotations: Path,
-        truth: Mapping[str, Any],
+        truth: Truth,
         spec: SelectionSpec,
         folder: Path,
+        backend: str,
     ) -> None:
         self.names = spec.teachers or ()
         self._store = store
         self._annotations = annotations
         self._truth = truth
-        self._annotated = {int(row["id"]) for row in truth["images"]}
         self._spec = spec
         self._folder = folder
+        self._backend = backend
 
     def each(
         self, names: Sequence[str], images: Collection[int] | None = None
@@ -154,7 +158,7 @@ class Scorer:
         scores = [
             self._score(selection, name, covered)
             for name in selection.teachers
-            if (covered := self._covered(selection, name, images))
+            if len(covered := self._covered(selection, name, images))
         ]
         if not scores:
             raise DataError(
@@ -171,7 +175,9 @@ class Scorer:
     def common_images(self, names: Sequence[str]) -> set[int]:
         """The annotated images that all of the teachers saw."""
         selection = self._selection(names, "parallel")
-        return set.intersection(*(set(self._covered(selection, name, None)) for name in names))
+        return set.intersection(
+            *(set(self._covered(selection, name, None).tolist()) for name in names)
+        )
 
     def _selection(self, names: Sequence[str], combine: Literal["parallel", "fused"]) -> Selection:
         spec = replace(self._spec, teachers=tuple(names), combine=combine)
@@ -179,14 +185,19 @@ class Scorer:
 
     def _covered(
         self, selection: Selection, name: str, images: Collection[int] | None
-    ) -> list[int]:
-        wanted = self._annotated if images is None else self._annotated & set(images)
-        return [i for i in selection.of(name).image_ids.tolist() if i in wanted]
+    ) -> NDArray[np.int64]:
+        seen = selection.of(name).image_ids
+        covered = np.isin(seen, self._truth.image_ids)
+        if images is not None:
+            covered &= np.isin(seen, np.fromiter(images, np.int64, len(images)))
+        return seen[covered]
 
-    def _score(self, selection: Selection, name: str, covered: list[int]) -> TeacherScore:
-        rows: list[dict[str, Any]] = []
-        for image_id in covered:
-            boxes = selection.boxes(name, image_id)
-            if boxes is not None:
-                rows += to_results(image_id, boxes)
-        return TeacherScore(name, coco_metrics(self._truth, rows, covered))
+    def _score(self, selection: Selection, name: str, covered: NDArray[np.int64]) -> TeacherScore:
+        boxes = selection.of(name)
+        of_image = np.repeat(boxes.image_ids, np.diff(boxes.offsets))
+        kept = np.isin(of_image, covered)
+        found = DetectionArrays.of_corners(
+            of_image[kept], boxes.category_ids[kept], boxes.boxes_xyxy[kept], boxes.scores[kept]
+        )
+        metrics = coco_metrics(self._truth, found, covered.tolist(), self._backend)
+        return TeacherScore(name, metrics)
