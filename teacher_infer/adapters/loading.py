@@ -1,12 +1,11 @@
 """What several adapters need while they load: libraries, files, devices, sizes."""
 
 import warnings
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import contextmanager
 from importlib import import_module
 from pathlib import Path
 from types import ModuleType
-from typing import Any
 
 from box_store.errors import UsageError
 from teacher_infer.adapters.protocol import AdapterError, AdapterSpec, MissingLibrary
@@ -96,62 +95,6 @@ def limit_opencv_threads(spec: AdapterSpec) -> None:
     """For frameworks that preprocess with OpenCV, whose thread pool is its own."""
     if spec.threads is not None:
         import_module("cv2").setNumThreads(spec.threads)
-
-
-def read_state_dict(path: Path, allowed: tuple[Any, ...] = ()) -> tuple[dict[str, Any], Any]:
-    """A checkpoint's tensors by name, and its metadata ({} where it has none).
-
-    Reads safetensors, and torch files under `weights_only`, so that a file can't run code;
-    `allowed` are further classes that may be built. Raises AdapterError for anything else.
-    """
-    import torch
-
-    try:
-        if path.suffix == ".safetensors":
-            from safetensors.torch import load_file
-
-            return load_file(path), {}
-        with torch.serialization.safe_globals(list(allowed)):
-            content = torch.load(path, map_location="cpu", weights_only=True)
-    except Exception as error:  # pickle, zip and safetensors errors share no narrower base
-        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
-        raise AdapterError(f"{path}: can't be read as a checkpoint: {reason}") from error
-    if not isinstance(content, Mapping):
-        raise AdapterError(
-            f"{path}: expected a checkpoint with tensors by name, got a {type(content).__name__}"
-        )
-    state: Any = content
-    for key in ("state_dict", "model"):
-        if isinstance(content.get(key), Mapping):
-            state = content[key]
-            break
-    tensors = {
-        name.removeprefix("module."): value
-        for name, value in state.items()
-        if isinstance(value, torch.Tensor)
-    }
-    return tensors, content.get("meta") or {}
-
-
-def load_state_dict(model: Any, tensors: dict[str, Any], path: Path) -> None:
-    """Load all of a model's weights; AdapterError where the file lacks some or shapes differ.
-
-    Tensors beyond the model's are ignored (training leaves copies and counters behind). A detector
-    of which a part stays random would fill the store with noise, so anything less is refused.
-    """
-    own = model.state_dict()
-    counters = "num_batches_tracked"
-    missing = [key for key in own if key not in tensors and not key.endswith(counters)]
-    wrong = [key for key in own if key in tensors and tensors[key].shape != own[key].shape]
-    if missing or wrong:
-        example = (wrong or missing)[0]
-        got = list(tensors[example].shape) if wrong else "nothing"
-        raise AdapterError(
-            f"{path} doesn't fit the model: {len(missing)} of {len(own)} tensors are missing and "
-            f"{len(wrong)} have another shape, first {example}: expected "
-            f"{list(own[example].shape)}, got {got}. Check the config and the number of classes."
-        )
-    model.load_state_dict({key: tensors[key] for key in own if key in tensors}, strict=False)
 
 
 def weights_option(spec: AdapterSpec, hint: str = "") -> str:

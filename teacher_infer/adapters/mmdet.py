@@ -1,7 +1,7 @@
 """Teachers from MMDetection 3: any of its configs whose operators are supplied, with its weights.
 
 Runs without a compiled mmcv, see `mmcv_ops`. A config is a Python file that is executed when it is
-read: use only those whose source you trust. Checkpoints can't run code, see `read_state_dict`.
+read: use only those whose source you trust. Checkpoints can't run code, see `checkpoints`.
 """
 
 from collections.abc import Iterator
@@ -15,6 +15,7 @@ import numpy as np
 
 from box_store.errors import UsageError, nearest
 from teacher_infer.adapters.batching import detect_by_size
+from teacher_infer.adapters.checkpoints import MMENGINE_LOG, load_checkpoint, read_checkpoint
 from teacher_infer.adapters.class_names import COCO_80, class_names
 from teacher_infer.adapters.info import AdapterInfo, Option, classes_option, weights_file_option
 from teacher_infer.adapters.loading import (
@@ -23,9 +24,7 @@ from teacher_infer.adapters.loading import (
     image_size,
     import_library,
     limit_opencv_threads,
-    load_state_dict,
     quiet,
-    read_state_dict,
     seeded,
     torch_device,
     weights_option,
@@ -64,8 +63,9 @@ def load(spec: AdapterSpec) -> "MmdetDetector":
     meta: dict[str, Any] = {}
     if weights != RANDOM:
         file = existing_file(weights, "weights")
-        tensors, meta = read_state_dict(file, _TRAINING_LOG)
-        load_state_dict(model, tensors, file)
+        checkpoint = read_checkpoint(file, MMENGINE_LOG)
+        load_checkpoint(model, checkpoint)
+        meta = checkpoint.meta
     names = class_names(spec) or _names_of(config, meta)
     _check_number(names, config, spec)
     return MmdetDetector(model, config, names, spec)
@@ -230,31 +230,6 @@ def _check_number(names: tuple[str, ...], config: Any, spec: AdapterSpec) -> Non
             f"{spec.model} predicts {expected} classes, but {len(names)} class names are known: "
             "give the right list with classes=FILE"
         )
-
-
-class _Inert:
-    """Stands for what mmengine saves beside tensors, which is the training log: kept by nobody."""
-
-    def __init__(self, *args: Any) -> None: ...
-
-    def __setstate__(self, state: Any) -> None: ...
-
-
-# the log is numpy arrays in objects of mmengine, with methods found by getattr: all of it harmless
-# as long as nothing of it is really called
-_TRAINING_LOG = tuple(
-    (_Inert, name)
-    for name in (
-        "mmengine.logging.history_buffer.HistoryBuffer",
-        "builtins.getattr",
-        "numpy.ndarray",
-        "numpy.dtype",
-        "numpy._core.multiarray._reconstruct",
-        "numpy._core.multiarray.scalar",
-        "numpy.core.multiarray._reconstruct",
-        "numpy.core.multiarray.scalar",
-    )
-)
 
 
 ADAPTER = AdapterInfo(

@@ -7,14 +7,13 @@ import numpy as np
 
 from box_store.errors import UsageError, nearest
 from teacher_infer.adapters.batching import detect_by_size
+from teacher_infer.adapters.checkpoints import load_checkpoint, read_checkpoint
 from teacher_infer.adapters.class_names import class_names
 from teacher_infer.adapters.info import AdapterInfo, Option, classes_option, weights_file_option
 from teacher_infer.adapters.loading import (
     RANDOM,
     existing_file,
     image_size,
-    load_state_dict,
-    read_state_dict,
     seeded,
     torch_device,
     weights_option,
@@ -49,7 +48,7 @@ def load(spec: AdapterSpec) -> "TorchvisionDetector":
             model = get_model(builder, weights=None, weights_backbone=None, num_classes=len(names))
         if weights != RANDOM:
             path = existing_file(weights, "weights")
-            load_state_dict(model, read_state_dict(path)[0], path)
+            load_checkpoint(model, read_checkpoint(path))
     return TorchvisionDetector(model, names, spec)
 
 

@@ -4,6 +4,7 @@ import time
 from collections import Counter, deque
 from dataclasses import dataclass, field, replace
 
+from box_store.store.reader import read_images
 from box_store.store.records import ImageRow, TeacherRecord
 from box_store.store.store import BoxStore
 from teacher_infer.run.attempt import Attempt
@@ -28,7 +29,8 @@ class Job:
     worker. weights_sha256: of the files as the driver sees them, "" where there are none. n_before:
     images in the store when the run began. redo: units to replace, as they hold bad images.
     batch_size: images a call, less than asked for once that did not fit into memory. slowest_s: of
-    the batches so far. lost: workers that died, by cause.
+    the batches so far. lowest_class: of the teacher's own class indices so far. lost: workers that
+    died, by cause.
     """
 
     spec: TeacherSpec
@@ -54,6 +56,7 @@ class Job:
     n_committed: int = 0
     statuses: Counter[str] = field(default_factory=Counter)
     unmapped: Counter[str] = field(default_factory=Counter)
+    lowest_class: int | None = None
     started: float | None = None
     ended: float = 0.0
 
@@ -64,6 +67,17 @@ class Job:
     def name(self) -> str:
         """The teacher's name."""
         return self.spec.name
+
+    @property
+    def loaded_classes(self) -> tuple[str, ...]:
+        """The teacher's own classes, once it is loaded."""
+        return self.loaded.class_names if self.loaded is not None else ()
+
+    @property
+    def misses_first_class(self) -> bool:
+        """Whether labels of a file that doesn't say so may count from 1: some were 1, none 0."""
+        may_be = self.spec.options.get("format") == "boxes" and self.lowest_class == 1
+        return may_be and "first_label" not in self.spec.options
 
     @property
     def n_units_open(self) -> int:
@@ -86,6 +100,8 @@ class Job:
         """Keep the rows of a batch; returns how many there are and how many are bad."""
         attempt.take(labelled.rows)
         self.unmapped.update(labelled.unmapped)
+        lowest = [one for one in (self.lowest_class, labelled.lowest_class) if one is not None]
+        self.lowest_class = min(lowest, default=None)
         return len(labelled.rows), sum(row.status != "ok" for row in labelled.rows)
 
     @property
@@ -138,6 +154,11 @@ class Job:
         self.n_committed += 1
         self.n_boxes += sum(len(row.boxes) for row in rows if row.boxes is not None)
         self.statuses.update(row.status for row in rows)
+
+
+def statuses_in(store: BoxStore, teacher: str) -> set[str]:
+    """The statuses of a teacher's images in the store."""
+    return set(read_images(store, teacher, ["status"]).to_pydict()["status"])
 
 
 def committed(store: BoxStore, job: Job) -> set[int]:

@@ -6,6 +6,7 @@ is one unit a worker; what a crash of anything loses is that.
 """
 
 import time
+from collections import Counter
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 
@@ -17,7 +18,7 @@ from teacher_infer.data.dataset import Dataset
 from teacher_infer.run.attempt import Attempt
 from teacher_infer.run.deadline import too_slow
 from teacher_infer.run.introduction import introduce
-from teacher_infer.run.job import Job, committed
+from teacher_infer.run.job import Job, committed, statuses_in
 from teacher_infer.run.progress import Reporter
 from teacher_infer.run.store_watch import StoreWatch
 from teacher_infer.teachers.class_map import ClassMap
@@ -36,6 +37,8 @@ from teacher_infer.workers.worker import PREDICT_ERROR, Labelled, Loaded
 
 _POLL_S = 0.2
 _MAX_START_DEATHS = 3
+# images that are not all bad by chance
+_MANY = 64
 
 
 class Interrupted(TeachDetrError):
@@ -232,8 +235,8 @@ class Service:
     def _commit(self, job: Job, attempt: Attempt) -> None:
         """Write a unit whose images all have a row."""
         rows = list(attempt.rows.values())
-        if all_failed := _all_failed(job, rows):
-            self._fail(job, all_failed, 1)
+        if wrong := _all_failed(job, rows) or _none_usable(self._store, job, rows):
+            self._fail(job, wrong, 1)
             return
         index = attempt.unit.index
         try:
@@ -284,6 +287,11 @@ class Service:
 
     def _conclude(self, job: Job) -> None:
         if job.finished and not job.error:
+            if job.misses_first_class:
+                self._reporter.note(
+                    f"{job.name}: no box had the label 0 ({job.loaded_classes[0]}). If the labels "
+                    "of this model count from 1, all its classes are one off: say first_label=1"
+                )
             self._reporter.state(job.name, "incomplete" if job.failed_units else "done")
 
     def _forget(self, job: Job, worker: int) -> Attempt | None:
@@ -302,6 +310,26 @@ def _all_failed(job: Job, rows: list[ImageRow]) -> str:
     return (
         f"teacher {job.name} fails on every image of its first unit ({len(rows)} images): "
         f"{example}. Nothing is stored"
+    )
+
+
+def _none_usable(store: BoxStore, job: Job, rows: list[ImageRow]) -> str:
+    """A sentence when no image can be used, whatever the teacher: many of them, or all there are.
+
+    Few may be bad by chance, so units before the last are stored as long as there are few.
+    """
+    if job.statuses["ok"] or any(row.status == "ok" for row in rows):
+        return ""
+    statuses = job.statuses + Counter(row.status for row in rows)
+    if statuses.total() < _MANY and job.n_units_open:
+        return ""
+    if job.n_before and "ok" in statuses_in(store, job.name):
+        return ""
+    listed = ", ".join(f"{count} {status}" for status, count in statuses.most_common())
+    return (
+        f"teacher {job.name}: not one image could be used ({listed}), the last because "
+        f"{rows[-1].error}. Its last unit is not stored: mend the data set, then run the same "
+        "command again, with --redo-bad for images that are in the store already"
     )
 
 

@@ -138,7 +138,7 @@ class _Inline:
 
     def __init__(self, spec: AdapterSpec) -> None:
         self._worker = Worker(spec)
-        self._labels: Iterator[Labelled] | None = None
+        self._labels: Iterator[Labelled | LoadFailed] | None = None
         self.busy = True
         self._loaded = False
 

@@ -29,7 +29,7 @@ class Ready:
 
 @dataclass(frozen=True)
 class Refused:
-    """The teacher cannot be loaded, here or anywhere; the worker is gone."""
+    """The teacher cannot be loaded, or be read, here or anywhere; the worker is gone."""
 
     worker: int
     message: str

@@ -158,6 +158,9 @@ class RayPool:
                     return Refused(number, loaded.message, loaded.exit_code)
                 return Ready(number, loaded)
             labelled: Any = ray.get(next(actor.labels))
+            if isinstance(labelled, LoadFailed):
+                self.stop(number)
+                return Refused(number, labelled.message, labelled.exit_code)
             return Batch(number, labelled)
         except StopIteration:
             actor.labels = None

@@ -18,15 +18,19 @@ import numpy as np
 
 from box_store.boxes import Boxes
 from box_store.errors import TeachDetrError
+from box_store.places.locations import RemoteError
 from box_store.store.records import ImageRow
-from teacher_infer.adapters.protocol import AdapterError, AdapterSpec, Teacher
+from teacher_infer.adapters.protocol import AdapterError, AdapterSpec, Misread, Teacher
 from teacher_infer.data.images import ImageError, ImageTask, load_image
 from teacher_infer.teachers.class_map import ClassMap
 from teacher_infer.teachers.loaded import load_teacher, weights_files, weights_sha256
 from teacher_infer.workers.memory import is_out_of_memory, release_gpu_memory
+from teacher_infer.workers.outage import Outage
 
 # status of an image that the teacher, rather than the file, failed on
 PREDICT_ERROR = "predict_error"
+# and of one whose server did not answer for as long as one waits
+UNREACHABLE = "unreachable"
 
 # batches of images that a worker holds at once, decoded or being decoded: when it dies in silence,
 # one of these images did it
@@ -55,7 +59,8 @@ class Loaded:
 
 @dataclass(frozen=True)
 class LoadFailed:
-    """Why a teacher cannot be loaded. Sent as data: not every exception survives pickling."""
+    """Why a teacher cannot be loaded, or not be read once it is. Sent as data: not every exception
+    survives pickling."""
 
     message: str
     exit_code: int
@@ -66,11 +71,13 @@ class Labelled:
     """A batch of finished images, and how many boxes had each class that the data set lacks.
 
     batch_size: what the worker has come down to because more does not fit into memory, else None.
+    lowest_class: the lowest of the teacher's own class indices, None without boxes.
     """
 
     rows: tuple[ImageRow, ...]
     unmapped: dict[str, int]
     batch_size: int | None = None
+    lowest_class: int | None = None
 
 
 class WorkerBroken(Exception):
@@ -84,6 +91,7 @@ class Worker:
         self._spec = spec
         self._teacher: Teacher | None = None
         self._batch_size = spec.batch_size
+        self._lowest: int | None = None
         decoders = min(spec.threads or 1, _MAX_DECODERS)
         self._pool = ThreadPoolExecutor(decoders, thread_name_prefix="decode")
 
@@ -109,28 +117,56 @@ class Worker:
 
     def label(
         self, tasks: Sequence[ImageTask], class_map: ClassMap, careful: bool = False
-    ) -> Iterator[Labelled]:
+    ) -> Iterator[Labelled | LoadFailed]:
         """Rows of the images, in their order, a batch at a time; every image gets exactly one.
 
         An image that cannot be decoded, or that the teacher fails on, becomes a row with a status
-        and the error's text. `careful` takes one image at a time, so that when this process dies
-        the driver knows on which. A batch that does not fit into memory is halved, and so are all
-        later ones.
+        and the error's text. One whose server does not answer is tried again, after the others,
+        for ten minutes; batches without rows say meanwhile that the worker lives. `careful` takes
+        one image at a time, so that when this process dies the driver knows on which. A batch that
+        does not fit into memory is halved, and so are all later ones. A teacher that is misread
+        ends with a `LoadFailed`.
 
         Raises:
             WorkerBroken: the process must be replaced.
         """
+        pending = {task.image_id: task for task in tasks}
+        outage = Outage()
+        try:
+            while pending:
+                for labelled in self._batches(tuple(pending.values()), class_map, careful, outage):
+                    for row in labelled.rows:
+                        del pending[row.image_id]
+                    yield labelled
+                if pending:
+                    for _ in outage.pause():
+                        yield Labelled((), {})
+        except Misread as error:
+            yield LoadFailed(str(error), error.exit_code)
+
+    def _batches(
+        self, tasks: Sequence[ImageTask], class_map: ClassMap, careful: bool, outage: Outage
+    ) -> Iterator[Labelled]:
+        """Finished batches, up to one that could not be fetched."""
         ahead = 0 if careful else (SUSPECT_BATCHES - 1) * self._spec.batch_size
         started = time.perf_counter()
         decoded = self._decoded(tasks, ahead)
-        while batch := list(islice(decoded, 1 if careful else self._batch_size)):
+        while taken := list(islice(decoded, 1 if careful else self._batch_size)):
+            away = not outage.hopeless and any(_is_away(pixels) for _, pixels in taken)
+            batch = [one for one in taken if not (away and _is_away(one[1]))]
+            if any(not isinstance(pixels, ImageError) for _, pixels in batch):
+                outage.over()
             unmapped: Counter[str] = Counter()
+            self._lowest = None
             results = self._predict(batch, class_map, unmapped)
             now = time.perf_counter()
-            seconds, started = (now - started) / len(batch), now
+            seconds, started = (now - started) / len(taken), now
             rows = (_row(task, res, seconds) for (task, _), res in zip(batch, results, strict=True))
             reduced = self._batch_size < self._spec.batch_size
-            yield Labelled(tuple(rows), dict(unmapped), self._batch_size if reduced else None)
+            size = self._batch_size if reduced else None
+            yield Labelled(tuple(rows), dict(unmapped), size, self._lowest)
+            if away:
+                return
 
     def _decoded(self, tasks: Sequence[ImageTask], ahead: int) -> Iterator[Decoded]:
         """Images in order, of which at most `ahead` wait decoded in memory."""
@@ -167,7 +203,10 @@ class Worker:
             mapped: list[Result] = [class_map.apply(boxes) for boxes in found]
             for boxes in found:
                 unmapped.update(class_map.count_unmapped(boxes))
+                self._note(boxes)
             return mapped
+        except Misread:
+            raise
         except Exception as error:
             no_memory = is_out_of_memory(error)
             if "CUDA error" in str(error) and not no_memory:
@@ -187,6 +226,12 @@ class Worker:
             results += self._boxes(following, class_map, unmapped)
         return results
 
+    def _note(self, boxes: Boxes) -> None:
+        """Keep the lowest class index of a batch."""
+        if len(boxes):
+            lowest = int(boxes.class_ids.min())
+            self._lowest = lowest if self._lowest is None else min(self._lowest, lowest)
+
     def close(self) -> None:
         """Stop the decoding threads and let go of the teacher."""
         self._pool.shutdown(wait=True, cancel_futures=True)
@@ -198,6 +243,12 @@ def _decode(task: ImageTask) -> Decoded:
         return task, load_image(task)
     except ImageError as error:
         return task, error
+    except RemoteError as error:
+        return task, ImageError(UNREACHABLE, str(error))
+
+
+def _is_away(pixels: np.ndarray | ImageError) -> bool:
+    return isinstance(pixels, ImageError) and pixels.status == UNREACHABLE
 
 
 def _row(task: ImageTask, result: Result, seconds: float) -> ImageRow:

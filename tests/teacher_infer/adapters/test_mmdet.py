@@ -9,7 +9,8 @@ import torch
 
 from box_store.errors import UsageError
 from teacher_infer.adapters import mmdet as adapter
-from teacher_infer.adapters.loading import quiet, read_state_dict
+from teacher_infer.adapters.checkpoints import MMENGINE_LOG, read_checkpoint
+from teacher_infer.adapters.loading import quiet
 from teacher_infer.adapters.protocol import AdapterError, AdapterSpec
 from teacher_infer.teachers.loaded import load_teacher, weights_files
 
@@ -105,16 +106,16 @@ def test_a_checkpoint_with_a_log_is_read_without_running_anything(
 ) -> None:
     _, checkpoint = trained
     with pytest.raises(AdapterError, match="can't be read as a checkpoint"):
-        read_state_dict(checkpoint)
-    tensors, meta = read_state_dict(checkpoint, adapter._TRAINING_LOG)
-    assert "backbone.conv1.weight" in tensors
-    assert meta["epoch"] == 3
+        read_checkpoint(checkpoint)
+    found = read_checkpoint(checkpoint, MMENGINE_LOG)
+    assert "backbone.conv1.weight" in found.groups["state_dict"]
+    assert found.meta["epoch"] == 3
 
 
 @pytest.mark.slow
 def test_a_checkpoint_of_another_model_is_refused(trained: tuple[Path, Path]) -> None:
     _, checkpoint = trained
-    with pytest.raises(AdapterError, match=r"doesn't fit the model.*retina_cls.*Check the config"):
+    with pytest.raises(AdapterError, match=r"doesn't fit.*retina_cls.*Check the number of"):
         load_teacher(spec("retinanet_r18_fpn_1x_coco", checkpoint))
 
 
