@@ -95,7 +95,9 @@ def centred(
     canvas = np.full((height, width, image.shape[2]), pad, np.uint8)
     inside = resize(image, inner_width, inner_height)
     canvas[top : top + inner_height, left : left + inner_width] = inside
-    return canvas, Placement(scale, scale, left, top)
+    # of the sides as they were rounded
+    across, down = inner_width / image.shape[1], inner_height / image.shape[0]
+    return canvas, Placement(across, down, left, top)
 
 
 def _taps(source: int, target: int) -> tuple[np.ndarray, np.ndarray]:

@@ -7,8 +7,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from box_store.boxes import Boxes
-from box_store.categories import Categories
-from box_store.errors import UsageError, nearest
+from box_store.categories import Categories, Category, normalised
+from box_store.errors import DataError, UsageError, nearest
 
 # slots in a teacher's list of classes that stand for no class
 _PLACEHOLDERS = frozenset({"", "n/a", "background", "__background__"})
@@ -45,7 +45,8 @@ class ClassMap:
         """Match by name (case, spaces, hyphens and common synonyms don't matter), then override.
 
         `overrides` maps a teacher class to a category's name or id, or to "" to leave it out.
-        Raises UsageError for an override that names an unknown class or category.
+        Raises UsageError for an override that names an unknown class or category, and for a name
+        that several categories have.
         """
         overrides = dict(overrides or {})
         for name in overrides:
@@ -60,7 +61,7 @@ class ClassMap:
             if name in overrides:
                 mapping[name] = _override(name, overrides[name], categories)
             else:
-                category = categories.find(name)
+                category = _found(name, name, categories)
                 mapping[name] = None if category is None else category.id
         seen = set(mapping.values())
         return cls(
@@ -102,11 +103,22 @@ class ClassMap:
         return "; ".join(parts)
 
 
+def _found(name: str, target: str, categories: Categories) -> Category | None:
+    """The category called `target`; UsageError, with what to say for class `name`, where several
+    are."""
+    try:
+        return categories.find(target)
+    except DataError as error:
+        same = [one.id for one in categories.items if normalised(one.name) == normalised(target)]
+        keys = " or ".join(f"map.{name}={key}" for key in same)
+        raise UsageError(f"class map: {error}. Say which one is meant with {keys}") from error
+
+
 def _override(name: str, target: str | int, categories: Categories) -> int | None:
     if target == _UNMAP:
         return None
     if isinstance(target, str):
-        category = categories.find(target)
+        category = _found(name, target, categories)
         if category is not None:
             return category.id
         if not target.isdecimal():

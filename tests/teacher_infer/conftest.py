@@ -3,6 +3,7 @@
 import json
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -75,3 +76,47 @@ def teacher(detector: Path) -> str:
     """The detector as `--teacher` takes it, without a name: `tiny=` + teacher."""
     classes = detector.with_name("classes.txt")
     return f"onnx:{detector},format=boxes,classes={classes},licence=MIT"
+
+
+@pytest.fixture
+def external() -> Callable[..., None]:
+    """external(path, score, location="") -> an ONNX detector of two boxes (format=boxes, input
+    [1, 3, 48, 64]) whose scores lie in a file beside it: path.data, or where `location` claims."""
+    onnx = pytest.importorskip("onnx")
+    from onnx import TensorProto, helper, numpy_helper
+
+    boxes = np.array([[[4, 4, 20, 20], [30, 10, 60, 40]]], np.float32)
+    labels = np.array([[0, 1]], np.int64)
+
+    def write(path: Path, score: float, location: str = "") -> None:
+        """A model whose scores lie in a file beside it, as torch.onnx.export writes them."""
+        weights = numpy_helper.from_array(np.full((1, 2000), score, np.float32), "w")
+        cut = [
+            numpy_helper.from_array(np.array([v]), n) for n, v in (("s", 0), ("e", 2), ("ax", 1))
+        ]
+        rest = [numpy_helper.from_array(boxes, "b"), numpy_helper.from_array(labels, "l")]
+        nodes = [
+            helper.make_node("Slice", ["w", "s", "e", "ax"], ["scores"]),
+            helper.make_node("Identity", ["b"], ["boxes"]),
+            helper.make_node("Identity", ["l"], ["labels"]),
+        ]
+        outputs = [
+            helper.make_tensor_value_info("boxes", TensorProto.FLOAT, [1, 2, 4]),
+            helper.make_tensor_value_info("scores", TensorProto.FLOAT, [1, 2]),
+            helper.make_tensor_value_info("labels", TensorProto.INT64, [1, 2]),
+        ]
+        inputs = [helper.make_tensor_value_info("images", TensorProto.FLOAT, [1, 3, 48, 64])]
+        graph = helper.make_graph(nodes, "g", inputs, outputs, [weights, *cut, *rest])
+        model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=9)
+        data = f"{path.name}.data"
+        (path.parent / data).unlink(missing_ok=True)
+        kept: dict[str, Any] = {"save_as_external_data": True, "size_threshold": 1000}
+        onnx.save_model(model, str(path), location=data, **kept)
+        if location:
+            model = onnx.load(str(path), load_external_data=False)
+            for entry in model.graph.initializer[0].external_data:
+                if entry.key == "location":
+                    entry.value = location
+            path.write_bytes(model.SerializeToString())
+
+    return write
