@@ -5,6 +5,7 @@ by a preset (`student_train.presets`), a TOML file (`--config`) or an argument (
 later ones winning.
 """
 
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -77,6 +78,17 @@ class AugmentConfig:
     """Lengths of the short side before the crop."""
     crop_sides: tuple[int, int] = (384, 600)
     """Smallest and largest side of the crop."""
+    photometric: float = 0.0
+    """Probability of each change of colours: brightness, contrast, saturation, hue, channel order
+    (RT-DETR, D-FINE: 0.5).
+    """
+    zoom_out: float = 0.0
+    """Probability of a larger canvas, up to four times, filled with black (RT-DETR, D-FINE: 0.5).
+    """
+    iou_crop: float = 0.0
+    """Probability of a crop that keeps some box by its IoU (RT-DETR, D-FINE: 0.8)."""
+    strong_epochs: int | None = None
+    """Epochs after which these three are left out and squares are all eval_square; none: never."""
     squares: tuple[int, ...] = ()
     """Sides of squares that images are squashed to, one drawn per image, in place of short_sides;
     none: the aspect ratio is kept.
@@ -131,6 +143,10 @@ class OptimConfig:
     """Learning rate at the end of the cosine."""
     warmup_steps: int = 0
     """Steps over which the learning rate rises linearly from 0."""
+    no_decay: tuple[str, ...] = ()
+    """Regular expressions: a parameter is not decayed where one of them is found in its official
+    name, beside those that the student exempts (RT-DETR and D-FINE have such lists).
+    """
     accumulate: int = 1
     """Parts that each batch is split into to save memory; gradients are averaged over the parts."""
     ema: float | None = None
@@ -351,13 +367,19 @@ def problems_of(config: TrainConfig) -> list[str]:
     for key in ("limit", "val_limit"):
         value = getattr(config.data, key)
         require(value is None or value >= 1, f"data.{key} must be at least 1, got {value}")
+    require(
+        augment.strong_epochs is None or augment.strong_epochs >= 0,
+        f"augment.strong_epochs must not be negative, got {augment.strong_epochs}",
+    )
+    for pattern in optim.no_decay:
+        require(is_pattern(pattern), f"optim.no_decay: {pattern!r} is no regular expression")
     require(bool(augment.short_sides), "augment.short_sides must name at least one length")
     require(
         not augment.same_square or bool(augment.squares),
         "augment.same_square draws one of augment.squares, and there is none",
     )
     found.extend(_sides(config))
-    for key in ("flip", "crop"):
+    for key in ("flip", "crop", "photometric", "zoom_out", "iou_crop"):
         value = getattr(augment, key)
         require(0 <= value <= 1, f"augment.{key} is a probability, got {value}")
     low, high = augment.crop_sides
@@ -413,6 +435,15 @@ def _sides(config: TrainConfig) -> list[str]:
         f"augment.squares and augment.eval_square must be multiples of {multiple} for this "
         f"{config.model.family}, not {', '.join(map(str, dict.fromkeys(wrong)))}"
     ]
+
+
+def is_pattern(text: str) -> bool:
+    """Whether a text is a regular expression."""
+    try:
+        re.compile(text)
+    except re.error:
+        return False
+    return True
 
 
 def _device(config: TrainConfig) -> str:

@@ -165,6 +165,7 @@ class CocoDetection(Dataset[Loaded]):
             Scene.start(image, torch.from_numpy(np.concatenate([s.boxes_xyxy for s in known]))),
             sample_generator(self.seed, key.epoch, image_id),
             sample_generator(self.seed, key.epoch, -2 - key.step),
+            key.epoch,
         )
         targets: list[Targets | None] = []
         start = 0

@@ -16,6 +16,7 @@ from torchvision.transforms.v2 import functional as F
 from torchvision.tv_tensors import BoundingBoxes, BoundingBoxFormat
 
 from student_train.config import AugmentConfig
+from student_train.data.strong import strengthen
 
 
 @dataclass(frozen=True)
@@ -47,7 +48,11 @@ class Scene:
             format=BoundingBoxFormat.XYXY,
             canvas_size=self.size,
         )
-        return Scene(step(self.image), step(framed).as_subclass(Tensor), self.rows)._cut()
+        return self.replaced(step(self.image), step(framed).as_subclass(Tensor))
+
+    def replaced(self, image: Tensor, boxes_xyxy: Tensor) -> "Scene":
+        """The same boxes somewhere else; cut to the image, those without area dropped."""
+        return Scene(image, boxes_xyxy, self.rows)._cut()
 
     def _cut(self) -> "Scene":
         height, width = self.size
@@ -61,29 +66,44 @@ class Transform(Protocol):
     """From a scene as stored to a scene for the student."""
 
     def __call__(
-        self, scene: Scene, generator: torch.Generator, shared: torch.Generator | None = None
+        self,
+        scene: Scene,
+        generator: torch.Generator,
+        shared: torch.Generator | None = None,
+        epoch: int = 0,
     ) -> Scene:
-        """`generator` is the image's own; `shared` starts alike for all images of a step."""
+        """`generator` is the image's own; `shared` starts alike for all images of a step; `epoch`
+        counts from 0.
+        """
         ...
 
 
 class TrainTransform:
-    """DETR's augmentation, with its lengths and probabilities from a config; the last resize may
-    squash to a square.
+    """DETR's augmentation, with its lengths and probabilities from a config; before it, perhaps,
+    RT-DETR's strong one, as long as that lasts; the last resize may squash to a square.
     """
 
     def __init__(self, config: AugmentConfig):
         self.config = config
 
     def __call__(
-        self, scene: Scene, generator: torch.Generator, shared: torch.Generator | None = None
+        self,
+        scene: Scene,
+        generator: torch.Generator,
+        shared: torch.Generator | None = None,
+        epoch: int = 0,
     ) -> Scene:
         config = self.config
+        strong = config.strong_epochs is None or epoch < config.strong_epochs
+        if strong and max(config.photometric, config.zoom_out, config.iou_crop) > 0:
+            scene = scene.replaced(*strengthen(scene.image, scene.boxes_xyxy, config, generator))
         if _uniform(generator) < config.flip:
             scene = scene.move(F.horizontal_flip)
         if _uniform(generator) < config.crop:
             scene = resize(scene, _choice(config.crop_resize, generator))
             scene = random_crop(scene, *config.crop_sides, generator)
+        if config.squares and not strong and config.eval_square is not None:
+            return squash(scene, config.eval_square)
         if config.squares:
             drawn_by = shared if config.same_square and shared is not None else generator
             return squash(scene, _choice(config.squares, drawn_by))
@@ -97,7 +117,11 @@ class EvalTransform:
         self.config = config
 
     def __call__(
-        self, scene: Scene, generator: torch.Generator, shared: torch.Generator | None = None
+        self,
+        scene: Scene,
+        generator: torch.Generator,
+        shared: torch.Generator | None = None,
+        epoch: int = 0,
     ) -> Scene:
         if self.config.eval_square is not None:
             return squash(scene, self.config.eval_square)

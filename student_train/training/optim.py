@@ -2,6 +2,7 @@
 
 import copy
 import math
+import re
 from collections.abc import Iterable
 
 import torch
@@ -9,6 +10,7 @@ from torch import Tensor, nn
 
 from student_train.config import OptimConfig
 from student_train.models import Student
+from student_train.models.official import official_names
 
 # linear layers that say where to look: Deformable DETR trains them more slowly
 _OFFSET_NAMES = ("sampling_offsets", "reference_points")
@@ -33,7 +35,7 @@ def parameter_groups(model: Student, config: OptimConfig) -> list[dict[str, obje
     depths = model.depths() if config.layer_decay != 1 else {}
     for depth in sorted(set(depths.values())):
         rates[f"backbone_{depth}"] = rates["backbone"] * config.layer_decay**depth
-    undecayed = model.no_weight_decay()
+    undecayed = model.no_weight_decay() | _named(model, config.no_decay)
     members: dict[str, list[nn.Parameter]] = {
         f"{kind}{ending}": [] for ending in ("", _NO_DECAY) for kind in rates
     }
@@ -61,6 +63,18 @@ def parameter_groups(model: Student, config: OptimConfig) -> list[dict[str, obje
         for name, parameters in members.items()
         if parameters
     ]
+
+
+def _named(model: Student, patterns: Iterable[str]) -> set[str]:
+    """Our names of the parameters in whose official names one of the patterns is found."""
+    found = [re.compile(pattern) for pattern in patterns]
+    if not found:
+        return set()
+    return {
+        name
+        for name, _ in model.named_parameters()
+        if any(each.search(official_names(model, name)[0]) for each in found)
+    }
 
 
 def make_optimizer(model: Student, config: OptimConfig, device: torch.device) -> torch.optim.AdamW:

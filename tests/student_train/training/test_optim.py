@@ -1,11 +1,14 @@
 """Parameter groups, the learning rate by step, the weight average."""
 
+from dataclasses import replace
+
 import pytest
 import torch
 from torch import nn
 
 from student_train.config import OptimConfig
-from student_train.models import Student, StudentOutput
+from student_train.models import Student, StudentOutput, build_student
+from student_train.presets import load_preset
 from student_train.training.optim import (
     WeightAverage,
     clip_gradients,
@@ -126,3 +129,19 @@ def test_a_student_can_exempt_parameters_from_weight_decay():
     groups = parameter_groups(Exempting(), OptimConfig(lr=1e-4, weight_decay=0.01))
     decays = {g["name"]: (g["weight_decay"], len(g["params"])) for g in groups}  # type: ignore[arg-type]
     assert decays == {"head": (0.01, 3), "backbone": (0.01, 1), "head_no_decay": (0.0, 1)}
+
+
+def test_official_names_say_what_is_not_decayed() -> None:
+    config = load_preset("rtdetrv2-micro")
+    student = build_student(config.model)
+    optim = replace(config.optim, no_decay=(r"^(?=.*(?:encoder|decoder))(?=.*(?:norm|bn)).*$",))
+    named = {id(p): name for name, p in student.named_parameters()}
+    groups = {
+        str(g["name"]): {named[id(p)] for p in g["params"]}  # type: ignore[attr-defined]
+        for g in parameter_groups(student, optim)
+    }
+    assert set(groups) == {"head", "head_no_decay", "backbone"}
+    # ours are called otherwise: `decoder.enc_output.norm` is the norm of the queries
+    assert {"encoder.layers.0.norm.weight", "queries.norm.bias"} <= groups["head_no_decay"]
+    assert "neck.0.norm.weight" in groups["head_no_decay"]
+    assert "encoder.layers.0.feed_forward.linear1.weight" in groups["head"]
