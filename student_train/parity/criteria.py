@@ -52,4 +52,11 @@ def _check_case(name: str, case: Case, setup: Setup) -> list[Row]:
                 # copies of a target tie exactly: which of them is matched does not matter
                 wrong += wrong_pairs(pairs, np.stack((queries, targets % count)))
         rows.append(row(name, f"{label}/matching", float(wrong), 0, f"{kind}; wrong pairs"))
+    if setup.criterion.config.pairs == "union":
+        wrong = 0
+        unions = setup.criterion.unions(setup.output, setup.supervisions)["truth"]
+        for image, (query, target) in enumerate(unions):
+            mine = zip(query.tolist(), target.tolist(), strict=True)
+            wrong += wrong_pairs(mine, case.arrays[f"union/{image}"])
+        rows.append(row(name, f"{label}/union", float(wrong), 0, f"{kind}; wrong pairs"))
     return rows

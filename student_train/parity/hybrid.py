@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -13,9 +14,11 @@ from student_train.models import StudentOutput
 from student_train.models.hybrid import HybridStudent
 from student_train.models.layers.denoising import Noise
 from student_train.models.layers.queries import Proposals
+from student_train.parity.case import Case, Setup
 from student_train.parity.family import Arrays, Settings, compare_prediction
 from student_train.parity.golden import GoldenStudent
 from student_train.parity.rows import Row, largest_difference, row, wrong_entries
+from student_train.parity.setups import of_truth
 
 HYBRID_MODULES = {"decoder.enc_output": "queries.norm", "encoder.encoder.0": "encoder.layers.0"}
 """see `FamilyParity.modules`"""
@@ -120,3 +123,14 @@ def hybrid_denoising(
         row(name, "dn/attn_mask", mask, 0, "wrong entries"),
         row(name, "dn/positive", wrong, 0, "wrong entries"),
     ]
+
+
+def hybrid_criterion(case: Case) -> Setup:
+    """Ground truth on all layers and the selected proposals, and denoising."""
+    setup = of_truth(case, hybrid_loss(case.settings))
+    last = len(setup.output.layers) - 1
+    keys = {
+        source: {layer: hybrid_key("{}", source, layer, last) for layer in layers}
+        for source, layers in setup.keys.items()
+    }
+    return replace(setup, keys=keys)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 
 import numpy as np
@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from student_train.losses import Criterion
 from student_train.losses.criterion import PROPOSALS, Losses
+from student_train.losses.plan import INITIAL
 from student_train.models import Student, StudentOutput, build_student
 from student_train.models.official import load_official, official_names
 from student_train.models.output import stack
@@ -215,7 +216,10 @@ def _compare_losses(
     ]
     total = relative_difference(float(losses.total.detach()), table["total_float64"])
     rows.append(row(name, "losses/total", total, LOSSES, "relative"))
-    return rows + _compare_matches(golden, criterion.matches(output, supervisions))
+    rows += _compare_matches(golden, criterion.matches(output, supervisions))
+    if criterion.config.pairs == "union":
+        rows += _compare_unions(golden, criterion.unions(output, supervisions)["truth"])
+    return rows
 
 
 def _loss_errors(
@@ -224,7 +228,8 @@ def _loss_errors(
     """Relative errors by official key; a key that only one side has is infinitely wrong."""
     table, last = golden.settings["train"], len(output.layers) - 1
     stems = term_stems(golden.settings)
-    errors = dict.fromkeys(table["losses_float64"], math.inf)
+    # what one code logs as nothing, the other may leave out
+    errors = {key: math.inf if want else 0.0 for key, want in table["losses_float64"].items()}
     for part, value in losses.parts.items():
         source, term, layer = part.split("/")
         key = family.loss_key(stems[term], source, layer, last)
@@ -243,12 +248,13 @@ def _is_loss(key: str, stems: Mapping[str, str]) -> bool:
 
 
 def _compare_matches(golden: GoldenStudent, found: Mapping[str, list[list[Pairs]]]) -> list[Row]:
-    """The pairs of every matcher call: decoder layers, the last one first, then the encoder's
-    proposals, then the one-to-many queries' layers.
+    """The pairs of every matcher call: decoder layers, the last one first, then the initial
+    prediction, the encoder's proposals, and the one-to-many queries' layers.
     """
     want, name = golden.train or {}, f"{golden.name}.train"
     layers, many = found["truth/decoder layer"], found.get("one_to_many/one-to-many layer", [])
-    calls = [layers[-1], *layers[:-1], *found.get(f"truth/{PROPOSALS}", []), *many[-1:], *many[:-1]]
+    first, proposed = (found.get(f"truth/{each}", []) for each in (INITIAL, PROPOSALS))
+    calls = [layers[-1], *layers[:-1], *first, *proposed, *many[-1:], *many[:-1]]
     counts = golden.settings["train"]["targets"]["counts"]
     rows = []
     for call, images in enumerate(calls):
@@ -261,6 +267,15 @@ def _compare_matches(golden: GoldenStudent, found: Mapping[str, list[list[Pairs]
             wrong += wrong_pairs(mine, np.stack((queries, targets % count)))
         rows.append(row(name, f"match/{call}", float(wrong), 0, "wrong pairs"))
     return rows
+
+
+def _compare_unions(golden: GoldenStudent, found: Sequence[Pairs]) -> list[Row]:
+    """The pairs that all layers share."""
+    want, wrong = golden.train or {}, 0
+    for image, (query, target) in enumerate(found):
+        mine = zip(query.tolist(), target.tolist(), strict=True)
+        wrong += wrong_pairs(mine, want[f"union/{image}"])
+    return [row(f"{golden.name}.train", "union", float(wrong), 0, "wrong pairs")]
 
 
 class _Probes:

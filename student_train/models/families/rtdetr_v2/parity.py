@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
-
 from detr_kernels import Sampling
 from student_train.models.families.rtdetr_v2.model import RtDetrV2Config
-from student_train.parity.case import Case, Setup
 from student_train.parity.family import FamilyParity, Settings
 from student_train.parity.hybrid import (
     HYBRID_MODULES,
+    hybrid_criterion,
     hybrid_denoising,
     hybrid_evaluation,
     hybrid_key,
@@ -17,7 +15,6 @@ from student_train.parity.hybrid import (
     hybrid_noise,
     hybrid_proposals,
 )
-from student_train.parity.setups import of_truth
 
 _BACKBONES = {18: "presnet18", 34: "presnet34", 50: "resnet50d", 101: "resnet101d"}
 _SAMPLING: dict[str, Sampling] = {"default": "bilinear", "discrete": "nearest"}
@@ -48,20 +45,9 @@ def _config(settings: Settings) -> RtDetrV2Config:
     )
 
 
-def _criterion(case: Case) -> Setup:
-    """Ground truth on all layers and the selected proposals, and denoising."""
-    setup = of_truth(case, hybrid_loss(case.settings))
-    last = len(setup.output.layers) - 1
-    keys = {
-        source: {layer: hybrid_key("{}", source, layer, last) for layer in layers}
-        for source, layers in setup.keys.items()
-    }
-    return replace(setup, keys=keys)
-
-
 PARITY = FamilyParity(
     sets=("rtdetrv2",),
-    criteria={"criterion_rtdetrv2": _criterion},
+    criteria={"criterion_rtdetrv2": hybrid_criterion},
     config=_config,
     loss=hybrid_loss,
     loss_key=hybrid_key,
