@@ -2,6 +2,7 @@
 
 import argparse
 import json
+import re
 from dataclasses import replace
 from pathlib import Path
 
@@ -66,6 +67,10 @@ def test_safetensors_hold_the_tensors_alone(tmp_path: Path):
     }
 
 
+# counters and constants that official files hold beside parameters
+REBUILT = re.compile(r"(num_batches_tracked|num_points_scale|anchors|valid_mask)$")
+
+
 @pytest.fixture(scope="module")
 def golden_keys(request: pytest.FixtureRequest):
     """Names and shapes of every official model whose numbers are in the repository."""
@@ -108,7 +113,8 @@ def test_exported_names_are_the_official_ones(golden_keys):
         with torch.device("meta"):
             student = build_student(family_parity(golden["name"]).config(golden))
         ours = {name: list(value.shape) for name, value in export_official(student).items()}
-        assert ours == {name: shape for name, shape, *_ in golden["keys"]}, golden["name"]
+        theirs = {name: shape for name, shape, *_ in golden["keys"] if not REBUILT.search(name)}
+        assert ours == theirs, golden["name"]
 
 
 def test_settings_beside_the_weights_are_read():

@@ -9,6 +9,8 @@ FAMILY = Family(
     student=RtDetrV2,
     package=__name__,
     names=official_names,
-    marks=("decoder.enc_score_head.weight", "backbone.conv1.conv1_1.conv.weight"),
+    marks=("decoder.enc_score_head.weight",),
+    # D-FINE has these names, and edges
+    tell=lambda state, settings: "decoder.pre_bbox_head.layers.0.weight" not in state,
     from_state=settings_from_shapes,
 )
