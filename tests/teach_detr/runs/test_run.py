@@ -209,6 +209,30 @@ def test_bad_tables_of_teachers(file: Path) -> None:
         teacher_arguments(read_run(file), file.parent)
 
 
+def test_teachers_are_read_as_teacher_infer_reads_them(file: Path) -> None:
+    """Prompts are a table, and a file that happens to be called like a value is left alone."""
+    for name in ("onnx", "yolox"):
+        (file.parent / name).mkdir()
+    (file.parent / "y.onnx").touch()
+    text = file.read_text()
+    table = """
+    [teachers.more]
+    adapter = "transformers"
+    model = "google/owlv2"
+    prompts = { tv = "a set, switched on", "st. bernard" = "dog" }
+    [teachers.other]
+    adapter = "onnx"
+    model = "y.onnx"
+    format = "yolox"
+    map = { motorbike = "none" }
+    """
+    file.write_text(text + table)
+    more, other = teacher_arguments(read_run(file), file.parent)[-2:]
+    expected = "more=transformers:google/owlv2,prompts.tv=a set, switched on"
+    assert more == f"{expected},prompts.st. bernard=dog"
+    assert other == f"other=onnx:{file.parent / 'y.onnx'},format=yolox,map.motorbike=none"
+
+
 def test_a_foreign_folder_is_not_taken(file: Path, commands: list[list[str]]) -> None:
     other = file.parent / "out"
     other.mkdir()

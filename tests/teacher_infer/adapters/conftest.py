@@ -10,6 +10,7 @@ import pytest
 import torch
 from PIL import Image
 
+from box_store.boxes import Boxes
 from teacher_infer.adapters.protocol import AdapterSpec
 
 Pictures = dict[str, np.ndarray]
@@ -35,6 +36,19 @@ def pictures() -> Pictures:
         "pixel": scene(1, 1),
         "grey": np.repeat(grey, 3, axis=2),
     }
+
+
+@pytest.fixture(scope="session")
+def most_overlap() -> Callable[[Boxes], float]:
+    """most_overlap(boxes) -> the largest IoU of two boxes of one class."""
+    from torchvision.ops import box_iou
+
+    def measure(boxes: Boxes) -> float:
+        corners = torch.from_numpy(boxes.boxes_xyxy)
+        overlaps = box_iou(corners, corners).fill_diagonal_(0)
+        return float(overlaps[torch.from_numpy(boxes.class_ids[:, None] == boxes.class_ids)].max())
+
+    return measure
 
 
 @pytest.fixture(scope="session")

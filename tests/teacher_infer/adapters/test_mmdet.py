@@ -1,5 +1,7 @@
 """MMDetection: every kind of detector runs without a compiler, as mmdet itself would run it."""
 
+from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -7,12 +9,14 @@ import numpy as np
 import pytest
 import torch
 
+from box_store.boxes import Boxes
 from box_store.errors import UsageError
 from teacher_infer.adapters import mmdet as adapter
 from teacher_infer.adapters.checkpoints import MMENGINE_LOG, read_checkpoint
 from teacher_infer.adapters.loading import quiet
+from teacher_infer.adapters.mmdet_configs import config_files
 from teacher_infer.adapters.protocol import AdapterError, AdapterSpec
-from teacher_infer.teachers.loaded import load_teacher, weights_files
+from teacher_infer.teachers.loaded import load_teacher, weights_files, weights_sha256
 
 Pictures = dict[str, np.ndarray]
 
@@ -162,3 +166,45 @@ def test_configs_that_mmdet_cant_use_are_refused(tmp_path: Path) -> None:
     broken.write_text("optimizer = 1")
     with pytest.raises(AdapterError, match="has no `model`"):
         load_teacher(spec(broken))
+
+
+def test_a_config_is_all_the_files_that_it_inherits_from(tmp_path: Path) -> None:
+    (tmp_path / "base").mkdir()
+    (tmp_path / "base" / "schedule.py").write_text("lr = 0.1\n")
+    (tmp_path / "base" / "model.py").write_text("_base_ = './schedule.py'\nmodel = dict()\n")
+    (tmp_path / "base" / "data.yaml").write_text("_base_: schedule.py\nbatch: 2\n")
+    (tmp_path / "base" / "lazy.py").write_text("from .model import *\n")
+    config = tmp_path / "config.py"
+    config.write_text("_base_ = ['base/model.py', '{{ fileDirname }}/base/data.yaml']\n")
+    names = [path.name for path in config_files(config)]
+    assert names == ["config.py", "model.py", "data.yaml", "schedule.py"]
+    config.write_text("with read_base():\n    from .base.model import *\n")
+    assert [path.name for path in config_files(config)] == ["config.py", "model.py", "schedule.py"]
+    config.write_text("_base_ = 'gone.py'\n")
+    with pytest.raises(AdapterError, match=r"inherits from .*gone.py, which is not there"):
+        config_files(config)
+    config.write_text("_base_ = 'mmdet::_base_/default_runtime.py'\n")
+    assert config_files(config)[1].name == "default_runtime.py"
+
+
+def test_an_inherited_config_is_part_of_the_teacher(tmp_path: Path) -> None:
+    (tmp_path / "base.py").write_text("model = dict(type='RetinaNet')\n")
+    (tmp_path / "config.py").write_text("_base_ = 'base.py'\n")
+    asked = AdapterSpec("mmdet", str(tmp_path / "config.py"), options={"weights": "random"})
+    before = weights_sha256(weights_files(asked))
+    (tmp_path / "base.py").write_text("model = dict(type='FCOS')\n")
+    assert weights_sha256(weights_files(asked)) != before
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["retinanet_r18_fpn_1x_coco", "faster-rcnn_r50_fpn_1x_coco"])
+def test_nms_can_be_turned_off(
+    name: str, images: list[np.ndarray], most_overlap: Callable[[Boxes], float]
+) -> None:
+    found = {}
+    for iou in (None, "none", 0.3):
+        asked = replace(spec(name, image_size="96"), score_floor=0.0, nms_iou=iou)
+        teacher = load_teacher(asked)
+        found[iou] = most_overlap(teacher.predict(images[:1])[0]), teacher.runtime["nms"]
+    assert found["none"][0] > 0.5 >= found[None][0] > 0.3 >= found[0.3][0] - 1e-5
+    assert [one[1] for one in found.values()] == ["0.5 by mmdet (nms)", "none", "0.3"]

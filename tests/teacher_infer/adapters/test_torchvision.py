@@ -1,11 +1,14 @@
 """torchvision's detection builders."""
 
+from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 
+from box_store.boxes import Boxes
 from box_store.errors import UsageError
 from teacher_infer.adapters.protocol import AdapterError, AdapterSpec
 from teacher_infer.teachers.loaded import load_teacher, weights_files
@@ -55,6 +58,24 @@ def test_it_predicts_what_the_model_does(checkpoint: Path, pictures: Pictures) -
 def test_weights_for_other_classes_are_refused(checkpoint: Path) -> None:
     with pytest.raises(AdapterError, match="doesn't fit the model"):
         load_teacher(spec(weights=str(checkpoint)))
+
+
+def test_class_names_are_part_of_the_teacher(checkpoint: Path) -> None:
+    names = checkpoint.parent / "names.txt"
+    asked = spec(weights=str(checkpoint), classes=str(names))
+    assert weights_files(asked) == [checkpoint, names]
+
+
+@pytest.mark.slow
+def test_nms_can_be_turned_off(pictures: Pictures, most_overlap: Callable[[Boxes], float]) -> None:
+    found = {}
+    for iou in (None, "none", 0.3):
+        asked = replace(spec(weights="random", image_size="96"), nms_iou=iou, top_k=300)
+        teacher = load_teacher(replace(asked, score_floor=0.0))
+        boxes = teacher.predict([pictures["first"]])[0]
+        found[iou] = most_overlap(boxes), teacher.runtime["nms"]
+    assert found["none"][0] > 0.55 >= found[None][0] > 0.3 >= found[0.3][0] - 1e-5
+    assert [one[1] for one in found.values()] == ["0.55 by torchvision", "none", "0.3"]
 
 
 @pytest.mark.parametrize(

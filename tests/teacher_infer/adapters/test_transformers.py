@@ -84,3 +84,44 @@ def test_what_is_neither_here_nor_on_the_hub_is_a_sentence(tmp_path: Path) -> No
 def test_weights_are_part_of_the_folder() -> None:
     with pytest.raises(UsageError, match=r"weights=file.bin: a transformers model brings"):
         weights_files(spec("any/model", weights="file.bin"))
+
+
+@pytest.fixture
+def half_folder(detr_folder: Path, tmp_path: Path) -> Path:
+    """The folder of a model in half precision, as `model.half().save_pretrained` leaves it."""
+    from transformers import AutoImageProcessor, AutoModelForObjectDetection
+
+    folder = tmp_path / "half"
+    with quiet():
+        model: Any = AutoModelForObjectDetection.from_pretrained(detr_folder)
+        model.half().save_pretrained(folder)
+        AutoImageProcessor.from_pretrained(detr_folder).save_pretrained(folder)
+    return folder
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("options", [{}, {"weights": "random"}])
+def test_half_precision_is_computed_in_float32_on_a_cpu(
+    half_folder: Path, detr_folder: Path, pictures: Pictures, options: dict[str, str]
+) -> None:
+    teacher = load_teacher(spec(half_folder, **options))
+    assert teacher.runtime["dtype"] == "float32"
+    ours = teacher.predict([pictures["first"]])[0]
+    theirs = load_teacher(spec(detr_folder, **options)).predict([pictures["first"]])[0]
+    assert len(ours) > 0
+    if not options:
+        assert ours.scores[:3] == pytest.approx(theirs.scores[:3], abs=1e-2)
+
+
+@pytest.mark.slow
+def test_what_resizes_is_pinned_and_said(detr_folder: Path, pictures: Pictures) -> None:
+    usual, pillow = (
+        load_teacher(spec(detr_folder, **options)) for options in ({}, {"processor": "pil"})
+    )
+    assert usual.runtime["processor"].startswith("torchvision 0.")
+    assert pillow.runtime["processor"].startswith("pillow ")
+    # the pixels differ by a grey level here and there: the scores tell
+    found = [teacher.predict([pictures["odd"]])[0] for teacher in (usual, pillow)]
+    assert not np.array_equal(found[0].scores, found[1].scores)
+    with pytest.raises(UsageError, match="processor=pill: expected one of torchvision, pil"):
+        load_teacher(spec(detr_folder, processor="pill"))

@@ -107,6 +107,11 @@ def test_files_are_named_before_the_library_is_loaded(
     downloaded.parent.mkdir(parents=True)
     downloaded.touch()
     assert weights_files(spec("yolo11n.pt")) == [downloaded]
+    monkeypatch.setenv("TEACH_DETR_CACHE", str(tmp_path / "cache"))
+    assert weights_files(spec("yolo11n.pt")) == []
+    (tmp_path / "cache" / "ultralytics").mkdir(parents=True)
+    (tmp_path / "cache" / "ultralytics" / "yolo11n.pt").touch()
+    assert weights_files(spec("yolo11n.pt")) == [tmp_path / "cache" / "ultralytics" / "yolo11n.pt"]
     with pytest.raises(AdapterError, match="weights not found: expected a file at"):
         weights_files(spec(tmp_path / "absent.pt"))
     with pytest.raises(UsageError, match=r"expected a \.pt file, a published name"):

@@ -1,11 +1,18 @@
 """Teachers as people write them: on the command line and in TOML."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from box_store.errors import UsageError
-from teacher_infer.teachers.spec import KEYS, check_names, load_teachers, parse_teacher
+from teacher_infer.teachers.spec import (
+    KEYS,
+    as_argument,
+    check_names,
+    load_teachers,
+    parse_teacher,
+)
 
 
 def test_a_teacher_is_a_name_an_adapter_and_a_model():
@@ -171,3 +178,47 @@ def test_prompts_reach_the_adapter_with_the_data_sets_classes():
         spec.asking(["person", "tvs"])
     with pytest.raises(UsageError, match=r"unknown key 'prompts\.tv'"):
         parse_teacher("rcnn=mmdet:m,weights=w,prompts.tv=a set")
+
+
+def test_a_file_beside_the_table_does_not_take_the_place_of_a_word(tmp_path: Path):
+    """Values that equal names of files and folders, but mean something else."""
+    for name in ("onnx", "yolox", "cpu", "random"):
+        (tmp_path / name).mkdir()
+    (tmp_path / "none").touch()
+    (tmp_path / "teachers.toml").write_text(
+        """
+        [teachers.yolox]
+        adapter = "onnx"
+        model = "y.onnx"
+        format = "yolox"
+        device = "cpu"
+        nms_iou = "none"
+        [teachers.rcnn]
+        adapter = "mmdet"
+        model = "yolox"
+        weights = "random"
+        """
+    )
+    yolox, rcnn = load_teachers(tmp_path / "teachers.toml")
+    assert yolox == parse_teacher("yolox=onnx:y.onnx,format=yolox,device=cpu,nms_iou=none")
+    assert rcnn == parse_teacher("rcnn=mmdet:yolox,weights=random")
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "y=onnx:a,b.onnx,format=yolox,score_floor=0.01,nms_iou=none,scales=0.75,1,1.25,flip=true",
+        "owl=transformers:m,prompts.tv=a set, switched on,prompts.st. bernard=dog,top_k=9",
+        "y=onnx:y.onnx,map.motor bike=motorcycle,map.dog=none,batch_timeout=none,licence=MIT",
+        "y=onnx:y.onnx,num_cpus=0.5,num_gpus=0,threads=2,load_timeout=30,mean=1/2/3,format=boxes",
+    ],
+)
+def test_a_teacher_can_be_said_again(text):
+    spec = parse_teacher(text)
+    assert parse_teacher(as_argument(spec)) == spec
+
+
+def test_what_cannot_be_said_on_a_command_line_is_refused():
+    spec = replace(parse_teacher("y=onnx:y.onnx"), model="a,top_k=3.onnx")
+    with pytest.raises(UsageError, match="holds what separates the keys"):
+        as_argument(spec)
