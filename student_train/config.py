@@ -17,7 +17,16 @@ from student_train.losses.config import PAPER_LOSS, RELEASED_LOSS, LossConfig
 from student_train.models import StudentConfig, family_of
 from student_train.models.families.dino.model import DinoConfig
 from student_train.settings.former import modern, recorded
-from student_train.settings.overrides import Layer, Resolved, flatten, merge, settings, to_plain
+from student_train.settings.origin import Kind, Origin
+from student_train.settings.overrides import (
+    Layer,
+    Operational,
+    Resolved,
+    flatten,
+    merge,
+    settings,
+    to_plain,
+)
 
 Recipe = Literal["safe", "paper", "released"]
 ALL_TEACHERS = ("all",)
@@ -28,29 +37,29 @@ NO_TEACHERS = ("none",)
 class DataConfig:
     """Where the images and their annotations are (COCO layout), and how they are read."""
 
-    root: Path | None = None
+    root: Operational[Path | None] = None
     """Folder in COCO layout: SPLIT/ with images, annotations/instances_SPLIT.json (`--data`)."""
     train_split: str = "train2017"
     """Name of the split to train on (`--train-split`)."""
     val_split: str = "val2017"
     """Name of the split to evaluate on (`--val-split`); "none" evaluates nothing."""
-    train_images: Path | None = None
+    train_images: Operational[Path | None] = None
     """Folder of training images, where the layout is another one."""
-    train_annotations: Path | None = None
+    train_annotations: Operational[Path | None] = None
     """COCO JSON of the training images, where the layout is another one."""
-    val_images: Path | None = None
+    val_images: Operational[Path | None] = None
     """Folder of evaluation images, where the layout is another one."""
-    val_annotations: Path | None = None
+    val_annotations: Operational[Path | None] = None
     """COCO JSON of the evaluation images, where the layout is another one."""
     class_space: Literal["raw", "contiguous"] = "raw"
     """raw: one logit per category id up to the largest (official COCO weights: 91); contiguous: one
     per category.
     """
-    workers: int = 4
+    workers: Operational[int] = 4
     """Loader processes per training process; 0 loads in the training process."""
     limit: int | None = None
     """Train on the first this many images only."""
-    val_limit: int | None = None
+    val_limit: Operational[int | None] = None
     """Evaluate on the first this many images only."""
     aspect_groups: int = 1
     """Groups of like aspect ratio that training batches are made from, for less padding: 2 keeps
@@ -161,9 +170,9 @@ class OptimConfig:
 class TeacherConfig:
     """Which teacher boxes supervise the student, read from a box store or from a selection file."""
 
-    store: Path | None = None
+    store: Operational[Path | None] = None
     """Box store (`--store`)."""
-    boxes: Path | None = None
+    boxes: Operational[Path | None] = None
     """Selection file in place of a store, as `teach-detr select` writes it (`--boxes`)."""
     names: tuple[str, ...] = ALL_TEACHERS
     """Teachers by name; "all" of the store, or "none" (`--teachers`)."""
@@ -219,11 +228,11 @@ class TeacherConfig:
 class LogConfig:
     """Where a run's numbers go besides its own metrics.jsonl."""
 
-    to: tuple[Literal["tensorboard", "wandb"], ...] = ()
+    to: Operational[tuple[Literal["tensorboard", "wandb"], ...]] = ()
     """Trackers: tensorboard (RUN/tensorboard) and wandb, each an extra of that name."""
-    project: str = "teach-detr"
+    project: Operational[str] = "teach-detr"
     """Project of Weights & Biases."""
-    offline: bool = False
+    offline: Operational[bool] = False
     """Weights & Biases: write to RUN/wandb only; `wandb sync` uploads later."""
 
 
@@ -240,39 +249,43 @@ class TrainConfig:
     loss: LossConfig = field(default_factory=LossConfig)
     teachers: TeacherConfig = field(default_factory=TeacherConfig)
     log: LogConfig = field(default_factory=LogConfig)
-    init: Path | None = None
+    init: Operational[Path | None] = None
     """Weights to start from: run folder, .safetensors, or official checkpoint (`--init`)."""
-    epochs: int = 12
+    epochs: Operational[int] = 12
     """Passes over the training images."""
-    steps: int | None = None
+    steps: Operational[int | None] = None
     """Stop after this many steps, whatever the epochs say."""
     batch_size: int = 16
     """Images per step over all processes."""
-    eval_batch_size: int | None = None
+    eval_batch_size: Operational[int | None] = None
     """Images at once in evaluation, per process; by default as many as in training."""
-    eval_every: float = 1
+    eval_every: Operational[float] = 1
     """Epochs between evaluations; 0 evaluates at the end only."""
-    eval_backend: Literal["pycocotools", "hotcoco", "faster-coco-eval"] = "pycocotools"
+    eval_backend: Operational[Literal["pycocotools", "hotcoco", "faster-coco-eval"]] = "pycocotools"
     """What computes COCO metrics: pycocotools (the published numbers), or one that gives the same
     sooner (extra `eval`): hotcoco, the fastest, or faster-coco-eval."""
-    save_every: int = 500
+    save_every: Operational[int] = 500
     """Steps between saved states, besides one before every evaluation and at the end."""
-    keep_last: int = 2
+    keep_last: Operational[int] = 2
     """Saved states that are kept; a damaged one gives way to the one before it."""
-    log_every: int = 50
+    log_every: Operational[int] = 50
     """Steps between records in metrics.jsonl (and lines, where the output is not a terminal)."""
     seed: int = 0
     """Seed of the initial weights, the order of images, augmentation and denoising."""
-    device: str = "auto"
+    device: Operational[str] = "auto"
     """auto, cpu, cuda or cuda:N."""
     amp: Literal["auto", "bf16", "off"] = "auto"
     """Mixed precision of the forward pass; auto is bf16 on a GPU that has it, off elsewhere."""
-    compile: Literal["off", "backbone", "model"] = "off"
+    compile: Operational[Literal["off", "backbone", "model"]] = "off"
     """torch.compile of the backbone, or of backbone and transformer (model); best with data.pad_to.
     """
-    threads: int | None = None
+    threads: Operational[int | None] = None
     """Threads of the training process on a CPU; by default what PyTorch chooses."""
 
+    def total_steps(self, steps_per_epoch: int) -> int:
+        """Steps of the whole run."""
+        whole = self.epochs * steps_per_epoch
+        return whole if self.steps is None else min(whole, self.steps)
 
 def _recipe(loss: Mapping[str, Any], **teachers: Any) -> dict[str, Any]:
     return {
@@ -290,36 +303,6 @@ RECIPES: Mapping[Recipe, Mapping[str, Any]] = {
     "paper": _recipe(PAPER_LOSS, combine="parallel"),
     "released": _recipe(RELEASED_LOSS, combine="fused", **RELEASED_FUSION),
 }
-
-# settings of how a run is carried out, not of what it computes: a resumed run may change them
-OPERATIONAL = frozenset(
-    {
-        "data.root",
-        "data.train_images",
-        "data.train_annotations",
-        "data.val_images",
-        "data.val_annotations",
-        "teachers.store",
-        "teachers.boxes",
-        "log.to",
-        "log.project",
-        "log.offline",
-        "init",
-        "data.workers",
-        "data.val_limit",
-        "epochs",
-        "steps",
-        "eval_batch_size",
-        "eval_every",
-        "eval_backend",
-        "save_every",
-        "keep_last",
-        "log_every",
-        "device",
-        "compile",
-        "threads",
-    }
-)
 
 
 def problems_of(config: TrainConfig) -> list[str]:
@@ -463,13 +446,25 @@ def resolve(
     Raises:
         ConfigError: all problems at once.
     """
-    of_preset = Layer(f"preset {preset.preset}", _differences(preset))
-    given = [] if not file else [Layer(f"file {file_name}", modern(flatten(preset, file)))]
-    given += [Layer(each.origin, modern(each.values)) for each in arguments]
+    of_preset = Layer(Origin(Kind.PRESET, preset.preset), _differences(preset))
+    given = [Layer(each.origin, modern(each.values)) for each in arguments]
+    if file:
+        given.insert(0, Layer(Origin(Kind.FILE, file_name), modern(flatten(preset, file))))
     start = TrainConfig(model=type(preset.model)())
     recipe = merge(start, [of_preset, *given], problems_of).config.teachers.as_
-    named = [Layer(f"teachers.as={recipe}", RECIPES[recipe])] if RECIPES[recipe] else []
+    named = [Layer(Origin(Kind.RECIPE, recipe), RECIPES[recipe])] if RECIPES[recipe] else []
     return merge(start, [of_preset, *named, *given], problems_of)
+
+
+def changed(resolved: Resolved[TrainConfig], arguments: Sequence[Layer]) -> Resolved[TrainConfig]:
+    """A resolved configuration with arguments on top, checked as a whole.
+
+    Raises:
+        ConfigError: all problems at once.
+    """
+    given = [Layer(each.origin, modern(each.values)) for each in arguments]
+    merged = merge(resolved.config, given, problems_of)
+    return Resolved(merged.config, resolved.origins | merged.origins)
 
 
 def _differences(config: TrainConfig) -> dict[str, Any]:
@@ -496,7 +491,8 @@ def from_plain(table: Mapping[str, Any], origin: str) -> TrainConfig:
     model = dict(table["model"])
     # configurations written before there were families are DINO's
     start = TrainConfig(model=family_of(model.pop("family", "dino")).config())
-    return merge(start, [Layer(origin, recorded(flatten(start, {**table, "model": model})))]).config
+    values = recorded(flatten(start, {**table, "model": model}))
+    return merge(start, [Layer(Origin(Kind.RECORD, origin), values)]).config
 
 
 def without_teachers(config: TrainConfig) -> TrainConfig:

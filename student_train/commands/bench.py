@@ -55,12 +55,13 @@ def bench(
     from student_train.bench.teachers import parse_teachers
     from student_train.config import TrainConfig, resolve
     from student_train.presets import all_presets, load_preset
+    from student_train.settings.origin import ARGUMENT
     from student_train.settings.overrides import Layer, parse_assignments
 
     if sum((presets is not None, profile, data)) > 1:
         raise UsageError("--presets, --profile and --data are three measurements: choose one")
     counts = parse_teachers(teachers)
-    layer = Layer("argument", parse_assignments(overrides or []))
+    layer = Layer(ARGUMENT, parse_assignments(overrides or []))
 
     def configured(name: str) -> tuple[TrainConfig, BenchSpec]:
         config = resolve(load_preset(name), arguments=[layer]).config

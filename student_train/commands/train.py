@@ -15,7 +15,10 @@ def train(
     overrides: Overrides = None,
     preset: Annotated[str | None, typer.Option(help="What to train; see `presets`.")] = None,
     config: Annotated[
-        Path | None, typer.Option(help="TOML file of settings, weaker than arguments.")
+        Path | None,
+        typer.Option(
+            help="TOML file of settings, weaker than arguments; or a run's config.json, all of it."
+        ),
     ] = None,
     data: Annotated[Path | None, typer.Option(help="Data set in COCO layout.")] = None,
     train_split: Annotated[str | None, typer.Option(help="Split to train on.")] = None,
@@ -43,9 +46,11 @@ def train(
     as_json: Json = False,
 ) -> None:
     """Train a student into the folder OUT, evaluating as it goes."""
-    from student_train.config import resolve
+    from student_train.config import changed, resolve
     from student_train.evaluation.tables import class_table, metrics_table
     from student_train.presets import load_preset
+    from student_train.runs.recorded import read_settings
+    from student_train.settings.origin import ARGUMENT, Kind, Origin
     from student_train.settings.overrides import Layer, parse_assignments, read_toml
     from student_train.training.launch import resumed
     from student_train.training.launch import train as run_training
@@ -64,19 +69,24 @@ def train(
         "init": ("--init", init),
     }
     arguments = [
-        Layer(f"argument {option}", {key: value})
+        Layer(Origin(Kind.ARGUMENT, option), {key: value})
         for key, (option, value) in options.items()
         if value is not None
     ]
-    arguments.append(Layer("argument", parse_assignments(overrides or [])))
-    file = read_toml(config) if config else {}
-    name = preset or file.pop("preset", None)
-    if name is None and resume and (place / "config.json").exists():
-        resolved = resumed(place, arguments)
-    elif name is None:
-        raise UsageError("--preset is missing; `student-train presets` lists what there is")
+    arguments.append(Layer(ARGUMENT, parse_assignments(overrides or [])))
+    if config is not None and config.suffix == ".json":
+        if preset is not None:
+            raise UsageError(f"{config} is a whole configuration: leave --preset out")
+        resolved = changed(read_settings(config), arguments)
     else:
-        resolved = resolve(load_preset(str(name)), file, str(config), arguments)
+        file = read_toml(config) if config else {}
+        name = preset or file.pop("preset", None)
+        if name is None and resume and (place / "config.json").exists():
+            resolved = resumed(place, arguments)
+        elif name is None:
+            raise UsageError("--preset is missing; `student-train presets` lists what there is")
+        else:
+            resolved = resolve(load_preset(str(name)), file, str(config), arguments)
 
     console = open_console(to_stderr=as_json)
     evaluation = run_training(

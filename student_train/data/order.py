@@ -69,12 +69,17 @@ class Order(Sampler[list[Key]]):
 
     def __len__(self) -> int:
         if self.shuffle:
-            return -(-self.n // self.step_size) * self.parts
+            return steps_per_epoch(self.n, self.step_size) * self.parts
         n_batches = -(-self.n // self.batch_size)
         return len(range(self.rank, n_batches, self.world))
 
     def __iter__(self) -> Iterator[list[Key]]:
         return iter(self.batches()[self.start :])
+
+
+def steps_per_epoch(n_images: int, step_size: int) -> int:
+    """Steps in which every image is seen; the last is filled up."""
+    return -(-n_images // step_size)
 
 
 def together(order: NDArray[np.int64], groups: NDArray[np.integer], size: int) -> NDArray[np.int64]:

@@ -15,6 +15,7 @@ from student_train.evaluation.plots import plot_confusion, plot_precision_recall
 from student_train.machine.runtime import Runtime
 from student_train.runs.run_folder import beside
 from student_train.runs.trained import check_weights_name, load_student
+from student_train.settings.origin import ARGUMENT
 from student_train.settings.overrides import Layer, merge
 
 
@@ -60,7 +61,7 @@ def evaluate_run(
     student = load_student(run, weights)
     # a limit kept the evaluations short while it was training
     whole = replace(student.config, data=replace(student.config.data, val_limit=None))
-    config = merge(whole, [Layer("argument", overrides)], problems_of).config
+    config = merge(whole, [Layer(ARGUMENT, overrides)], problems_of).config
     where = config.data
     if data is not None or split is not None:
         # the run's explicit paths belong to the split that it was trained with

@@ -15,6 +15,14 @@ class Stopped(Exception):
         self.signal_number = signal_number
 
 
+def was_stopped(exit_code: int) -> bool:
+    """Whether a process ended because it was asked to: by Ctrl-C or SIGTERM, noted (128 + the
+    signal's number, as shells have it) or not (minus the number, as `subprocess` has it).
+    """
+    signals = (signal.SIGINT, signal.SIGTERM)
+    return exit_code in {128 + number for number in signals} | {-number for number in signals}
+
+
 class StopRequest:
     """While active, SIGINT and SIGTERM only leave a note; a second SIGINT interrupts at once.
 

@@ -52,7 +52,7 @@ def preset_settings(name: str) -> dict[str, Any]:
         key: {
             "value": to_plain(setting.value),
             "text": as_text(setting.value),
-            "origin": resolved.origins.get(key, "default"),
+            "origin": str(resolved.origins.get(key, "default")),
             "help": setting.help,
         }
         for key, setting in settings(resolved.config).items()

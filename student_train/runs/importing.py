@@ -23,6 +23,7 @@ from student_train.models.weights_file import OURS, WeightsFile, read_weights_fi
 from student_train.presets import all_presets, load_preset
 from student_train.runs.checkpoint import save_weights
 from student_train.runs.run_folder import RunFolder, class_space_from_plain, class_space_to_plain
+from student_train.settings.origin import ARGUMENT, Kind, Origin
 from student_train.settings.overrides import Layer, Resolved, settings
 
 # what leaves no trace in any shape, and changes what a student computes
@@ -157,7 +158,7 @@ def _plan(
     preset: str | None,
     overrides: Mapping[str, str],
 ) -> "_Plan":
-    typed = Layer("argument", overrides)
+    typed = Layer(ARGUMENT, overrides)
     ours = file.beside.get(OURS)
     if isinstance(ours, Mapping) and preset is None:
         return _Plan(resolve(from_plain(ours["config"], str(path)), arguments=[typed]))
@@ -168,14 +169,14 @@ def _plan(
     shapes = settings_from_shapes(family, translation.state)
     beside = settings_beside(family, file.settings, translation.state)
     layers = [
-        Layer(f"shapes in {path.name}", _keyed(shapes)),
-        Layer(f"settings in {translation.source}", _keyed(translation.settings)),
-        Layer(f"settings in {path.name}", _keyed(beside)),
+        Layer(Origin(Kind.SHAPES, path.name), _keyed(shapes)),
+        Layer(Origin(Kind.WRITTEN, translation.source), _keyed(translation.settings)),
+        Layer(Origin(Kind.WRITTEN, path.name), _keyed(beside)),
     ]
     if preset is not None:
         # it says everything but the classes
         classes = {"n_classes": shapes["n_classes"]} if "n_classes" in shapes else {}
-        classes_layer = Layer(f"shapes in {path.name}", _keyed(classes))
+        classes_layer = Layer(Origin(Kind.SHAPES, path.name), _keyed(classes))
         return _Plan(resolve(load_preset(preset), arguments=[classes_layer, typed]))
     nearest = _nearest_preset(family, {**shapes, **translation.settings, **beside})
     resolved = resolve(load_preset(nearest), arguments=[*layers, typed])
@@ -228,7 +229,8 @@ def _with_categories(
         )
     space = space or ClassSpace(config.data.class_space, categories)
     layer = Layer(
-        "categories", {"model.n_classes": space.n_classes, "data.class_space": space.kind}
+        Origin(Kind.CATEGORIES),
+        {"model.n_classes": space.n_classes, "data.class_space": space.kind},
     )
     origins = resolved.origins | dict.fromkeys(layer.values, layer.origin)
     return Resolved(resolve(config, arguments=[layer]).config, origins), space
@@ -236,11 +238,11 @@ def _with_categories(
 
 def _assumed(resolved: Resolved[TrainConfig]) -> tuple[str, ...]:
     known = settings(resolved.config)
-    told = ("shapes in", "settings in", "argument")
+    told = (Kind.SHAPES, Kind.WRITTEN, Kind.ARGUMENT)
     return tuple(
         f"{key}={known[key].value}"
         for key in (f"model.{name}" for name in _SILENT)
-        if key in known and not resolved.origins.get(key, "").startswith(told)
+        if key in known and (key not in resolved.origins or resolved.origins[key].kind not in told)
     )
 
 

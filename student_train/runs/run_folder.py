@@ -23,10 +23,12 @@ from box_store.categories import Categories, ClassSpace
 from box_store.places.files import alone_in, replacing
 from box_store.places.locations import Location, RemotePath, as_typed
 from box_store.selection.choosing import Choice
-from student_train.config import OPERATIONAL, TrainConfig, as_plain, from_plain
+from student_train.config import TrainConfig
 from student_train.errors import RunError
 from student_train.runs.provenance import source_revision, versions
+from student_train.runs.recorded import from_json, read_json, to_json
 from student_train.runs.states import P, SavedStates, StateFolder
+from student_train.settings.origin import Origin
 from student_train.settings.overrides import Resolved, as_text, settings
 
 # how long a trainer that is told to stop may take to save its state
@@ -37,12 +39,21 @@ PATIENCE_S = 30.0
 class RunRecord:
     """The content of `config.json`."""
 
-    config: TrainConfig
-    origins: dict[str, str]
+    resolved: Resolved[TrainConfig]
     class_space: ClassSpace
     versions: dict[str, str]
     fingerprints: dict[str, str]
     """hashes of the annotations and of the teacher boxes"""
+
+    @property
+    def config(self) -> TrainConfig:
+        """The configuration without its origins."""
+        return self.resolved.config
+
+    @property
+    def origins(self) -> dict[str, Origin]:
+        """Where each of its values came from."""
+        return self.resolved.origins
 
 
 class SavedRun(Generic[P]):
@@ -71,18 +82,12 @@ class SavedRun(Generic[P]):
         Raises:
             RunError: this is no run folder, or the file was written by something else.
         """
-        try:
-            content = json.loads(self.config_file.read_bytes())
-        except FileNotFoundError:
+        if not self.config_file.exists():
             what = "has no config.json" if self.root.is_dir() else "does not exist"
-            raise RunError(f"{self.root} is not a run folder: it {what}") from None
-        except (OSError, UnicodeDecodeError, json.JSONDecodeError) as error:
-            raise RunError(f"{self.config_file} cannot be read: {error}") from None
-        if not isinstance(content, dict) or content.get("format") != 1:
-            raise RunError(f"{self.config_file} was not written by this version of student-train")
+            raise RunError(f"{self.root} is not a run folder: it {what}")
+        content = read_json(self.config_file)
         return RunRecord(
-            config=from_plain(content["config"], str(self.config_file)),
-            origins=dict(content["origins"]),
+            resolved=from_json(content, self.config_file),
             class_space=class_space_from_plain(content["classes"]),
             versions=dict(content["versions"]),
             fingerprints=dict(content.get("fingerprints", {})),
@@ -135,10 +140,7 @@ class RunFolder(SavedRun[Path]):
         """Write `config.json`. choices: what was chosen for the teachers, and why."""
         self.root.mkdir(parents=True, exist_ok=True)
         content = {
-            "format": 1,
-            "preset": resolved.config.preset,
-            "config": as_plain(resolved.config),
-            "origins": resolved.origins,
+            **to_json(resolved),
             "classes": class_space_to_plain(class_space),
             "command": list(command),
             "versions": versions(),
@@ -166,11 +168,17 @@ def class_space_from_plain(table: Mapping[str, Any]) -> ClassSpace:
     return ClassSpace(table["kind"], Categories.from_coco(table["categories"]))
 
 
-def changed_settings(before: TrainConfig, now: TrainConfig) -> list[str]:
-    """Settings of a resumed run that would change what it computes, each as `key: old -> new`."""
+def changed_settings(
+    before: TrainConfig, now: TrainConfig, *, all_of_them: bool = False
+) -> list[str]:
+    """Settings that differ, each as `key: old -> new`; of a resumed run, those that would change
+    what it computes.
+    """
     old, new = settings(before), settings(now)
     return [
         f"{key}: {as_text(old[key].value)} -> {as_text(setting.value)}"
         for key, setting in new.items()
-        if key in old and key not in OPERATIONAL and old[key].value != setting.value
+        if key in old
+        and (all_of_them or not setting.is_operational)
+        and old[key].value != setting.value
     ]

@@ -18,13 +18,18 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
-from typing import Any, Generic, TypeVar
+from typing import Annotated, Any, Generic, TypeVar
 
 from box_store.errors import TeachDetrError, nearest
 from student_train.errors import ConfigError
 from student_train.settings.convert import convert, entry_of, is_table
+from student_train.settings.origin import Origin
 
 T = TypeVar("T")
+_OPERATIONAL = "how a run is carried out"
+Operational = Annotated[T, _OPERATIONAL]
+"""Type of a field that says how a run is carried out, not what it computes: a resumed run may
+change it."""
 
 
 @dataclass(frozen=True)
@@ -35,17 +40,17 @@ class Setting:
     annotation: Any
     value: Any
     help: str
+    is_operational: bool = False
 
 
 @dataclass(frozen=True)
 class Layer:
-    """Values by dotted key, and the words that name where they come from ("preset dino-r50-4scale",
-    "argument --data").
+    """Values by dotted key, and where they come from.
 
     A value is either text as typed on a command line, or already typed (from TOML, JSON or Python).
     """
 
-    origin: str
+    origin: Origin
     values: Mapping[str, Any]
 
 
@@ -54,7 +59,7 @@ class Resolved(Generic[T]):
     """A configuration with the origin of every value that did not stay at its default."""
 
     config: T
-    origins: dict[str, str]
+    origins: dict[str, Origin]
 
 
 def setting_name(field: dataclasses.Field[Any]) -> str:
@@ -88,7 +93,7 @@ def field_help(cls: type) -> dict[str, str]:
 
 def settings(config: Any, prefix: str = "") -> dict[str, Setting]:
     """Every leaf below a dataclass instance, by dotted key, in order of declaration."""
-    hints = typing.get_type_hints(type(config))
+    hints = typing.get_type_hints(type(config), include_extras=True)
     docs = field_help(type(config))
     found: dict[str, Setting] = {}
     for field in dataclasses.fields(config):
@@ -97,8 +102,16 @@ def settings(config: Any, prefix: str = "") -> dict[str, Setting]:
         if dataclasses.is_dataclass(value) and not isinstance(value, type):
             found |= settings(value, key + ".")
         else:
-            found[key] = Setting(key, hints[field.name], value, docs.get(field.name, ""))
+            annotation, operational = _without_mark(hints[field.name])
+            found[key] = Setting(key, annotation, value, docs.get(field.name, ""), operational)
     return found
+
+
+def _without_mark(annotation: Any) -> tuple[Any, bool]:
+    """A field's type, and whether it is marked as operational."""
+    if _OPERATIONAL in getattr(annotation, "__metadata__", ()):
+        return annotation.__origin__, True
+    return annotation, False
 
 
 def parse_assignments(texts: Sequence[str]) -> dict[str, str]:
@@ -159,7 +172,7 @@ def merge(
     """
     known = settings(config)
     values: dict[str, Any] = {}
-    origins: dict[str, str] = {}
+    origins: dict[str, Origin] = {}
     problems: list[str] = []
     for layer in layers:
         for key, value in layer.values.items():

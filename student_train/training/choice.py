@@ -11,10 +11,11 @@ from box_store.selection.selecting import TeacherFilter, chosen_teachers
 from box_store.store.store import BoxStore
 from student_train.config import NO_TEACHERS, TrainConfig
 from student_train.runs.run_folder import RunRecord
+from student_train.settings.origin import Kind, Origin
 from student_train.settings.overrides import Resolved
 from student_train.training.teachers import selection_spec
 
-CHOSEN = "chosen by the annotations"
+CHOSEN = Origin(Kind.CHOSEN)
 _KEYS = ("teachers.names", "teachers.each")
 
 

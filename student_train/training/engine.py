@@ -80,9 +80,7 @@ class Trainer:
             gpus = [runtime.device.index] if runtime.device.type == "cuda" else None
             self.wrapped = DistributedDataParallel(self.model, device_ids=gpus)
         self.steps_per_epoch = inputs.steps_per_epoch
-        self.total_steps = config.epochs * self.steps_per_epoch
-        if config.steps is not None:
-            self.total_steps = min(self.total_steps, config.steps)
+        self.total_steps = config.total_steps(self.steps_per_epoch)
         self._trainable = [p for p in self.model.parameters() if p.requires_grad]
         self._failure = ""
         self.recorder = Recorder(

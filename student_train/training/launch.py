@@ -12,7 +12,7 @@ from rich.console import Console
 from box_store.categories import ClassSpace
 from box_store.places.locations import Location, RemotePath, as_typed, staged
 from detr_kernels import explain
-from student_train.config import TrainConfig, problems_of
+from student_train.config import TrainConfig, changed
 from student_train.data.splits import open_split
 from student_train.errors import ConfigError, RunError
 from student_train.evaluation.evaluate import Evaluation
@@ -25,8 +25,9 @@ from student_train.runs.run_folder import RunFolder, SavedRun, changed_settings
 from student_train.runs.states import is_state, read_state, state_weights
 from student_train.runs.trained import load_student
 from student_train.runs.working_folder import working_folder
-from student_train.settings.former import modern
-from student_train.settings.overrides import Layer, Resolved, as_text, merge, settings
+from student_train.settings.origin import DATA
+from student_train.settings.overrides import Layer, Resolved
+from student_train.settings.telling import describe_origins
 from student_train.training.choice import as_recorded, verdict_lines, with_choice
 from student_train.training.engine import Trainer
 from student_train.training.inputs import Inputs, make_inputs, train_source
@@ -228,8 +229,8 @@ def with_classes(resolved: Resolved[TrainConfig], space: ClassSpace) -> Resolved
         ConfigError: a user asked for fewer.
     """
     asked = resolved.config.model.n_classes
-    origin = resolved.origins.get(N_CLASSES, "")
-    if origin.startswith(("argument", "file")):
+    origin = resolved.origins.get(N_CLASSES)
+    if origin is not None and origin.is_asked_for:
         if asked < space.n_classes:
             raise ConfigError(
                 [
@@ -243,7 +244,7 @@ def with_classes(resolved: Resolved[TrainConfig], space: ClassSpace) -> Resolved
     config = replace(
         resolved.config, model=replace(resolved.config.model, n_classes=space.n_classes)
     )
-    return Resolved(config, {**resolved.origins, N_CLASSES: "data"})
+    return Resolved(config, {**resolved.origins, N_CLASSES: DATA})
 
 
 def initialise(model: Student, source: Path | RemotePath) -> InitReport:
@@ -277,10 +278,7 @@ def resumed(out: Location, arguments: Sequence[Layer]) -> Resolved[TrainConfig]:
         RunError: `out` is no run folder.
         ConfigError: arguments that cannot be used.
     """
-    record = SavedRun(out).read()
-    given = [Layer(each.origin, modern(each.values)) for each in arguments]
-    merged = merge(record.config, given, problems_of)
-    return Resolved(merged.config, record.origins | merged.origins)
+    return changed(SavedRun(out).read().resolved, arguments)
 
 
 def describe(
@@ -329,13 +327,3 @@ def describe(
         f"{trainer.steps_per_epoch} an epoch"
     )
     return lines
-
-
-def describe_origins(resolved: Resolved[TrainConfig]) -> list[str]:
-    """Settings that are not at their default, grouped by where they came from."""
-    values = settings(resolved.config)
-    groups: dict[str, list[str]] = {}
-    for key, origin in resolved.origins.items():
-        if key in values and key != "preset":
-            groups.setdefault(origin, []).append(f"{key}={as_text(values[key].value)}")
-    return [f"settings  {origin}: {' '.join(items)}" for origin, items in groups.items()]

@@ -17,6 +17,7 @@ from student_train.config import (
 )
 from student_train.errors import ConfigError
 from student_train.presets import all_presets, count_parameters, load_preset
+from student_train.settings.origin import ARGUMENT, Kind, Origin
 from student_train.settings.overrides import Layer, settings
 
 
@@ -60,13 +61,13 @@ def test_an_unknown_preset_suggests_the_nearest():
 def test_precedence_is_argument_file_preset():
     preset = load_preset("dino-micro")
     file = {"epochs": 7, "optim": {"lr": 0.5, "clip": 0.2}}
-    resolved = resolve(preset, file, "my.toml", [Layer("argument", {"optim.lr": "0.25"})])
+    resolved = resolve(preset, file, "my.toml", [Layer(ARGUMENT, {"optim.lr": "0.25"})])
     assert resolved.config.epochs == 7
     assert resolved.config.optim.lr == 0.25
     assert resolved.config.optim.clip == 0.2
-    assert resolved.origins["optim.lr"] == "argument"
-    assert resolved.origins["epochs"] == "file my.toml"
-    assert resolved.origins["batch_size"] == "preset dino-micro"
+    assert resolved.origins["optim.lr"] == Origin(Kind.ARGUMENT)
+    assert str(resolved.origins["epochs"]) == "file my.toml"
+    assert str(resolved.origins["batch_size"]) == "preset dino-micro"
     assert "seed" not in resolved.origins
 
 
@@ -88,7 +89,7 @@ def test_precedence_is_argument_file_preset():
 )
 def test_unusable_settings_are_refused(changes: dict[str, str], words: str):
     with pytest.raises(ConfigError, match=words):
-        resolve(load_preset("dino-micro"), arguments=[Layer("argument", changes)])
+        resolve(load_preset("dino-micro"), arguments=[Layer(ARGUMENT, changes)])
 
 
 def test_the_baseline_differs_in_the_teachers_alone():

@@ -25,6 +25,7 @@ from student_train.runs.checkpoint import save_weights
 from student_train.runs.run_folder import RunFolder
 from student_train.runs.states import StateFolder
 from student_train.runs.trained import load_student
+from student_train.settings.origin import ARGUMENT
 from student_train.settings.overrides import Layer
 from student_train.training.launch import train
 
@@ -43,7 +44,7 @@ def averaged(toy: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def trained(toy: Path, out: Path, **changes: str) -> Path:
     settings = {"data.root": str(toy), "steps": "3", "model.n_queries": "8", "model.top_k": "8"}
-    layer = Layer("argument", settings | changes)
+    layer = Layer(ARGUMENT, settings | changes)
     resolved = resolve(load_preset("dino-micro"), arguments=[layer])
     train(resolved, out, Console(file=io.StringIO()), command=["test"])
     return out

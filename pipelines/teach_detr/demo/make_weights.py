@@ -30,6 +30,7 @@ from student_train.evaluation.tables import percent
 from student_train.predictor import load_predictor
 from student_train.presets import load_preset
 from student_train.runs.checkpoint import load_weights, save_weights
+from student_train.settings.origin import Kind, Origin
 from student_train.settings.overrides import Layer
 from student_train.training.launch import train
 from teach_detr.scenes.painting import STYLES, VAL_FIRST_ID, make_split
@@ -150,7 +151,7 @@ class _Maker:
             "save_every": 100,
             "threads": torch.get_num_threads(),
         }
-        layer = Layer("recipe", settings)
+        layer = Layer(Origin(Kind.OTHER, "recipe"), settings)
         with self._timed("student"):
             train(
                 resolve(load_preset("dino-demo"), arguments=[layer]),

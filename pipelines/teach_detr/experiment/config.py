@@ -32,21 +32,24 @@ settings = { teachers = { combine = "fused" } }
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, TypeVar
 
 from box_store.errors import nearest
 from student_train.errors import ConfigError
+from student_train.settings.origin import Kind, Origin
 from student_train.settings.overrides import Layer, flatten, merge
 from teach_detr.runs.run_config import (
     LabellingConfig,
     RunData,
     RunStudent,
     labelling_problems,
+    nested,
     read_file,
     student_problems,
+    table,
 )
 
 T = TypeVar("T")
@@ -148,20 +151,50 @@ class Plan:
     arms: dict[str, Arm]
     wrong: dict[str, Wrong]
 
-    def student(self, condition: str, arm: str) -> tuple[str, *tuple[Mapping[str, Any], ...]]:
+    def student(self, condition: str, arm: str) -> tuple[str, list[Layer]]:
         """The preset trained there, and tables of settings, each over those before it."""
         base, spoiled = self.config.student, self.conditions[condition]
-        tables = (base.settings, spoiled.settings, self.arms[arm].settings)
-        return spoiled.preset or base.preset, *tables
+        tables = [
+            table("student.settings", base.settings),
+            table(f"conditions.{condition}.settings", spoiled.settings),
+            table(f"arms.{arm}.settings", self.arms[arm].settings),
+        ]
+        return spoiled.preset or base.preset, tables
 
 
-def read_experiment(path: Path, overrides: Mapping[str, str] | None = None) -> Plan:
-    """The experiment in a TOML file, with values by dotted key on top.
+def read_experiment(
+    path: Path, overrides: Mapping[str, str] | None = None, options: Sequence[Layer] = ()
+) -> Plan:
+    """The experiment in a TOML file, with options and values by dotted key on top.
 
     Raises:
-        ConfigError: the file or a value cannot be used; all problems at once.
+        ConfigError: the file or a value cannot be used; all problems at once. So is an option whose
+            value a table of settings of the file would replace in some runs.
     """
-    return plan_of(read_file(ExperimentConfig(), path, overrides, _problems))
+    plan = plan_of(read_file(ExperimentConfig(), path, overrides, problems_of, options))
+    if hidden := list(_hidden(plan, options)):
+        raise ConfigError(hidden)
+    return plan
+
+
+# settings that have the last word over those of an option, by the option's key
+_STRONGER = {"epochs": ("epochs", "steps"), "init": ("init",)}
+
+
+def _hidden(plan: Plan, options: Sequence[Layer]) -> Iterator[str]:
+    tables: dict[str, Mapping[str, Any]] = {"student.settings": plan.config.student.settings}
+    tables |= {f"conditions.{n}.settings": c.settings for n, c in plan.conditions.items()}
+    tables |= {f"arms.{n}.settings": arm.settings for n, arm in plan.arms.items()}
+    for layer in options:
+        for key in layer.values:
+            asked = key.removeprefix("student.settings.")
+            for where, values in tables.items():
+                for name in _STRONGER.get(asked, ()):
+                    if name in values and not (where == "student.settings" and name == asked):
+                        yield (
+                            f"{layer.origin}: {where}.{name}={values[name]} of the file has the "
+                            "last word: leave one of them out"
+                        )
 
 
 def plan_of(config: ExperimentConfig) -> Plan:
@@ -197,13 +230,13 @@ def named_teachers(plan: Plan) -> Iterator[tuple[str, str]]:
 
 def _tables(kind: str, tables: Mapping[str, Any], start: T, problems: list[str]) -> dict[str, T]:
     found: dict[str, T] = {}
-    for name, table in _nested(tables).items():
-        if not isinstance(table, Mapping):
-            problems.append(f"{kind}.{name} should be a table, got {table!r}")
+    for name, values in nested(tables).items():
+        if not isinstance(values, Mapping):
+            problems.append(f"{kind}.{name} should be a table, got {values!r}")
             continue
         if not name.replace("-", "").replace("_", "").isalnum():
             problems.append(f"{kind}.{name}: names are folders, of letters, digits, - and _ only")
-        layer = Layer(f"{kind}.{name}", flatten(start, table))
+        layer = Layer(Origin(Kind.TABLE, f"{kind}.{name}"), flatten(start, values))
         try:
             found[name] = merge(start, [layer]).config
         except ConfigError as error:
@@ -211,17 +244,8 @@ def _tables(kind: str, tables: Mapping[str, Any], start: T, problems: list[str])
     return found
 
 
-def _nested(tables: Mapping[str, Any]) -> dict[str, Any]:
-    """With `dab.preset`, given as an argument, as an entry of the table `dab`."""
-    nested: dict[str, Any] = {}
-    for key, value in tables.items():
-        name, dot, entry = key.partition(".")
-        table = nested.get(name, {})
-        nested[name] = {**table, entry: value} if dot and isinstance(table, Mapping) else value
-    return nested
-
-
-def _problems(config: ExperimentConfig) -> list[str]:
+def problems_of(config: ExperimentConfig) -> list[str]:
+    """What makes no sense in an experiment, its tables apart; a sentence each."""
     found = labelling_problems(config)
     if config.data.val_split == "none":
         found.append("data.val_split: an experiment needs a split to evaluate on")
@@ -246,7 +270,8 @@ def _student_problems(plan: Plan) -> list[str]:
     found: dict[str, None] = {}
     for condition in plan.conditions:
         for arm in plan.arms:
-            found |= dict.fromkeys(student_problems(*plan.student(condition, arm)))
+            preset, tables = plan.student(condition, arm)
+            found |= dict.fromkeys(student_problems(preset, *tables))
     return list(found)
 
 

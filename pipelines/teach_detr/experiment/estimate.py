@@ -1,16 +1,20 @@
 """How long the training of an experiment will take, from runs that ended or from a few steps."""
 
 import json
-import shutil
 import subprocess
 import tempfile
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
-from student_train.config import TrainConfig
+from box_store import load_coco
+from box_store.patience import Say, patience
+from student_train.config import NO_TEACHERS, TrainConfig
+from student_train.data.order import steps_per_epoch
 from student_train.runs.metrics import read_metrics
+from student_train.runs.recorded import write_settings
+from student_train.settings.overrides import Resolved
 from teach_detr.experiment.grid import Cell, Grid
 from teach_detr.experiment.workers import command
 
@@ -52,7 +56,9 @@ class Estimate:
         return f"about {readable(self.seconds)} for {self.n_runs} runs, {where}: {self.source}"
 
 
-def estimate(grid: Grid, cells: Sequence[Cell], left: Sequence[Cell]) -> Estimate:
+def estimate(
+    grid: Grid, cells: Sequence[Cell], left: Sequence[Cell], say: Say = lambda text: None
+) -> Estimate:
     """How long the runs that are left will take. A cluster's width is not known: one at a time."""
     config = grid.plan.config
     at_once = 1 if config.cluster.address else len(config.devices)
@@ -63,7 +69,8 @@ def estimate(grid: Grid, cells: Sequence[Cell], left: Sequence[Cell]) -> Estimat
         each = sum(seconds) / len(seconds)
         source = f"{len(seconds)} runs that ended took {readable(each)} each"
     elif left:
-        each, source = probe(grid, left[0])
+        with patience(say, f"measuring {_PROBE_STEPS} steps of {left[0].name}"):
+            each, source = probe(grid, left[0])
     return Estimate(len(left), each, at_once, source)
 
 
@@ -81,43 +88,53 @@ def probe(grid: Grid, cell: Cell) -> tuple[float | None, str]:
 
     Evaluations are not measured: they come on top.
     """
-    folder = Path(tempfile.mkdtemp(prefix="teach-detr-probe-"))
-    try:
-        words = grid.train_arguments(cell)
-        words[words.index("--out") + 1] = str(folder / "run")
-        words[words.index("--teachers") + 1] = "none"
-        # the labels of a condition are not written by a dry run
-        words = [word for word in words if not word.startswith("data.train_annotations=")]
-        words = [word for word in words if not word.startswith("data.train_images=")]
-        extra = (f"steps={_PROBE_STEPS}", "log_every=1", "eval_every=0", "data.val_limit=1")
+    whole = grid.student(cell)
+    with tempfile.TemporaryDirectory(prefix="teach-detr-probe-") as name:
+        folder = Path(name)
+        write_settings(
+            folder / "probe.json", Resolved(few_steps(grid, whole.config), whole.origins)
+        )
+        words = ("--config", str(folder / "probe.json"), "--out", str(folder / "run"))
         started = time.monotonic()
         done = subprocess.run(
-            command(["student_train.cli", *words, *extra]), capture_output=True, text=True
+            command(["student_train.cli", "train", *words]), capture_output=True, text=True
         )
         if done.returncode:
             return None, f"a few steps failed: {done.stderr.strip()[-300:]}"
-        whole = time.monotonic() - started
+        elapsed = time.monotonic() - started
         rows = [r for r in read_metrics(folder / "run/metrics.jsonl") if r["kind"] == "train"]
-        # the first steps warm up
-        paces = sorted(row["images_per_second"] for row in rows[2:])
-        config = grid.student(cell)
-        step = config.batch_size / paces[len(paces) // 2]
-        n_steps = _n_steps(grid, config)
-        start_up = max(0.0, whole - _PROBE_STEPS * step)
-        return start_up + n_steps * step, (
-            f"{n_steps} steps of {step:.2f} s as measured just now, and {start_up:.0f} s to start "
-            "and evaluate once"
-        )
-    finally:
-        shutil.rmtree(folder, ignore_errors=True)
+    # the first steps warm up
+    paces = sorted(row["images_per_second"] for row in rows[2:])
+    step = whole.config.batch_size / paces[len(paces) // 2]
+    n_steps = run_steps(grid, whole.config)
+    start_up = max(0.0, elapsed - _PROBE_STEPS * step)
+    return start_up + n_steps * step, (
+        f"{n_steps} steps of {step:.2f} s as measured just now, and {start_up:.0f} s to start "
+        "and evaluate once"
+    )
 
 
-def _n_steps(grid: Grid, config: TrainConfig) -> int:
-    """Steps of a whole run."""
-    if config.steps is not None:
-        return config.steps
+def few_steps(grid: Grid, config: TrainConfig) -> TrainConfig:
+    """The same student over a few steps, on labels as given and without teachers: those of a
+    condition, and boxes, may not be there yet.
+    """
+    given = grid.plan.config.data
+    data = replace(
+        config.data,
+        val_limit=1,
+        train_images=given.train_images and given.train_images.absolute(),
+        train_annotations=given.train_annotations and given.train_annotations.absolute(),
+    )
+    teachers = replace(config.teachers, names=NO_TEACHERS)
+    return replace(
+        config, data=data, teachers=teachers, steps=_PROBE_STEPS, log_every=1, eval_every=0
+    )
+
+
+def run_steps(grid: Grid, config: TrainConfig) -> int:
+    """Steps of a whole run, as the trainer counts them."""
     data = grid.plan.config.data
     path = grid.plan.config.annotations(data.train_split)
-    listed = len(json.loads(path.read_text(encoding="utf-8"))["images"])
-    n_images = min(listed, data.images or listed)
-    return max(1, config.epochs * (n_images // config.batch_size))
+    listed = len(load_coco(path, labelled=False).images)
+    n_images = min(listed, data.images or listed, config.data.limit or listed)
+    return config.total_steps(steps_per_epoch(n_images, config.batch_size))

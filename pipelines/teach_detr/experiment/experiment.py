@@ -10,6 +10,7 @@ compare       tables, curves, pictures, a page                OUT/results.*, OUT
 
 import json
 import time
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +20,9 @@ from box_store import BoxStore
 from box_store.errors import StoreError, UsageError, nearest
 from box_store.places.files import alone_in, write_json
 from student_train.evaluation.coco_metrics import read_annotations
+from student_train.runs.recorded import write_settings
+from student_train.runs.run_folder import changed_settings
+from student_train.settings.telling import describe_origins
 from student_train.training.launch import random_start
 from teach_detr.experiment.config import Plan, named_teachers
 from teach_detr.experiment.estimate import TIME_NOTE, estimate
@@ -36,8 +40,8 @@ from teach_detr.experiment.workers import Ended, Job, run_here, run_on_cluster
 from teach_detr.experiment.writing import write_outcome
 from teach_detr.experiment.wrong_teacher import write_wrong
 from teach_detr.runs.labelling import Labelling
-from teach_detr.runs.run_config import student_config
 from teach_detr.runs.stages import StageError, stoppable
+from teach_detr.runs.taught_by import fingerprints
 
 NOTE = "experiment.json"
 
@@ -126,7 +130,9 @@ class Experiment(Labelling[Any]):
             self.show("python", "-m", "student_train.cli", *self.grid.train_arguments(cell))
         if len(left) > 3:
             self.console.print("...")
-        time = estimate(self.grid, cells, left)
+        for line in self._settings_lines(left):
+            self._say(line)
+        time = estimate(self.grid, cells, left, self._say)
         self.console.print(f"time      {time}", highlight=False, soft_wrap=True)
         return {
             "runs": [cell.name for cell in cells],
@@ -139,10 +145,12 @@ class Experiment(Labelling[Any]):
 
     def warn(self) -> None:
         """Say what makes a comparison worth less, before it is made."""
-        students = (student_config(*self.plan.student(*pair)) for pair in self.grid.pairs())
+        seed = self.config.seeds[0]
+        cells = (Cell(condition, arm, seed) for condition, arm in self.grid.pairs())
+        students = (self.grid.student(cell).config for cell in cells)
         warnings = dict.fromkeys(line for student in students for line in random_start(student))
         for line in warnings:
-            self.console.print(f"warning   {line}", markup=False, highlight=False, soft_wrap=True)
+            self._say(f"warning   {line}")
 
     # --- what arms share ------------------------------------------------------------------------
 
@@ -151,12 +159,12 @@ class Experiment(Labelling[Any]):
         if not self.grid.sampled:
             return super().label_commands()
         data = self.config.data
-        sample = self.label_arguments(
-            *("--images", data.root / data.train_split, "--annotations", self.grid.sample_file)
-        )
-        if data.val_split not in self.config.label_splits:
-            return [sample]
-        return [sample, self.label_arguments("--data", data.root, "--split", data.val_split)]
+        images = data.images_of(data.train_split)
+        sample = ("--images", images, "--annotations", self.grid.sample_file)
+        commands = [self.label_arguments(*sample)]
+        if data.val_split in self.config.label_splits:
+            commands.append(self.label_arguments(*self.one_split(data.val_split)))
+        return commands
 
     def write_sample(self) -> None:
         """The labels as given of the images that are used."""
@@ -228,12 +236,18 @@ class Experiment(Labelling[Any]):
 
     def what(self, cell: Cell) -> str:
         """Everything that decides what a run computes."""
-        recipe = self.grid.label_recipe(cell.condition, cell.arm)
-        return " ".join([*self.grid.train_arguments(cell), recipe])
+        return self.grid.what(cell, fingerprints(self.config.store_path))
 
     def is_trained(self, cell: Cell) -> bool:
-        """Whether its run came to its end, with the present settings."""
-        return self.is_done(f"runs/{cell.name}", self.what(cell))
+        """Whether its run came to its end, with the present settings and teachers."""
+        return self._is_marked(f"runs/{cell.name}", cell)
+
+    def _is_marked(self, stage: str, cell: Cell) -> bool:
+        mark = self.marked(stage)
+        if mark is None or mark.startswith("{"):
+            return mark == self.what(cell)
+        # earlier versions marked with a command line: the run's own record says what it was
+        return self.grid.is_as_recorded(cell)
 
     def train(self) -> dict[str, str]:
         """Every run that is left; those that failed, with the end of what they said."""
@@ -257,19 +271,36 @@ class Experiment(Labelling[Any]):
                 progress.add(ended)
 
             if cluster.address:
-                run_on_cluster(jobs, cluster.address, cluster.cpus, cluster.gpus, finished)
+                run_on_cluster(
+                    jobs, cluster.address, cluster.cpus, cluster.gpus, finished, progress.wait
+                )
             else:
-                run_here(jobs, self.config.devices, finished)
+                run_here(jobs, self.config.devices, finished, progress.wait)
         return failed
+
+    def _settings_lines(self, cells: Sequence[Cell]) -> list[str]:
+        """What the first of the runs trains, and what is different in the next ones."""
+        if not cells:
+            return []
+        first, *others = (self.grid.student(cell) for cell in cells[:3])
+        lines = [f"{cells[0].name}", *describe_origins(first)]
+        for cell, other in zip(cells[1:3], others, strict=True):
+            changes = changed_settings(first.config, other.config, all_of_them=True)
+            lines.append(f"{cell.name}: {'; '.join(changes)}")
+        return lines
+
+    def _say(self, text: str) -> None:
+        self.console.print(text, markup=False, highlight=False, soft_wrap=True)
 
     def _job(self, cell: Cell) -> Job:
         """The command that goes on with a run, or begins it anew where its settings changed."""
         folder = self.grid.folder(cell)
-        started = self.is_done(f"started/{cell.name}", self.what(cell))
+        started = self._is_marked(f"started/{cell.name}", cell)
         if not started:
             # should it fail now, what it was before must not stand for it in the tables
             (folder / TIME_NOTE).unlink(missing_ok=True)
         self.mark(f"started/{cell.name}", self.what(cell))
+        write_settings(self.grid.settings_file(cell), self.grid.student(cell))
         words = [*self.grid.train_arguments(cell), "--resume" if started else "--overwrite"]
         return Job(cell.name, ("student_train.cli", *words), folder / "log.txt")
 

@@ -152,7 +152,7 @@ def draw_scenes(outcome: Outcome, grid: Grid, path: Path) -> tuple[str, str] | N
             for run in (first[1], first[0])
         ),
     ]
-    folder = config.data.root / config.data.val_split
+    folder = config.data.images_of(config.data.val_split)
     picture_grid(
         path,
         [(i, folder / coco.by_id[i].file_name) for i in shown],

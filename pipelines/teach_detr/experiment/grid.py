@@ -1,13 +1,18 @@
 """The runs of an experiment: one for each condition, arm and seed, and the command of each."""
 
 import json
-from collections.abc import Iterator
-from dataclasses import asdict, dataclass
+from collections.abc import Iterator, Mapping
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
+from typing import Any
 
+from box_store.errors import TeachDetrError
 from student_train.config import TrainConfig
+from student_train.runs.run_folder import SavedRun, changed_settings
+from student_train.settings.overrides import Resolved, settings, to_plain
 from teach_detr.experiment.config import Plan
-from teach_detr.runs.run_config import setting_arguments, student_config
+from teach_detr.runs.run_config import student_settings, table
+from teach_detr.runs.taught_by import used_teachers
 
 
 @dataclass(frozen=True)
@@ -30,12 +35,14 @@ class Grid:
     ::
 
         OUT/labels/*.json                annotations that are not those of the data set
-        OUT/runs/CONDITION/ARM/seed-N/   a run folder of student-train, with what it printed
+        OUT/runs/CONDITION/ARM/seed-N/   a run folder of student-train; its settings are in cell.json
+                                     and what it printed in log.txt
     """
 
     def __init__(self, plan: Plan) -> None:
         self.plan = plan
         self.out = plan.config.out.absolute()
+        self._students: dict[Cell, Resolved[TrainConfig]] = {}
 
     def cells(self) -> Iterator[Cell]:
         """Seed by seed, so that an experiment that is stopped has whole comparisons."""
@@ -94,32 +101,66 @@ class Grid:
         }
         return json.dumps(recipe, sort_keys=True)
 
-    def student(self, cell: Cell) -> TrainConfig:
-        """What the trainer makes of a cell's preset and settings."""
-        return student_config(*self.plan.student(cell.condition, cell.arm))
+    def student(self, cell: Cell) -> Resolved[TrainConfig]:
+        """What a cell trains: its preset, tables of settings, data, teachers and seed."""
+        if cell not in self._students:
+            self._students[cell] = self._student(cell)
+        return self._students[cell]
+
+    def _student(self, cell: Cell) -> Resolved[TrainConfig]:
+        config = self.plan.config
+        preset, tables = self.plan.student(cell.condition, cell.arm)
+        shared = {
+            **config.data.settings(),
+            "teachers.store": config.store_path.absolute(),
+            "teachers.names": self.plan.arms[cell.arm].teachers,
+            "keep_last": 1,
+        }
+        own: dict[str, Any] = {"seed": cell.seed}
+        labels = self.label_file(cell.condition, cell.arm)
+        if labels != config.annotations(config.data.train_split).absolute():
+            own["data.train_images"] = config.data.images_of(config.data.train_split).absolute()
+            own["data.train_annotations"] = labels
+        return student_settings(
+            preset, table("data, store", shared), *tables, table("labels, seeds", own)
+        )
+
+    def is_as_recorded(self, cell: Cell) -> bool:
+        """Whether the run of a cell says of itself that it was trained with these settings."""
+        try:
+            record = SavedRun(self.folder(cell)).read()
+        except TeachDetrError:
+            return False
+        wanted = self.student(cell).config
+        # how many classes there are is found in the data
+        known = replace(
+            wanted, model=replace(wanted.model, n_classes=record.config.model.n_classes)
+        )
+        lengths = [(config.epochs, config.steps) for config in (record.config, wanted)]
+        return not changed_settings(record.config, known) and lengths[0] == lengths[1]
+
+    def settings_file(self, cell: Cell) -> Path:
+        """Where its settings lie for the trainer."""
+        return self.folder(cell) / "cell.json"
 
     def train_arguments(self, cell: Cell) -> list[str]:
         """Arguments of `student-train` apart from the device and what is done with an old run."""
-        config = self.plan.config
-        data = config.data
-        preset, *tables = self.plan.student(cell.condition, cell.arm)
-        words: list[object] = [
-            *("train", "--preset", preset),
-            *("--data", data.root.absolute()),
-            *("--train-split", data.train_split, "--val-split", data.val_split),
-            *(
-                "--store",
-                config.store_path.absolute(),
-                "--teachers",
-                self.plan.arms[cell.arm].teachers,
-            ),
-            *("--out", self.folder(cell)),
-            "keep_last=1",
-            *(word for table in tables for word in setting_arguments(table)),
-            f"seed={cell.seed}",
+        return [
+            *("train", "--config", str(self.settings_file(cell))),
+            *("--out", str(self.folder(cell))),
         ]
-        labels = self.label_file(cell.condition, cell.arm)
-        if labels != config.annotations(data.train_split).absolute():
-            words.append(f"data.train_images={data.root.absolute() / data.train_split}")
-            words.append(f"data.train_annotations={labels}")
-        return list(map(str, words))
+
+    def what(self, cell: Cell, teachers: Mapping[str, str]) -> str:
+        """Everything that decides what a run computes: settings that are not at their default,
+        labels, and its teachers; `teachers` are the fingerprints of those in the store.
+        """
+        resolved = self.student(cell)
+        values = settings(resolved.config)
+        return json.dumps(
+            {
+                "settings": {key: to_plain(values[key].value) for key in resolved.origins},
+                "labels": json.loads(self.label_recipe(cell.condition, cell.arm)),
+                "teachers": used_teachers(resolved.config.teachers.names, teachers),
+            },
+            sort_keys=True,
+        )

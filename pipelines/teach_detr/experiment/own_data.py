@@ -1,30 +1,22 @@
 """The experiment on somebody's own data: its arms follow from the teachers of a filled store."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from box_store import BoxStore
 from box_store.errors import UsageError
+from student_train.settings.origin import ARGUMENT, Kind, Origin
 from student_train.settings.overrides import Layer, merge
-from teach_detr.experiment.config import ExperimentConfig, Plan, plan_of
+from teach_detr.experiment.config import ExperimentConfig, Plan, plan_of, problems_of
 
 NONE = "none"
 
 
-def own_data(
-    data: Path,
-    store: Path,
-    preset: str,
-    n_seeds: int,
-    overrides: Mapping[str, str],
-    *,
-    images: int | None,
-    epochs: int | None,
-    init: Path | None,
-    out: Path,
-) -> Plan:
+def own_data(store: Path, options: Sequence[Layer], overrides: Mapping[str, str]) -> Plan:
     """No teachers, each teacher alone, and with two or more all in parallel and all fused.
+
+    options: data set, store and whatever else was given; `overrides` are stronger.
 
     Raises:
         StoreError: there is no store. UsageError: it holds no teacher. ConfigError: an override.
@@ -32,24 +24,15 @@ def own_data(
     names = list(BoxStore.open(store).teachers)
     if not names:
         raise UsageError(f"the store {store} holds no teacher: fill it with `teacher-infer run`")
-    settings: dict[str, Any] = {}
-    if epochs is not None:
-        settings["epochs"] = epochs
-    if init is not None:
-        settings["init"] = str(init.absolute())
     values = {
-        "out": out,
-        "data.root": data,
-        "data.images": images,
-        "store.path": store,
-        "student.preset": preset,
-        "student.settings": settings,
-        "seeds": tuple(range(n_seeds)),
+        "out": "experiment",
+        "student.preset": "dino-r50-4scale",
         "reference": NONE,
         "arms": arms_of(names),
     }
-    layers = [Layer("options", values), Layer("argument", overrides)]
-    return plan_of(merge(ExperimentConfig(), layers).config)
+    layers = [Layer(Origin(Kind.OTHER, "teachers of the store"), values), *options]
+    layers.append(Layer(ARGUMENT, overrides))
+    return plan_of(merge(ExperimentConfig(), layers, problems_of).config)
 
 
 def arms_of(teachers: list[str]) -> dict[str, Any]:
@@ -61,3 +44,32 @@ def arms_of(teachers: list[str]) -> dict[str, Any]:
         arms["parallel"] = {"teachers": together}
         arms["fused"] = {"teachers": together, "settings": {"teachers.combine": "fused"}}
     return arms
+
+
+def option_layers(
+    *,
+    data: Path | None,
+    store: Path | None,
+    preset: str | None,
+    images: int | None,
+    epochs: int | None,
+    seeds: int | None,
+    init: Path | None,
+    out: Path | None,
+) -> list[Layer]:
+    """The options of the command that were given, as settings of an experiment."""
+    given: dict[str, tuple[str, Any]] = {
+        "--data": ("data.root", data),
+        "--store": ("store.path", store),
+        "--preset": ("student.preset", preset),
+        "--images": ("data.images", images),
+        "--epochs": ("student.settings.epochs", epochs),
+        "--seeds": ("seeds", seeds and tuple(range(seeds))),
+        "--init": ("student.settings.init", init and str(init.absolute())),
+        "--out": ("out", out),
+    }
+    return [
+        Layer(Origin(Kind.ARGUMENT, option), {key: value})
+        for option, (key, value) in given.items()
+        if value is not None
+    ]

@@ -1,13 +1,16 @@
 """How far an experiment is: a bar with the time that is left, and a line a run."""
 
 import time
+from collections.abc import Sequence
+from pathlib import Path
 from typing import Self
 
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
+from box_store.patience import duration
 from teach_detr.experiment.estimate import readable
-from teach_detr.experiment.workers import Ended
+from teach_detr.experiment.workers import Ended, Job
 
 
 class CellProgress:
@@ -18,7 +21,7 @@ class CellProgress:
         self._n_runs = n_runs
         self._n_before = n_done
         self._n_ended = 0
-        self._started = time.monotonic()
+        self._started, self._begun = time.monotonic(), time.time()
         self._bar = Progress(
             TextColumn("runs"),
             BarColumn(),
@@ -44,11 +47,26 @@ class CellProgress:
         done = self._n_before + self._n_ended
         self._bar.update(self._task, completed=done)
         pace = (time.monotonic() - self._started) / self._n_ended
-        left = readable(pace * (self._n_runs - done))
+        left = duration(pace * (self._n_runs - done))
         said = f"{readable(ended.seconds)}" if ended.error is None else f"failed: {ended.error}"
-        self._console.print(
-            f"[{done}/{self._n_runs}] {ended.job.name}  {said}  ({left} left)",
-            markup=False,
-            highlight=False,
-            soft_wrap=True,
-        )
+        self._say(f"[{done}/{self._n_runs}] {ended.job.name}  {said}  ({left} left)")
+
+    def wait(self, jobs: Sequence[Job]) -> None:
+        """Nothing ended for a while: say how far the runs are that write, in their own words."""
+        done = self._n_before + self._n_ended
+        for job in jobs:
+            if job.log.exists() and job.log.stat().st_mtime >= self._begun:
+                self._say(f"[{done}/{self._n_runs}] {job.name}  {last_line(job.log)}")
+        if self._n_ended:
+            elapsed = time.monotonic() - self._started
+            left = elapsed / self._n_ended * (self._n_runs - done)
+            self._say(f"[{done}/{self._n_runs}] about {duration(left)} left in all")
+
+    def _say(self, text: str) -> None:
+        self._console.print(text, markup=False, highlight=False, soft_wrap=True)
+
+
+def last_line(log: Path) -> str:
+    """What a run said last."""
+    lines = log.read_bytes()[-4000:].decode(errors="replace").strip().splitlines()
+    return lines[-1][:200] if lines else "is starting"

@@ -15,10 +15,10 @@ from pathlib import Path
 from queue import SimpleQueue
 from typing import Any
 
+from box_store.patience import EVERY_S
+from student_train.machine.interrupt import was_stopped
 from student_train.runs.run_folder import PATIENCE_S
 from teach_detr.runs.stages import start, stop
-
-_INTERRUPTED = (130, -2, -15)
 
 
 @dataclass(frozen=True)
@@ -40,10 +40,17 @@ class Ended:
 
 
 Finished = Callable[[Ended], None]
+Waiting = Callable[[Sequence[Job]], None]
 
 
-def run_here(jobs: Sequence[Job], devices: Sequence[str], finished: Finished) -> None:
-    """Run the jobs, one at a time on each device; `finished` hears of each, in this thread.
+def run_here(
+    jobs: Sequence[Job],
+    devices: Sequence[str],
+    finished: Finished,
+    waiting_for: Waiting = lambda jobs: None,
+) -> None:
+    """Run the jobs, one at a time on each device; `finished` hears of each, in this thread, and
+    `waiting_for`, every ten seconds in between, of those that have not ended.
 
     A device other than auto is given to the trainer as `device=NAME`.
 
@@ -66,12 +73,15 @@ def run_here(jobs: Sequence[Job], devices: Sequence[str], finished: Finished) ->
             free.put(device)
 
     with ThreadPoolExecutor(len(devices)) as pool:
-        waiting: set[Future[Ended]] = {pool.submit(work, job) for job in jobs}
+        waiting: dict[Future[Ended], Job] = {pool.submit(work, job): job for job in jobs}
         try:
             while waiting:
-                done, waiting = wait(waiting, return_when=FIRST_COMPLETED)
+                done, _ = wait(waiting, EVERY_S, return_when=FIRST_COMPLETED)
                 for future in done:
+                    del waiting[future]
                     finished(future.result())
+                if not done:
+                    waiting_for(list(waiting.values()))
         except KeyboardInterrupt:
             for future in waiting:
                 future.cancel()
@@ -104,7 +114,7 @@ class _Running:
             code = process.wait()
         with self._lock:
             self._processes.discard(process)
-        if code in _INTERRUPTED:
+        if was_stopped(code):
             raise KeyboardInterrupt
         return Ended(job, time.monotonic() - started, last_words(job.log, code) if code else None)
 
@@ -117,9 +127,15 @@ class _Running:
 
 
 def run_on_cluster(
-    jobs: Sequence[Job], address: str, cpus: float, gpus: float, finished: Finished
+    jobs: Sequence[Job],
+    address: str,
+    cpus: float,
+    gpus: float,
+    finished: Finished,
+    waiting_for: Waiting = lambda jobs: None,
 ) -> None:
-    """Run the jobs as Ray tasks, as many at once as the cluster has room for.
+    """Run the jobs as Ray tasks, as many at once as the cluster has room for; `finished` and
+    `waiting_for` as of `run_here`.
 
     All nodes must see the same files at the same paths. A job whose node dies is started again.
 
@@ -138,7 +154,11 @@ def run_on_cluster(
         waiting = {task.remote(job, str(Path.cwd()), sys.path): job for job in jobs}
         try:
             while waiting:
-                (done,), _ = ray.wait(list(waiting), num_returns=1)
+                ended_now, _ = ray.wait(list(waiting), num_returns=1, timeout=EVERY_S)
+                if not ended_now:
+                    waiting_for(list(waiting.values()))
+                    continue
+                (done,) = ended_now
                 job = waiting.pop(done)
                 try:
                     ended = ray.get(done)

@@ -5,6 +5,7 @@ check      is the store whole                          teach-detr check
 """
 
 import shlex
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Generic, TypeVar
 
@@ -33,11 +34,13 @@ class Labelling(Stages, Generic[C]):
         """Raise UsageError for a data set that is not there: now, not after the teachers."""
         config = self.config
         for split in {config.data.train_split, config.data.val_split} - {"none"}:
-            for path in (config.data.root / split, config.annotations(split)):
+            for path in (config.data.images_of(split), config.annotations(split)):
                 if not location(path).exists():
                     raise UsageError(
                         f"{path} is not there: data.root should hold {split}/ and "
-                        f"annotations/instances_{split}.json"
+                        f"annotations/instances_{split}.json. Is the layout another one? Give "
+                        "data.train_images, data.train_annotations, data.val_images and "
+                        "data.val_annotations"
                     )
 
     def claim(self, note: str) -> None:
@@ -67,19 +70,28 @@ class Labelling(Stages, Generic[C]):
             self.title(f"1 label: {len(self.teachers)} teachers")
             for words in self.label_commands():
                 self.show("teacher-infer", "run", *map(shlex.quote, map(str, words)))
-                plan = [word for word in words if word != "--local"]
-                if "--address" in plan:
-                    del plan[plan.index("--address") : plan.index("--address") + 2]
-                self.python("teacher_infer.cli", "plan", *plan)
+                self.python("teacher_infer.cli", "plan", *self.plan_arguments(words))
         self.title("2 check the store")
         self.show("teach-detr", "check", self.config.store_path)
 
     def label_commands(self) -> list[list[object]]:
         """Arguments of `teacher-infer run`, for each time that it has to be called."""
-        splits: list[object] = []
-        for split in self.config.label_splits:
-            splits += ["--split", split]
-        return [self.label_arguments("--data", self.config.data.root, *splits)]
+        data = self.config.data
+        inside = [split for split in self.config.label_splits if data.is_laid_out(split)]
+        commands = [
+            self.label_arguments(*self.one_split(split))
+            for split in self.config.label_splits
+            if split not in inside
+        ]
+        if inside:
+            splits = [word for split in inside for word in ("--split", split)]
+            commands.insert(0, self.label_arguments("--data", data.root, *splits))
+        return commands
+
+    def one_split(self, split: str) -> tuple[object, ...]:
+        """Where the images of a split are, as options."""
+        data = self.config.data
+        return ("--images", data.images_of(split), "--annotations", data.annotations_of(split))
 
     def label_arguments(self, *images: object) -> list[object]:
         """Arguments of `teacher-infer run` for these images."""
@@ -94,3 +106,8 @@ class Labelling(Stages, Generic[C]):
         elif config.cluster.address:
             words += ["--address", config.cluster.address]
         return words
+
+    def plan_arguments(self, words: Sequence[object]) -> list[object]:
+        """Those of `teacher-infer plan`, which asks no cluster."""
+        address = self.config.cluster.address
+        return [word for word in words if word not in ("--local", "--address", address)]

@@ -6,6 +6,7 @@ train      the student, with and maybe without them    student-train train
 compare    AP of teachers and students                 OUT/report.json
 """
 
+import json
 import shlex
 from collections.abc import Sequence
 from pathlib import Path
@@ -16,12 +17,24 @@ from rich.table import Table
 
 from box_store import BoxStore
 from box_store.places.files import alone_in, write_json
+from student_train.config import TrainConfig
 from student_train.evaluation.evaluate import METRIC_NAMES
 from student_train.evaluation.tables import percent
+from student_train.runs.recorded import write_settings
+from student_train.settings.overrides import Resolved, as_text, settings, to_plain
+from student_train.settings.telling import describe_origins
 from teach_detr.assessment.scoring import score_teachers
 from teach_detr.runs.labelling import Labelling
-from teach_detr.runs.run_config import BASELINE, TAUGHT, RunConfig, read_run, setting_arguments
+from teach_detr.runs.run_config import (
+    BASELINE,
+    TAUGHT,
+    RunConfig,
+    read_run,
+    student_settings,
+    table,
+)
 from teach_detr.runs.stages import last_metrics, stoppable
+from teach_detr.runs.taught_by import fingerprints, used_teachers
 
 SHOWN = METRIC_NAMES[:6]
 
@@ -72,11 +85,15 @@ class Pipeline(Labelling[RunConfig]):
         self.narrate_store()
         train: dict[str, Any] = {}
         for name, teachers in self.config.arms.items():
-            words = self.train_command(name, teachers)
-            done = self.is_done(name, " ".join(words))
+            words, student = self.train_command(name), self.student(teachers)
+            done = self.is_trained(name, teachers)
             self.title(f"3 train: {name}{' (done already)' if done else ''}")
             self.show("python", "-m", *map(shlex.quote, words))
-            train[name] = {"command": ["python", "-m", *words], "done": done}
+            for line in describe_origins(student):
+                self.console.print(line, markup=False, highlight=False, soft_wrap=True)
+            values = settings(student.config)
+            told = {key: as_text(values[key].value) for key in student.origins}
+            train[name] = {"command": ["python", "-m", *words], "done": done, "settings": told}
         self.title("4 compare")
         self.console.print(f"AP of teachers and students into {self.config.out / 'report.json'}")
         return {"train": train}
@@ -84,26 +101,55 @@ class Pipeline(Labelling[RunConfig]):
     # --- train ----------------------------------------------------------------------------------
 
     def train(self, name: str, teachers: str) -> None:
-        """One student, unless the same command finished before."""
-        module, *arguments = self.train_command(name, teachers)
-        what = " ".join((module, *arguments))
-        if self.is_done(name, what):
+        """One student, unless one with the same settings, of the same teachers, finished before."""
+        if self.is_trained(name, teachers):
             self.console.print(f"{name} is done already")
             return
+        write_settings(self.settings_file(name), self.student(teachers))
+        module, *arguments = self.train_command(name)
         self.show("python", "-m", module, *arguments)
         self.python(module, *arguments)
-        self.mark(name, what)
+        self.mark(name, self.what(name, teachers))
 
-    def train_command(self, name: str, teachers: str) -> list[str]:
+    def student(self, teachers: str) -> Resolved[TrainConfig]:
+        """What is trained."""
+        config = self.config
+        shared = {
+            **config.data.settings(),
+            "teachers.store": config.store_path.absolute(),
+            "teachers.names": teachers,
+        }
+        own = table("student.settings", config.student.settings)
+        return student_settings(config.student.preset, table("data, store", shared), own)
+
+    def what(self, name: str, teachers: str) -> str:
+        """Everything that decides what a student becomes: settings, launcher, and its teachers."""
+        student = self.student(teachers)
+        values = settings(student.config)
+        known = fingerprints(self.config.store_path)
+        return json.dumps(
+            {
+                "command": self.train_command(name),
+                "settings": {key: to_plain(values[key].value) for key in student.origins},
+                "teachers": used_teachers(student.config.teachers.names, known),
+            },
+            sort_keys=True,
+        )
+
+    def is_trained(self, name: str, teachers: str) -> bool:
+        """Whether such a student was trained to its end."""
+        return self.is_done(name, self.what(name, teachers))
+
+    def settings_file(self, name: str) -> Path:
+        """Where the trainer finds a student's settings; absolute, it may start elsewhere."""
+        return (self.config.out / f"{name}.json").absolute()
+
+    def train_command(self, name: str) -> list[str]:
         """The module to run and its arguments."""
         config, cluster = self.config, self.config.cluster
         words: Sequence[object] = [
-            *("train", "--preset", config.student.preset),
-            *("--data", config.data.root),
-            *("--train-split", config.data.train_split, "--val-split", config.data.val_split),
-            *("--store", config.store_path, "--teachers", teachers),
+            *("train", "--config", self.settings_file(name)),
             *("--out", self.run_folder(name), "--resume"),
-            *setting_arguments(config.student.settings),
         ]
         train = list(map(str, words))
         if cluster.launcher == "torchrun":

@@ -26,7 +26,7 @@ gpus = 1                                 # of each of them
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal, TypeVar
@@ -34,14 +34,8 @@ from typing import Any, Literal, TypeVar
 from student_train.config import TrainConfig, resolve
 from student_train.errors import ConfigError
 from student_train.presets import load_preset
-from student_train.settings.overrides import (
-    Layer,
-    as_text,
-    flatten,
-    merge,
-    parse_assignments,
-    read_toml,
-)
+from student_train.settings.origin import ARGUMENT, Kind, Origin
+from student_train.settings.overrides import Layer, Resolved, flatten, merge, read_toml
 from teacher_infer.teachers.spec import as_argument, read_tables
 
 BASELINE, TAUGHT = "baseline", "taught"
@@ -51,16 +45,61 @@ T = TypeVar("T")
 
 @dataclass(frozen=True)
 class RunData:
-    """Images and annotations, in COCO's layout."""
+    """Images and annotations, in COCO's layout or wherever the four paths say."""
 
     root: Path = Path()
     """Folder that holds SPLIT/ and annotations/instances_SPLIT.json."""
+    train_images: Path | None = None
+    """Folder of training images, where the layout is another one."""
+    train_annotations: Path | None = None
+    """COCO JSON of the training images, where the layout is another one."""
+    val_images: Path | None = None
+    """Folder of evaluation images, where the layout is another one."""
+    val_annotations: Path | None = None
+    """COCO JSON of the evaluation images, where the layout is another one."""
     train_split: str = "train2017"
     """Split that teachers label and the student trains on."""
     val_split: str = "val2017"
     """Split that the student is evaluated on."""
     label_val: bool = True
     """Let teachers label the evaluation split too, to know how good they are."""
+
+    def images_of(self, split: str) -> Path:
+        """Folder of a split's images."""
+        return self._given(split, "images") or self.root / split
+
+    def annotations_of(self, split: str) -> Path:
+        """COCO annotations of a split."""
+        given = self._given(split, "annotations")
+        return given or self.root / "annotations" / f"instances_{split}.json"
+
+    def is_laid_out(self, split: str) -> bool:
+        """Whether a split lies below `root` as COCO's do."""
+        return not (self._given(split, "images") or self._given(split, "annotations"))
+
+    @property
+    def needs_root(self) -> bool:
+        """Whether one of its splits has to be looked for below `root`."""
+        pairs = [(self.train_images, self.train_annotations)]
+        if self.val_split not in ("none", self.train_split):
+            pairs.append((self.val_images, self.val_annotations))
+        return any(path is None for pair in pairs for path in pair)
+
+    def _given(self, split: str, kind: str) -> Path | None:
+        return getattr(self, f"{'train' if split == self.train_split else 'val'}_{kind}")
+
+    def settings(self) -> dict[str, Any]:
+        """What the trainer has to know of it, by dotted key; absolute, it may start elsewhere."""
+        paths = {
+            "root": None if self.root == Path() else self.root,
+            "train_images": self.train_images,
+            "train_annotations": self.train_annotations,
+            "val_images": self.val_images,
+            "val_annotations": self.val_annotations,
+        }
+        splits = {"train_split": self.train_split, "val_split": self.val_split}
+        absolute = {key: path.absolute() for key, path in paths.items() if path is not None}
+        return {f"data.{key}": value for key, value in {**splits, **absolute}.items()}
 
 
 @dataclass(frozen=True)
@@ -131,7 +170,7 @@ class LabellingConfig:
 
     def annotations(self, split: str) -> Path:
         """COCO annotations of a split."""
-        return self.data.root / "annotations" / f"instances_{split}.json"
+        return self.data.annotations_of(split)
 
 
 @dataclass(frozen=True)
@@ -159,21 +198,28 @@ def read_run(path: Path, overrides: Mapping[str, str] | None = None) -> RunConfi
 
 
 def read_file(
-    start: T, path: Path, overrides: Mapping[str, str] | None, check: Callable[[T], list[str]]
+    start: T,
+    path: Path,
+    overrides: Mapping[str, str] | None,
+    check: Callable[[T], list[str]],
+    options: Sequence[Layer] = (),
 ) -> T:
-    """A configuration: `start`, the tables of a TOML file over it, and values by dotted key on top.
+    """A configuration: `start`, the tables of a TOML file over it, options of the command line, and
+    values by dotted key on top.
 
     Raises:
         ConfigError: as `merge`, with what `check` finds.
     """
-    layers = [Layer(f"file {path}", flatten(start, read_toml(path)))]
-    layers.append(Layer("argument", dict(overrides or {})))
+    layers = [Layer(Origin(Kind.FILE, str(path)), flatten(start, read_toml(path))), *options]
+    layers.append(Layer(ARGUMENT, dict(overrides or {})))
     return merge(start, layers, check).config
 
 
 def _problems(config: RunConfig) -> list[str]:
     found = labelling_problems(config)
-    found += student_problems(config.student.preset, config.student.settings)
+    found += student_problems(
+        config.student.preset, table("student.settings", config.student.settings)
+    )
     if config.cluster.processes < 1:
         found.append(f"cluster.processes must be at least 1, got {config.cluster.processes}")
     if config.cluster.launcher == "process" and config.cluster.processes > 1:
@@ -188,24 +234,40 @@ def labelling_problems(config: LabellingConfig) -> list[str]:
     found = []
     if config.out == Path():
         found.append('out is missing: the folder of the run, out = "runs/NAME"')
-    if config.data.root == Path():
+    if config.data.needs_root and config.data.root == Path():
         found.append('data.root is missing: the folder of the data set, [data] root = "coco"')
     if not config.teachers and not config.store.path:
         found.append("no teachers: give a table [teachers.NAME] for each, or a filled store.path")
     return found
 
 
-def student_config(preset: str, *settings: Mapping[str, Any]) -> TrainConfig:
-    """What the trainer makes of a preset and tables of settings, each over those before it.
+def nested(tables: Mapping[str, Any]) -> dict[str, Any]:
+    """With `dab.preset`, given as an argument, as an entry of the table `dab`."""
+    found: dict[str, Any] = {}
+    for key, value in tables.items():
+        name, dot, entry = key.partition(".")
+        known = found.get(name, {})
+        found[name] = {**known, entry: value} if dot and isinstance(known, Mapping) else value
+    return found
+
+
+def student_settings(preset: str, *tables: Layer) -> Resolved[TrainConfig]:
+    """What the trainer makes of a preset and tables of settings (by dotted key, nested, or both),
+    each over those before it.
 
     Raises:
         ConfigError: an unknown preset or setting, or values that do not fit; all problems at once.
     """
-    words = [word for table in settings for word in setting_arguments(table)]
-    return resolve(load_preset(preset), arguments=[Layer("file", parse_assignments(words))]).config
+    start = load_preset(preset)
+    return resolve(start, arguments=[Layer(t.origin, flatten(start, t.values)) for t in tables])
 
 
-def student_problems(preset: str, *settings: Mapping[str, Any]) -> list[str]:
+def table(name: str, values: Mapping[str, Any]) -> Layer:
+    """A table of a file as a layer of settings."""
+    return Layer(Origin(Kind.TABLE, name), values)
+
+
+def student_problems(preset: str, *tables: Layer) -> list[str]:
     """What the trainer would refuse of a preset and settings: said before teachers take hours."""
     if not preset:
         return [
@@ -213,7 +275,7 @@ def student_problems(preset: str, *settings: Mapping[str, Any]) -> list[str]:
             '[student] preset = "dino-r50-4scale"'
         ]
     try:
-        student_config(preset, *settings)
+        student_settings(preset, *tables)
     except ConfigError as error:
         return list(error.problems)
     return []
@@ -226,19 +288,4 @@ def teacher_arguments(config: LabellingConfig, folder: Path) -> list[str]:
     Raises:
         UsageError: a table is not understood.
     """
-    return [as_argument(spec) for spec in read_tables(config.teachers, folder)]
-
-
-def setting_arguments(settings: Mapping[str, Any]) -> list[str]:
-    """Settings by dotted key or as nested tables, as `key=value`."""
-    flat: dict[str, Any] = {}
-
-    def walk(prefix: str, table: Mapping[str, Any]) -> None:
-        for key, value in table.items():
-            if isinstance(value, Mapping):
-                walk(f"{prefix}{key}.", value)
-            else:
-                flat[prefix + key] = value
-
-    walk("", settings)
-    return [f"{key}={as_text(value)}" for key, value in flat.items()]
+    return [as_argument(spec) for spec in read_tables(nested(config.teachers), folder)]

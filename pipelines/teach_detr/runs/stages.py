@@ -17,6 +17,7 @@ from rich.console import Console
 
 from box_store.errors import TeachDetrError
 from student_train.evaluation.evaluate import METRIC_NAMES
+from student_train.machine.interrupt import was_stopped
 from student_train.runs.run_folder import PATIENCE_S
 
 _MODULES = {
@@ -60,8 +61,12 @@ class Stages:
 
     def is_done(self, stage: str, what: str = "") -> bool:
         """Whether `mark` was called for this stage with the same `what`."""
+        return self.marked(stage) == what
+
+    def marked(self, stage: str) -> str | None:
+        """What `mark` was last told of this stage; None before."""
         marker = self._marker(stage)
-        return marker.exists() and marker.read_text(encoding="utf-8") == what
+        return marker.read_text(encoding="utf-8") if marker.exists() else None
 
     def mark(self, stage: str, what: str = "") -> None:
         """Remember a stage as done; `what` describes what it did, and a change undoes the mark."""
@@ -108,7 +113,7 @@ class Stages:
             # Ctrl-C reached it as well; SIGTERM reached only us
             stop([process])
             raise
-        if process.returncode in (130, -signal.SIGINT, -signal.SIGTERM):
+        if was_stopped(process.returncode):
             raise KeyboardInterrupt
         if process.returncode:
             raise StageError(

@@ -10,6 +10,7 @@ import pytest
 from box_store.errors import UsageError
 from student_train.errors import ConfigError
 from student_train.settings.convert import convert
+from student_train.settings.origin import ARGUMENT, Kind, Origin
 from student_train.settings.overrides import (
     Layer,
     as_text,
@@ -49,7 +50,7 @@ class Outer:
 
 
 def merged(**values: object):
-    return merge(Outer(), [Layer("argument", {k.replace("__", "."): v for k, v in values.items()})])
+    return merge(Outer(), [Layer(ARGUMENT, {k.replace("__", "."): v for k, v in values.items()})])
 
 
 @pytest.mark.parametrize(
@@ -99,18 +100,18 @@ def test_a_value_that_does_not_fit_says_what_does(value: object, annotation: obj
 
 
 def test_later_layers_win_and_origins_are_kept():
-    preset = Layer("preset p", {"inner.rate": 0.5, "mode": "slow"})
-    result = merge(Outer(), [preset, Layer("argument", {"inner.rate": "0.25"})])
+    preset = Layer(Origin(Kind.PRESET, "p"), {"inner.rate": 0.5, "mode": "slow"})
+    result = merge(Outer(), [preset, Layer(ARGUMENT, {"inner.rate": "0.25"})])
     assert result.config == Outer(inner=Inner(rate=0.25), mode="slow")
-    assert result.origins == {"inner.rate": "argument", "mode": "preset p"}
+    assert result.origins == {"inner.rate": ARGUMENT, "mode": Origin(Kind.PRESET, "p")}
 
 
 def test_an_entry_of_a_table_can_be_set_by_itself():
     result = merge(
         Outer(),
         [
-            Layer("file", {"inner.weights": {"a": 1.0, "b": 2.0}}),
-            Layer("argument", {"inner.weights.b": "3"}),
+            Layer(Origin(Kind.FILE, "x.toml"), {"inner.weights": {"a": 1.0, "b": 2.0}}),
+            Layer(ARGUMENT, {"inner.weights.b": "3"}),
         ],
     )
     assert result.config.inner.weights == {"a": 1.0, "b": 3.0}
@@ -120,7 +121,7 @@ def test_all_problems_come_at_once():
     with pytest.raises(ConfigError) as caught:
         merge(
             Outer(),
-            [Layer("argument", {"rate": "1", "moed": "fast", "limit": "x", "inner.rate": "2"})],
+            [Layer(ARGUMENT, {"rate": "1", "moed": "fast", "limit": "x", "inner.rate": "2"})],
             lambda config: ["as a whole: no"],
         )
     text = "\n".join(caught.value.problems)
@@ -151,14 +152,19 @@ def test_nested_tables_flatten_down_to_leaves():
 
 def test_a_configuration_survives_plain_and_text_forms():
     config = Outer(Inner(0.3, (5,), (1, 2.5), {"a": 1.0}), "slow", 3, Path("x"), True)
-    assert merge(Outer(), [Layer("json", flatten(Outer(), to_plain(config)))]).config == config
+    assert (
+        merge(
+            Outer(), [Layer(Origin(Kind.RECORD, "json"), flatten(Outer(), to_plain(config)))]
+        ).config
+        == config
+    )
     texts = {
         key: as_text(setting.value)
         for key, setting in settings(config).items()
         if key != "inner.weights"
     }
     texts["inner.weights.a"] = "1"
-    assert merge(Outer(), [Layer("argument", texts)]).config == config
+    assert merge(Outer(), [Layer(ARGUMENT, texts)]).config == config
 
 
 def test_a_toml_file_that_is_none_is_named(tmp_path: Path):

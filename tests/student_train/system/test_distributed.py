@@ -23,6 +23,7 @@ from student_train.presets import load_preset
 from student_train.runs.checkpoint import load_weights
 from student_train.runs.metrics import read_metrics
 from student_train.runs.states import StateFolder
+from student_train.settings.origin import ARGUMENT
 from student_train.settings.overrides import Layer
 from student_train.training.launch import train as train_run
 
@@ -130,7 +131,7 @@ def start_pair(work: Callable[..., None], *arguments: Any) -> list[Any]:
 def train_tiny(data: Path, out: Path, steps: int) -> None:
     values = {"data.root": str(data), "steps": str(steps), "epochs": "1000", "log_every": "1"}
     values |= {"model.n_queries": "8", "model.top_k": "8", "eval_every": "0", "device": "cpu"}
-    resolved = resolve(load_preset("dino-micro"), arguments=[Layer("argument", values)])
+    resolved = resolve(load_preset("dino-micro"), arguments=[Layer(ARGUMENT, values)])
     with Path(os.devnull).open("w") as nowhere:
         train_run(resolved, out, Console(file=nowhere), command=["test"])
 

@@ -12,6 +12,7 @@ from student_train.models import FAMILIES, build_student
 from student_train.presets import all_presets, load_preset
 from student_train.runs.checkpoint import load_weights
 from student_train.runs.metrics import read_metrics
+from student_train.settings.origin import ARGUMENT
 from student_train.settings.overrides import Layer
 from student_train.training.launch import train
 
@@ -29,7 +30,7 @@ DENOISING = {"dn_detr", "dino", "rtdetr_v2", "d_fine"}
 def run(family: str, data: Path, out: Path, **settings: object):
     """Train for a step; the record of it, and the evaluation."""
     values = {key.replace("__", "."): value for key, value in settings.items()}
-    layer = Layer("argument", {"data.root": data, **DEFAULTS, **values})
+    layer = Layer(ARGUMENT, {"data.root": data, **DEFAULTS, **values})
     resolved = resolve(load_preset(SMALLEST[family]), arguments=[layer])
     evaluation = train(resolved, out, Console(file=io.StringIO()))
     records = [row for row in read_metrics(out / "metrics.jsonl") if row["kind"] == "train"]

@@ -44,12 +44,13 @@ def work(data: Path, store: Path, out: Path) -> None:
 
     from student_train.config import resolve
     from student_train.presets import load_preset
+    from student_train.settings.origin import ARGUMENT
     from student_train.settings.overrides import Layer
     from student_train.training.launch import train
 
     torch.set_num_threads(1)
     values = SETTINGS | {"data.root": str(data), "teachers.store": str(store)}
-    resolved = resolve(load_preset("dino-micro"), arguments=[Layer("argument", values)])
+    resolved = resolve(load_preset("dino-micro"), arguments=[Layer(ARGUMENT, values)])
     with Path(os.devnull).open("w") as nowhere:
         train(resolved, out, Console(file=nowhere), resume=True, command=["test"])
 

@@ -14,6 +14,7 @@ from rich.console import Console
 
 from student_train.config import resolve
 from student_train.presets import load_preset
+from student_train.settings.origin import ARGUMENT
 from student_train.settings.overrides import Layer
 from student_train.training.launch import train
 from teach_detr.scenes.painting import make_split
@@ -123,7 +124,7 @@ def test_a_student_learns_sixteen_scenes_by_heart(
         **COMMON,
         **settings,
     }
-    resolved = resolve(load_preset(preset), arguments=[Layer("argument", layer)])
+    resolved = resolve(load_preset(preset), arguments=[Layer(ARGUMENT, layer)])
     evaluation = train(resolved, tmp_path / "run", Console(file=io.StringIO()))
     assert evaluation is not None
     ap50 = evaluation.metrics.values["AP50"]

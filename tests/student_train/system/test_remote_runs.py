@@ -26,6 +26,7 @@ from student_train.runs.mirror import Mirror
 from student_train.runs.publisher import Publisher
 from student_train.runs.states import SavedStates, StateFolder
 from student_train.runs.trained import load_student
+from student_train.settings.origin import ARGUMENT
 from student_train.settings.overrides import Layer
 from student_train.training.launch import initialise, train
 
@@ -52,7 +53,7 @@ def url(server: Any, request: Any) -> RemotePath:
 def go(data: Any, out: Any, *, overwrite: bool = False, **settings: str) -> str:
     """Train or go on; what was said."""
     values = SETTINGS | {"data.root": str(data)} | settings
-    resolved = resolve(load_preset("dino-micro"), arguments=[Layer("argument", values)])
+    resolved = resolve(load_preset("dino-micro"), arguments=[Layer(ARGUMENT, values)])
     said = io.StringIO()
     train(
         resolved,

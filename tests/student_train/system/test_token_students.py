@@ -14,6 +14,7 @@ from student_train.errors import ConfigError
 from student_train.evaluation.of_run import evaluate_run
 from student_train.predictor import load_predictor
 from student_train.presets import load_preset
+from student_train.settings.origin import ARGUMENT
 from student_train.settings.overrides import Layer
 from student_train.training.launch import train
 
@@ -23,7 +24,7 @@ def test_from_teachers_to_detections(
     toy: Path, store: Path, tmp_path: Path, preset: str, n_layers: int
 ) -> None:
     settings = {"data.root": str(toy), "teachers.store": str(store), "steps": "2", "log_every": "1"}
-    resolved = resolve(load_preset(preset), arguments=[Layer("argument", settings)])
+    resolved = resolve(load_preset(preset), arguments=[Layer(ARGUMENT, settings)])
     run = tmp_path / "run"
     train(resolved, run, Console(file=io.StringIO()), command=["test"])
 
@@ -51,6 +52,6 @@ def test_from_teachers_to_detections(
     [("yolos-micro", "focal", "softmax"), ("vidt-micro", "softmax", "focal")],
 )
 def test_a_loss_of_another_form_is_refused(preset: str, form: str, own: str) -> None:
-    layer = Layer("argument", {"loss.classification": form})
+    layer = Layer(ARGUMENT, {"loss.classification": form})
     with pytest.raises(ConfigError, match=f"classification={own}"):
         resolve(load_preset(preset), arguments=[layer])

@@ -24,6 +24,7 @@ from student_train.runs.checkpoint import load_weights
 from student_train.runs.metrics import read_metrics
 from student_train.runs.run_folder import RunFolder
 from student_train.runs.states import StateFolder
+from student_train.settings.origin import ARGUMENT
 from student_train.settings.overrides import Layer
 from student_train.training import engine
 from student_train.training.engine import Trainer
@@ -36,7 +37,7 @@ def run(data: Path, out: Path, *, resume: bool = False, overwrite: bool = False,
     """Train the tiny preset; `a__b=c` sets `a.b`. What it printed."""
     settings = FAST | {"data.root": str(data)}
     settings |= {key.replace("__", "."): str(value) for key, value in values.items()}
-    resolved = resolve(load_preset("dino-micro"), arguments=[Layer("argument", settings)])
+    resolved = resolve(load_preset("dino-micro"), arguments=[Layer(ARGUMENT, settings)])
     printed = io.StringIO()
     console = Console(file=printed, width=200)
     train(resolved, out, console, resume=resume, overwrite=overwrite, command=["test"])

@@ -18,6 +18,7 @@ from student_train.data.splits import open_split
 from student_train.errors import ConfigError
 from student_train.machine.distributed import World
 from student_train.presets import load_preset
+from student_train.settings.origin import ARGUMENT
 from student_train.settings.overrides import Layer, merge
 from student_train.training.inputs import Inputs, make_inputs, train_source
 
@@ -27,7 +28,7 @@ from ..conftest import write_annotations, write_split
 def configured(root: Path, **values: object) -> TrainConfig:
     settings = {key.replace("__", "."): value for key, value in values.items()}
     settings["data.root"] = root
-    return merge(load_preset("dino-micro"), [Layer("argument", settings)]).config
+    return merge(load_preset("dino-micro"), [Layer(ARGUMENT, settings)]).config
 
 
 def inputs_of(root: Path, **values: object) -> Inputs:
@@ -75,7 +76,7 @@ def test_data_can_be_limited(toy: Path):
 )
 def test_missing_folders_are_named_with_the_nearest(toy: Path, values: dict, words: str):
     config = merge(
-        configured(toy), [Layer("argument", {k.replace("__", "."): v for k, v in values.items()})]
+        configured(toy), [Layer(ARGUMENT, {k.replace("__", "."): v for k, v in values.items()})]
     ).config
     with pytest.raises(DataError, match=words):
         make_inputs(config, open_split(train_source(config)), World())

@@ -14,6 +14,7 @@ from student_train.errors import ConfigError
 from student_train.presets import load_preset
 from student_train.runs.checkpoint import load_weights
 from student_train.runs.metrics import read_metrics
+from student_train.settings.origin import ARGUMENT
 from student_train.settings.overrides import Layer
 from student_train.training.launch import train
 
@@ -23,7 +24,7 @@ DEFAULTS = {"steps": 2, "log_every": 1, "eval_every": 0, "threads": 1, "data.val
 def run(data: Path, out: Path, **settings: object) -> list[dict]:
     """Train the smallest DINO; the records of its steps."""
     values = {key.replace("__", "."): value for key, value in settings.items()}
-    layer = Layer("argument", {"data.root": data, **DEFAULTS, **values})
+    layer = Layer(ARGUMENT, {"data.root": data, **DEFAULTS, **values})
     train(resolve(load_preset("dino-micro"), arguments=[layer]), out, Console(file=io.StringIO()))
     return [row for row in read_metrics(out / "metrics.jsonl") if row["kind"] == "train"]
 

@@ -22,6 +22,7 @@ from student_train.machine.interrupt import StopRequest
 from student_train.models.pixels import IMAGENET
 from student_train.presets import load_preset
 from student_train.runs.states import StateFolder
+from student_train.settings.origin import ARGUMENT
 from student_train.settings.overrides import Layer
 from student_train.training import engine
 from student_train.training.engine import Trainer
@@ -47,7 +48,7 @@ EXACT = {
 
 def run(data: Path, out: Path, values: dict[str, Any]) -> None:
     settings = EXACT | {"data.root": str(data)} | {k: str(v) for k, v in values.items()}
-    resolved = resolve(load_preset("dino-micro"), arguments=[Layer("argument", settings)])
+    resolved = resolve(load_preset("dino-micro"), arguments=[Layer(ARGUMENT, settings)])
     train(resolved, out, Console(file=io.StringIO()), command=["test"])
 
 

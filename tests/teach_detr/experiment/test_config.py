@@ -1,13 +1,20 @@
 """The file of an experiment, and the runs that it means."""
 
+import json
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
+from student_train.config import TrainConfig
+from student_train.data.order import Order, steps_per_epoch
 from student_train.errors import ConfigError
 from teach_detr.experiment.config import Plan, named_teachers, plan_of, read_experiment
+from teach_detr.experiment.estimate import run_steps
 from teach_detr.experiment.grid import Cell, Grid
-from teach_detr.experiment.own_data import arms_of
+from teach_detr.experiment.own_data import arms_of, option_layers
 
 COMMITTED = sorted((Path(__file__).parents[3] / "docs" / "experiments").glob("*.toml"))
 FILE = """
@@ -60,18 +67,21 @@ def test_an_arm_may_belong_to_some_conditions_only(tmp_path: Path) -> None:
 
 def test_later_settings_win_and_arms_have_theirs(tmp_path: Path) -> None:
     grid = Grid(read(tmp_path))
-    words = grid.train_arguments(Cell("missing", "fused", 5))
-    assert words.index("optim.lr=0.001") < words.index("optim.lr=0.002")
-    assert words[words.index("--teachers") + 1] == "a,b"
-    assert "teachers.combine=fused" in words
-    assert "seed=5" in words
-    assert words[words.index("--preset") + 1] == "dino-micro"
+    resolved = grid.student(Cell("missing", "fused", 5))
+    assert resolved.config.optim.lr == 2e-3
+    assert str(resolved.origins["optim.lr"]) == "table conditions.missing.settings"
+    assert str(resolved.origins["steps"]) == "table student.settings"
+    assert resolved.config.teachers.names == ("a", "b")
+    assert resolved.config.teachers.combine == "fused"
+    assert resolved.config.seed == 5
+    assert resolved.config.preset == "dino-micro"
+    assert resolved.config.keep_last == 1
 
 
 def test_labels_are_the_data_sets_own_where_nothing_is_done_to_them(tmp_path: Path) -> None:
     grid = Grid(read(tmp_path))
-    plain = grid.train_arguments(Cell("complete", "none", 3))
-    assert not any("annotations" in word for word in plain)
+    plain = grid.student(Cell("complete", "none", 3)).config.data
+    assert (plain.train_annotations, plain.val_annotations) == (None, None)
     names = {
         (condition, arm): grid.label_file(condition, arm).name
         for condition in ("complete", "missing")
@@ -93,8 +103,8 @@ def test_arguments_reach_into_tables(tmp_path: Path) -> None:
     plan = read(tmp_path, **given, **{"arms.fused.teachers": "c", "arms.new.teachers": "a"})
     assert plan.conditions["missing"].missing == 0.7
     grid = Grid(plan)
-    assert grid.student(Cell("missing", "none", 3)).optim.lr == 0.5
-    assert grid.student(Cell("complete", "none", 3)).optim.lr == 1e-3
+    assert grid.student(Cell("missing", "none", 3)).config.optim.lr == 0.5
+    assert grid.student(Cell("complete", "none", 3)).config.optim.lr == 1e-3
     assert plan.arms["fused"].teachers == "c"
     assert plan.arms["fused"].settings == {"teachers": {"combine": "fused"}}
     assert plan.arms["new"].teachers == "a"
@@ -169,3 +179,81 @@ def test_arms_of_a_store() -> None:
 def test_a_plan_from_python(tmp_path: Path) -> None:
     plan = read(tmp_path)
     assert plan_of(plan.config) == plan
+
+
+def with_options(tmp_path: Path, text: str = FILE, **options: object) -> Plan:
+    path = tmp_path / "x.toml"
+    path.write_text(text)
+    keys = ("data", "store", "preset", "images", "epochs", "seeds", "init", "out")
+    given = dict.fromkeys(keys) | options
+    return read_experiment(path, {}, option_layers(**given))  # type: ignore[arg-type]
+
+
+def test_options_are_stronger_than_the_file(tmp_path: Path) -> None:
+    text = FILE.replace("steps = 7", "epochs = 3")
+    plan = with_options(tmp_path, text, epochs=24, seeds=5, images=9, preset="dab-micro", out="o")
+    assert plan.config.seeds == (0, 1, 2, 3, 4)
+    assert (plan.config.data.images, plan.config.out) == (9, Path("o"))
+    for cell in Grid(plan).cells():
+        config = Grid(plan).student(cell).config
+        assert (config.epochs, config.preset) == (24, "dab-micro")
+    # what a condition says of its own stays
+    assert Grid(plan).student(Cell("missing", "none", 0)).config.optim.lr == 2e-3
+
+
+def test_an_option_that_would_not_reach_every_run_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match=r"--epochs: student\.settings\.steps=7 of the file"):
+        with_options(tmp_path, epochs=24)
+    text = FILE.replace("steps = 7", "").replace('optim.lr" = 2e-3', 'epochs" = 2')
+    with pytest.raises(ConfigError, match=r"conditions\.missing\.settings\.epochs=2"):
+        with_options(tmp_path, text, epochs=24)
+    text = FILE.replace('combine = "fused" } }', 'combine = "fused" }, init = "w.pth" }')
+    with pytest.raises(ConfigError, match=r"--init: arms\.fused\.settings\.init"):
+        with_options(tmp_path, text, init=Path("other"))
+
+
+def test_a_layout_of_ones_own(tmp_path: Path) -> None:
+    text = FILE.replace(
+        'root = "coco"',
+        'train_images = "photos"\ntrain_annotations = "t.json"\nval_images = "photos"\n'
+        'val_annotations = "v.json"\ntrain_split = "mine"\nval_split = "held"',
+    )
+    plan = read(tmp_path, text)
+    assert plan.config.annotations("mine") == Path("t.json")
+    assert plan.config.annotations("held") == Path("v.json")
+    data = Grid(plan).student(Cell("complete", "none", 3)).config.data
+    here = Path.cwd()
+    assert (data.root, data.train_split, data.val_split) == (None, "mine", "held")
+    assert (data.train_images, data.val_images) == (here / "photos", here / "photos")
+    assert (data.train_annotations, data.val_annotations) == (here / "t.json", here / "v.json")
+    with pytest.raises(ConfigError, match=r"data\.root is missing"):
+        read(tmp_path, text.replace('val_images = "photos"', ""))
+
+
+@given(
+    n_images=st.integers(1, 400),
+    batch=st.integers(1, 40),
+    parts=st.integers(1, 3),
+    epochs=st.integers(1, 4),
+    steps=st.none() | st.integers(1, 300),
+)
+def test_steps_are_estimated_as_the_trainer_counts_them(
+    n_images: int, batch: int, parts: int, epochs: int, steps: int | None
+) -> None:
+    config = replace(TrainConfig(), batch_size=batch * parts, epochs=epochs, steps=steps)
+    order = Order(n_images, batch, shuffle=True, parts=parts)
+    # what Inputs and Trainer make of it
+    trained = config.total_steps(len(order) // parts)
+    assert config.total_steps(steps_per_epoch(n_images, config.batch_size)) == trained
+    assert len(order.batches()) == len(order)
+
+
+def test_the_last_step_of_an_epoch_is_counted(tmp_path: Path) -> None:
+    images = [{"id": i, "file_name": f"{i}.png", "width": 8, "height": 8} for i in range(1, 25)]
+    table = {"images": images, "annotations": [], "categories": [{"id": 1, "name": "a"}]}
+    (tmp_path / "annotations").mkdir()
+    (tmp_path / "annotations" / "instances_train2017.json").write_text(json.dumps(table))
+    text = FILE.replace("steps = 7", "epochs = 3\nbatch_size = 16").replace("coco", str(tmp_path))
+    grid = Grid(read(tmp_path, text))
+    # 24 images in batches of 16 are two steps
+    assert run_steps(grid, grid.student(Cell("complete", "none", 3)).config) == 6

@@ -2,7 +2,8 @@
 
 import json
 import shutil
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
+from dataclasses import replace
 from importlib import import_module
 from pathlib import Path
 from typing import Any
@@ -13,16 +14,21 @@ import pytest
 from rich.console import Console
 
 from box_store import load_coco
+from box_store.categories import ClassSpace
 from box_store.errors import UsageError
+from student_train.config import TrainConfig
 from student_train.evaluation.coco_metrics import coco_metrics, read_annotations
+from student_train.runs.recorded import read_settings
+from student_train.runs.run_folder import RunFolder
+from student_train.settings.overrides import Resolved
 from teach_detr import cli
 from teach_detr.experiment import experiment as module
 from teach_detr.experiment import read_experiment, run_experiment
 from teach_detr.experiment.figures import interval_panels
-from teach_detr.experiment.grid import Grid
+from teach_detr.experiment.grid import Cell, Grid
 from teach_detr.experiment.outcome import gather
 from teach_detr.experiment.tables import summary_lines
-from teach_detr.experiment.workers import Ended, Job
+from teach_detr.experiment.workers import Ended, Finished, Job
 from teach_detr.runs.stages import StageError, Stages
 from teach_detr.scenes.painting import VAL_FIRST_ID, make_split
 
@@ -107,7 +113,7 @@ def trained(monkeypatch: pytest.MonkeyPatch, data: Path) -> list[Job]:
     annotations = data / "annotations" / "instances_val2017.json"
     truth = read_annotations(annotations)["annotations"]
 
-    def run_here(todo: Sequence[Job], devices: Any, finished: Callable[[Ended], None]) -> None:
+    def run_here(todo: Sequence[Job], devices: Any, finished: Finished, _: Any) -> None:
         for job in todo:
             jobs.append(job)
             if "missing/taught/seed-1" in job.name:
@@ -135,6 +141,11 @@ def trained(monkeypatch: pytest.MonkeyPatch, data: Path) -> list[Job]:
     monkeypatch.setattr(module, "run_here", run_here)
     monkeypatch.setattr(Stages, "python", in_this_process)
     return jobs
+
+
+def settings_of(job: Job) -> TrainConfig:
+    """What a run is told to train."""
+    return read_settings(Path(job.words[job.words.index("--config") + 1])).config
 
 
 def in_this_process(self: Stages, name: str, *arguments: object, quiet: bool = False) -> None:
@@ -188,15 +199,68 @@ def test_what_is_done_is_passed_over_until_it_changes(file: Path, trained: list[
     assert len(trained) == 6
 
 
+def import_teacher(store: Path, data: Path, name: str) -> None:
+    from teacher_infer.cli import main
+
+    annotations = data / "annotations" / "instances_train2017.json"
+    rows = read_annotations(annotations)["annotations"][:3]
+    keys = ("image_id", "category_id", "bbox")
+    results = store.parent / f"{name}.json"
+    results.write_text(json.dumps([{k: row[k] for k in keys} | {"score": 0.8} for row in rows]))
+    with pytest.raises(SystemExit) as ended:
+        main(["import", "--store", str(store), "--name", name, "--results", str(results)])
+    assert not ended.value.code
+
+
+def test_a_new_teacher_trains_again_who_learns_from_all(
+    file: Path, data: Path, trained: list[Job]
+) -> None:
+    file.write_text(file.read_text().replace('[arms.taught]\nteachers = "oracle"',
+        '[arms.taught]\nteachers = "oracle"\n[arms.everyone]\nteachers = "all"'))  # fmt: skip
+    run(file)
+    trained.clear()
+    import_teacher(file.parent / "store", data, "late")
+    run(file)
+    again = {job.name for job in trained} - {"missing/taught/seed-1"}
+    assert {name.split("/")[1] for name in again} == {"everyone"}
+    assert len(again) == 4
+    assert all("--overwrite" in job.words for job in trained if job.name in again)
+
+
+def test_marks_of_earlier_versions_stand_while_the_runs_agree(
+    file: Path, trained: list[Job]
+) -> None:
+    """They were command lines; what a run recorded of itself decides."""
+    run(file)
+    grid = Grid(read_experiment(file))
+    cell = Cell("complete", "none", 0)
+    done = file.parent / "out" / "done" / "runs" / cell.name
+    done.write_text("train --preset dino-micro ... {}")
+    trained.clear()
+    run(file)
+    assert cell.name in {job.name for job in trained}, "no record, no trust"
+    done.write_text("train --preset dino-micro ... {}")
+    resolved = grid.student(cell)
+    space = ClassSpace("raw", load_coco(grid.sample_file).categories)
+    found = replace(resolved.config, model=replace(resolved.config.model, n_classes=9))
+    folder = RunFolder(grid.folder(cell))
+    folder.write(Resolved(found, resolved.origins), space, [], {})
+    trained.clear()
+    run(file)
+    assert cell.name not in {job.name for job in trained}
+    run(file, **{"student.settings.optim.lr": "0.5"})
+    assert cell.name in {job.name for job in trained}
+
+
 def test_an_old_result_does_not_stand_for_a_run_that_fails(
     file: Path, trained: list[Job], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     run(file)
     again = module.run_here
 
-    def run_here(todo: Sequence[Job], devices: Any, finished: Callable[[Ended], None]) -> None:
+    def run_here(todo: Sequence[Job], devices: Any, finished: Finished, _: Any) -> None:
         failing = [job for job in todo if job.name == "complete/taught/seed-0"]
-        again([job for job in todo if job not in failing], devices, finished)
+        again([job for job in todo if job not in failing], devices, finished, _)
         for job in failing:
             finished(Ended(job, 1.0, "no memory"))
 
@@ -214,8 +278,9 @@ def test_labels_of_a_condition_are_written_once(file: Path, trained: list[Job]) 
     before = path.stat().st_mtime_ns
     run(file)
     assert path.stat().st_mtime_ns == before
-    given = {word for job in trained for word in job.words if "train_annotations" in word}
-    assert given == {f"data.train_annotations={path}"}
+    used = {job.name: settings_of(job).data.train_annotations for job in trained}
+    assert {used[name] for name in used if name.startswith("missing")} == {path}
+    assert {used[name] for name in used if name.startswith("complete")} == {None}
 
 
 def test_unknown_teachers_are_refused_before_anything_runs(file: Path, trained: list[Job]) -> None:
@@ -228,7 +293,7 @@ def test_unknown_teachers_are_refused_before_anything_runs(file: Path, trained: 
 
 
 def test_nothing_but_failures_is_an_error(file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    def run_here(jobs: Sequence[Job], devices: Any, finished: Callable[[Ended], None]) -> None:
+    def run_here(jobs: Sequence[Job], devices: Any, finished: Finished, _: Any) -> None:
         for job in jobs:
             finished(Ended(job, 1.0, "no memory"))
 

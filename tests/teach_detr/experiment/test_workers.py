@@ -1,16 +1,20 @@
 """Many runs over few devices: all are done, failures stay alone, and nothing outlives a stop."""
 
+import io
 import os
 import signal
 import subprocess
 import sys
 import textwrap
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import pytest
+from rich.console import Console
 
+from student_train.machine.interrupt import was_stopped
+from teach_detr.experiment.progress import CellProgress
 from teach_detr.experiment.workers import Ended, Job, run_here, run_on_cluster
 
 # python -m this: says where it ran; fails, or waits, if told so
@@ -23,6 +27,11 @@ out.write_text(f"{device} {os.environ.get('OMP_NUM_THREADS')}")
 print("line", told)
 if told == "fail":
     sys.exit("it cannot be")
+if told.startswith("exit"):
+    sys.exit(int(told.split()[1]))
+if told == "sleep":
+    sys.stdout.flush()
+    time.sleep(0.7)
 if told == "wait":
     signal.signal(signal.SIGTERM, lambda *_: (out.write_text("saved"), sys.exit(130)))
     out.with_suffix(".ready").touch()
@@ -62,6 +71,48 @@ def test_one_device_is_left_to_the_trainer(module: str, tmp_path: Path) -> None:
     run_here([job(module, tmp_path, "only")], ["auto"], lambda ended: None)
     assert (tmp_path / "only.out").read_text() == "device=auto None"
     assert (tmp_path / "logs" / "only.txt").read_text() == "line end\n"
+
+
+@pytest.mark.parametrize(
+    ("code", "stopped"),
+    [(0, False), (1, False), (2, False), (130, True), (143, True), (137, False)],
+)
+def test_a_run_that_was_told_to_stop_did_not_fail(
+    module: str, tmp_path: Path, code: int, stopped: bool
+) -> None:
+    jobs = [Job("j", (module, f"exit {code}", str(tmp_path / "j.out")), tmp_path / "j.txt")]
+    ended: list[Ended] = []
+    if stopped:
+        with pytest.raises(KeyboardInterrupt):
+            run_here(jobs, ["auto"], ended.append)
+    else:
+        run_here(jobs, ["auto"], ended.append)
+        assert (ended[0].error is None) == (code == 0)
+    assert was_stopped(code) is stopped
+    assert was_stopped(-signal.SIGTERM)
+    assert was_stopped(-signal.SIGINT)
+    assert not was_stopped(-signal.SIGKILL)
+
+
+def test_what_has_not_ended_is_reported_meanwhile(
+    module: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("teach_detr.experiment.workers.EVERY_S", 0.05)
+    slow = Job("slow", (module, "sleep", str(tmp_path / "s.out")), tmp_path / "s.txt")
+    text = io.StringIO()
+    waited: list[str] = []
+    console = Console(file=text, width=200)
+    with CellProgress(console, 1, 0) as progress:
+
+        def waiting(jobs: Sequence[Job]) -> None:
+            waited.extend(job.name for job in jobs)
+            progress.wait(jobs)
+
+        run_here([slow], ["auto"], progress.add, waiting)
+    assert set(waited) == {"slow"}
+    lines = text.getvalue().splitlines()
+    assert any(line == "[0/1] slow  line sleep" for line in lines), lines
+    assert lines[-1].startswith("[1/1] slow  ")
 
 
 def driver(module: str, folder: Path, call: str) -> subprocess.Popen[str]:

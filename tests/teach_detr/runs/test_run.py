@@ -8,12 +8,15 @@ from rich.console import Console
 
 from box_store.errors import UsageError
 from box_store.places.files import alone_in
+from student_train.config import NO_TEACHERS, TrainConfig
 from student_train.errors import ConfigError
+from student_train.runs.recorded import read_settings
 from teach_detr import cli
 from teach_detr.runs.run import Pipeline, run_file
-from teach_detr.runs.run_config import read_run, setting_arguments, teacher_arguments
+from teach_detr.runs.run_config import read_run
 from teach_detr.runs.stages import StageError, StageStopped
 from teach_detr.scenes.painting import make_split
+from teacher_infer.teachers.spec import load_teachers, teacher_tables
 
 FILE = """
 out = "{out}"
@@ -51,6 +54,11 @@ def file(tmp_path: Path, scenes: Path) -> Path:
     return path
 
 
+def settings_of(words: list[str]) -> TrainConfig:
+    """What the trainer is told to train."""
+    return read_settings(Path(words[words.index("--config") + 1])).config
+
+
 @pytest.fixture
 def commands(monkeypatch: pytest.MonkeyPatch) -> list[list[str]]:
     """Records commands in place of running them; training leaves an evaluation behind."""
@@ -62,7 +70,7 @@ def commands(monkeypatch: pytest.MonkeyPatch) -> list[list[str]]:
         if "train" in words:
             results = Path(words[words.index("--out") + 1]) / "results"
             results.mkdir(parents=True, exist_ok=True)
-            ap = 0.25 if words[words.index("--teachers") + 1] == "none" else 0.31
+            ap = 0.25 if settings_of(words).teachers.names == NO_TEACHERS else 0.31
             names = ("AP", "AP50", "AP75", "APs", "APm", "APl", "AR100")
             metrics = dict.fromkeys(names, ap) | {"APs": None}
             (results / "val2017.metrics.json").write_text(json.dumps(metrics))
@@ -91,18 +99,17 @@ def test_stages_in_order_and_their_arguments(file: Path, commands: list[list[str
     ]
     label, _, baseline, taught = commands
     weights = file.parent / "yolox.onnx"
-    assert label[label.index("--teacher") + 1] == (
-        f"yolox=onnx:{weights},score_floor=0.1,map.motorbike=motorcycle"
-    )
+    (teacher,) = load_teachers(Path(label[label.index("--teachers") + 1]))
+    assert (teacher.name, teacher.adapter, teacher.model) == ("yolox", "onnx", str(weights))
+    assert (teacher.score_floor, teacher.class_map) == (0.1, {"motorbike": "motorcycle"})
     assert label.count("--split") == 2
-    assert baseline[baseline.index("--teachers") + 1] == "none"
-    assert taught[taught.index("--teachers") + 1] == "all"
+    assert settings_of(baseline).teachers.names == ("none",)
+    assert settings_of(taught).teachers.names == ("all",)
     for words in (baseline, taught):
-        assert words[-3:] == [
-            "teachers.score_floor=0.2",
-            "optim.lr=0.0005",
-            "optim.drop_epochs=1,2",
-        ]
+        config = settings_of(words)
+        assert config.teachers.score_floor == 0.2
+        assert config.optim.lr == 5e-4
+        assert config.optim.drop_epochs == (1, 2)
         assert "--resume" in words
     assert report["difference"]["AP"] == pytest.approx(0.06)
     assert report["difference"]["APs"] is None
@@ -119,7 +126,35 @@ def test_what_is_done_is_passed_over_until_it_changes(
     commands.clear()
     run(file, **{"student.teachers": "yolox"})
     trained = [words for words in commands if "train" in words]
-    assert [words[words.index("--teachers") + 1] for words in trained] == ["yolox"]
+    assert [settings_of(words).teachers.names for words in trained] == [("yolox",)]
+
+
+def test_a_student_of_all_teachers_is_trained_again_with_a_new_one(
+    file: Path, commands: list[list[str]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    known = {"yolox": "1f"}
+    monkeypatch.setattr("teach_detr.runs.run.fingerprints", lambda store: dict(known))
+    run(file)
+    for change in ({"late": "2c"}, {"yolox": "3d"}):
+        commands.clear()
+        known |= change
+        run(file)
+        (trained,) = [words for words in commands if "train" in words]
+        assert trained[trained.index("--out") + 1].endswith("taught"), "the baseline has none"
+
+
+def test_teachers_are_read_as_on_a_command_line(file: Path, commands: list[list[str]]) -> None:
+    """A value that is called like something beside the file is no path, and tables are tables."""
+    (file.parent / "onnx").mkdir()
+    (file.parent / "yolox").mkdir()
+    run(file, **{"teachers.yolox.workers": "2", "teachers.yolox.format": "yolox"})
+    words = commands[0]
+    (teacher,) = load_teachers(Path(words[words.index("--teachers") + 1]))
+    assert (teacher.adapter, teacher.workers) == ("onnx", 2)
+    assert teacher.options["format"] == "yolox"
+    model = {"adapter": "transformers", "model": "m", "prompts": {"tv": "a television"}}
+    tables = teacher_tables({"dino": model}, file.parent)
+    assert tables["dino"]["prompts.tv"] == "a television"
 
 
 def dry_run(file: Path, capsys: pytest.CaptureFixture[str], *words: str) -> str:
@@ -134,7 +169,10 @@ def test_dry_run_writes_nothing(
     file: Path, commands: list[list[str]], capsys: pytest.CaptureFixture[str]
 ) -> None:
     shown = dry_run(file, capsys, "cluster.local_teachers=true")
-    assert "train --preset dino-micro" in shown
+    assert "preset dino-micro" in shown
+    told = next(line for line in shown.splitlines() if "table student.settings: " in line)
+    assert "teachers.score_floor=0.2" in told
+    assert "optim.lr=0.0005" in told
     assert "--local" in shown
     assert [words[1] for words in commands] == ["plan"]
     assert "--local" not in commands[0]
@@ -150,6 +188,8 @@ def test_dry_run_as_json(
         arm["command"][:4] == ["python", "-m", "student_train.cli", "train"]
         for arm in train.values()
     )
+    assert train["taught"]["settings"]["optim.lr"] == "0.0005"
+    assert train["baseline"]["settings"]["teachers.names"] == "none"
 
 
 @pytest.mark.parametrize(
@@ -169,7 +209,7 @@ def test_launchers(file: Path, launcher: str, start: str) -> None:
             "cluster.address": "auto",
         },
     )
-    words = Pipeline(config, file.parent, Console(quiet=True)).train_command("taught", "all")
+    words = Pipeline(config, file.parent, Console(quiet=True)).train_command("taught")
     assert " ".join(words).startswith(start)
     assert "train" in words
 
@@ -206,7 +246,7 @@ def test_mistakes_are_named_together(tmp_path: Path) -> None:
 def test_bad_tables_of_teachers(file: Path) -> None:
     file.write_text(file.read_text() + "[teachers.a]\nadapter = 'onnx'")
     with pytest.raises(UsageError, match=r"teachers\.a lacks the key 'model'"):
-        teacher_arguments(read_run(file), file.parent)
+        teacher_tables(read_run(file).teachers, file.parent)
 
 
 def test_teachers_are_read_as_teacher_infer_reads_them(file: Path) -> None:
@@ -248,7 +288,9 @@ def test_a_data_set_that_is_not_there(file: Path, commands: list[list[str]]) -> 
 
 
 def test_settings_nested_or_dotted(file: Path) -> None:
-    assert setting_arguments(read_run(file).student.settings)[0] == "teachers.score_floor=0.2"
+    pipeline = Pipeline(read_run(file), file.parent, Console(quiet=True))
+    config = pipeline.student("all").config
+    assert (config.teachers.score_floor, config.optim.lr) == (0.2, 5e-4)
 
 
 def test_two_at_once_in_one_folder_are_refused(file: Path, commands: list[list[str]]) -> None:
