@@ -35,7 +35,7 @@ class Grid:
     ::
 
         OUT/labels/*.json                annotations that are not those of the data set
-        OUT/runs/CONDITION/ARM/seed-N/   a run folder of student-train; its settings are in cell.json
+        OUT/runs/CONDITION/ARM/seed-N/   a run folder of student-train, its settings in cell.json
                                      and what it printed in log.txt
     """
 
