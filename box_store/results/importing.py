@@ -23,7 +23,9 @@ from box_store.places.lease import hold
 from box_store.results.exporting import is_number, iter_results, shortened
 from box_store.store.reader import known_images
 from box_store.store.records import ImageRow, TeacherRecord, image_ids_sha256, split_units
+from box_store.store.schema import COORDINATE_STEPS, SCORE_STEPS
 from box_store.store.store import BoxStore
+from box_store.wording import counted
 
 _ROW = np.dtype([("image", "<i8"), ("category", "<i4"), ("score", "<f4"), ("box", "<f4", (4,))])
 # boxes held in memory before they go to the temporary files
@@ -33,13 +35,33 @@ _NAMED = 5
 
 @dataclass(frozen=True, slots=True)
 class ImportReport:
-    """What an import did. `dropped` counts detections without area or outside their image."""
+    """What an import did. `dropped` counts detections without area or outside their image; of the
+    boxes that were kept, `n_cut` reached out of their image and were cut to it, and `n_faint` have
+    scores that the store's steps round to 0.
+    """
 
     record: TeacherRecord
     n_boxes: int
     units_written: int
     units_present: int
     dropped: Mapping[str, int]
+    n_cut: int = 0
+    n_faint: int = 0
+
+    def remarks(self) -> list[str]:
+        """What is otherwise than in the file, a sentence each."""
+        if not self.units_written:
+            return []
+        found = [
+            f"stored boxes are rounded to 1/{COORDINATE_STEPS} px and scores to "
+            f"1/{SCORE_STEPS}: AP of theirs may differ a little from the file's own"
+        ]
+        if self.n_cut:
+            found.append(f"{counted(self.n_cut, 'box', 'boxes')} reached out of the image: cut")
+        if self.n_faint:
+            scores = counted(self.n_faint, "score")
+            found.append(f"{scores} below 1/{2 * SCORE_STEPS}: kept as 0")
+        return found
 
 
 def import_results(
@@ -100,7 +122,7 @@ def import_results(
         with tempfile.TemporaryDirectory(prefix=".import-", dir=_room(store)) as folder:
             unit_of = {image.id: unit for unit, part in enumerate(units) for image in part}
             buckets = _Buckets(Path(folder), unit_of)
-            dropped = _sort_into(buckets, results, known, store.categories, score_floor)
+            counts = _sort_into(buckets, results, known, store.categories, score_floor)
             # only now, with all ids found right, does the store learn of the teacher
             with hold(store.path, takeover=takeover) as lease:
                 record = store.register(record)
@@ -114,7 +136,15 @@ def import_results(
             f"cannot import into {store.path}: {error.strerror or error}. Committed units are "
             "intact; put that right and run the same import again"
         ) from error
-    return ImportReport(record, buckets.n_rows, len(units) - len(done), len(done), dropped)
+    return ImportReport(
+        record,
+        buckets.n_rows,
+        len(units) - len(done),
+        len(done),
+        counts.dropped,
+        counts.cut,
+        counts.faint,
+    )
 
 
 def _room(store: BoxStore) -> Path | None:
@@ -155,16 +185,25 @@ class _Buckets:
         return self.folder / f"{unit}.rows"
 
 
+@dataclass
+class _Counts:
+    """What happened to the detections of a file."""
+
+    dropped: Counter[str] = field(default_factory=Counter)
+    cut: int = 0
+    faint: int = 0
+
+
 def _sort_into(
     buckets: _Buckets,
     results: Sequence[Path],
     images: Mapping[int, ImageInfo],
     categories: Categories,
     score_floor: float,
-) -> dict[str, int]:
+) -> _Counts:
     unknown_images: Counter[int] = Counter()
     unknown_categories: Counter[int] = Counter()
-    dropped: Counter[str] = Counter()
+    counts = _Counts()
     for path in results:
         for position, entry in enumerate(iter_results(path)):
             image_id, category_id = entry["image_id"], entry["category_id"]
@@ -177,14 +216,16 @@ def _sort_into(
                 score, box = _checked(path, position, entry)
                 corners = _clipped(box, image)
                 if score < score_floor:
-                    dropped["below the score floor"] += 1
+                    counts.dropped["below the score floor"] += 1
                 elif isinstance(corners, str):
-                    dropped[corners] += 1
+                    counts.dropped[corners] += 1
                 else:
+                    counts.cut += _reaches_out(box, image)
+                    counts.faint += 0 < score < 0.5 / SCORE_STEPS
                     buckets.add(image.id, category_id, score, corners)
     if unknown_images or unknown_categories:
         raise DataError(_wrong_ids(results, unknown_images, unknown_categories, images, categories))
-    return dict(dropped)
+    return counts
 
 
 def _checked(path: Path, position: int, entry: dict[str, Any]) -> tuple[float, list[float]]:
@@ -211,6 +252,13 @@ def _clipped(box: list[float], image: ImageInfo) -> list[float] | str:
         min(y + height, image.height),
     ]
     return corners if corners[2] > corners[0] and corners[3] > corners[1] else "outside its image"
+
+
+def _reaches_out(box: list[float], image: ImageInfo) -> bool:
+    """Whether a box leaves its image by more than the store rounds away."""
+    x, y, width, height = box
+    outside = max(-x, -y, x + width - image.width, y + height - image.height)
+    return outside > 0.5 / COORDINATE_STEPS
 
 
 def _image_rows(part: Sequence[ImageInfo], rows: NDArray[Any]) -> list[ImageRow]:

@@ -1,5 +1,6 @@
 """The command `export`: a trained student as a file for other programs."""
 
+from functools import partial
 from pathlib import Path
 from typing import Annotated
 
@@ -47,6 +48,7 @@ def export(
     if dynamic not in DYNAMIC:
         raise UsageError(f"--dynamic is one of {', '.join(DYNAMIC)}, got {dynamic!r}")
     console = open_console(to_stderr=as_json)
+    print_plain(console, f"reading   {run}")
     student = load_student(run, weights)
     rows: list[dict[str, object]] = []
     if official is not None:
@@ -63,6 +65,7 @@ def export(
             torch_export=torch_export,
             dynamic=next(kind for kind in DYNAMIC if kind == dynamic),
             tolerance=tolerance,
+            say=partial(print_plain, console),
         )
     if as_json:
         print_json([*rows, *(each.to_json() for each in done)])

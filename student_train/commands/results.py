@@ -1,12 +1,14 @@
 """Commands that use what was trained: `eval`, `predict`, `compare`."""
 
+from functools import partial
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
 from box_store.errors import TeachDetrError
 from box_store.places.locations import as_typed
+from box_store.wording import counted
 from student_train.commands.terminal import (
     Device,
     Json,
@@ -46,6 +48,8 @@ def evaluate(
     from student_train.settings.overrides import parse_assignments
 
     console = open_console(to_stderr=as_json)
+    if not is_other_rank():
+        print_plain(console, f"reading   {as_typed(run)}")
     done = evaluate_run(
         run,
         data,
@@ -56,6 +60,7 @@ def evaluate(
         parse_assignments(overrides or []),
         confusion_score=confusion_score,
         plot=plot,
+        say=partial(print_plain, console),
     )
     if is_other_rank():
         return
@@ -63,11 +68,12 @@ def evaluate(
         print_plain(console, f"skipped: {problem}")
     metrics = done.evaluation.metrics
     if as_json:
-        print_json(metrics.to_json() | {"run": str(as_typed(run)), "split": done.split})
+        print_json(metrics.to_json() | {"run": str(as_typed(run)), "split": done.source.name})
         return
     if per_class:
         console.print(class_table(metrics))
-    title = f"{done.split}, {metrics.n_images} images, {done.weights}, in percent"
+    counts = counted(metrics.n_images, "image")
+    title = f"{done.source.label}, {counts}, {done.weights}, in percent"
     console.print(metrics_table(title, metrics))
     for annotated, detected, count in done.confusion.worst(3):
         print_plain(console, f"confused  {annotated} taken for {detected}: {count}")
@@ -92,19 +98,30 @@ def predict(
     from student_train.prediction.predicting import predict_images
 
     console = open_console(to_stderr=as_json)
-    done = predict_images(run, images, out, threshold, weights, device, every)
-    for row in done.rows:
-        if "error" in row:
-            print_plain(console, f"skipped: {row['error']}")
-            continue
-        best = ", ".join(f"{d['category']} {d['score']:.2f}" for d in row["detections"][:6])
-        where = f"{row['file']} frame {row['frame']}" if "frame" in row else row["file"]
-        console.print(f"{where}: {best or 'nothing'}", markup=False, soft_wrap=True)
+    print_plain(console, f"reading   {as_typed(run)}")
+
+    def told(row: dict[str, Any]) -> None:
+        print_plain(console, prediction_line(row, threshold))
+
+    done = predict_images(run, images, out, threshold, weights, device, every, told)
     if as_json:
         print_json(done.rows)
     console.print(f"pictures  {done.folder}", soft_wrap=True)
     if done.n_read == 0:
         raise TeachDetrError("none of the images could be read")
+
+
+def prediction_line(row: dict[str, Any], threshold: float) -> str:
+    """What was seen in an image, or the best that was not sure enough."""
+    if "error" in row:
+        return f"skipped: {row['error']}"
+    where = f"{row['file']} frame {row['frame']}" if "frame" in row else row["file"]
+    seen = ", ".join(f"{d['category']} {d['score']:.2f}" for d in row["detections"][:6])
+    if seen:
+        return f"{where}: {seen}"
+    best = row["best"]
+    about = f"the best is {best['category']} {best['score']:.3f}" if best else "no box at all"
+    return f"{where}: nothing of score {threshold:g} or more ({about})"
 
 
 def compare(

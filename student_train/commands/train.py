@@ -8,7 +8,14 @@ import typer
 
 from box_store.errors import UsageError
 from box_store.places.locations import as_typed
-from student_train.commands.terminal import Json, Overrides, is_other_rank, open_console, print_json
+from student_train.commands.terminal import (
+    Json,
+    Overrides,
+    is_other_rank,
+    open_console,
+    print_json,
+    print_plain,
+)
 
 
 def train(
@@ -46,18 +53,24 @@ def train(
     as_json: Json = False,
 ) -> None:
     """Train a student into the folder OUT, evaluating as it goes."""
+    if out is None:
+        raise UsageError("--out is missing: the folder of the run")
+    place = as_typed(out)
+    console = open_console(to_stderr=as_json)
+    if not is_other_rank():
+        # what is imported now takes seconds
+        print_plain(console, f"starting  {place}")
+
     from student_train.config import changed, resolve
     from student_train.evaluation.tables import class_table, metrics_table
     from student_train.presets import load_preset
     from student_train.runs.recorded import read_settings
     from student_train.settings.origin import ARGUMENT, Kind, Origin
     from student_train.settings.overrides import Layer, parse_assignments, read_toml
+    from student_train.training.describing import DryRun
     from student_train.training.launch import resumed
     from student_train.training.launch import train as run_training
 
-    if out is None:
-        raise UsageError("--out is missing: the folder of the run")
-    place = as_typed(out)
     options = {
         "data.root": ("--data", data),
         "data.train_split": ("--train-split", train_split),
@@ -88,8 +101,7 @@ def train(
         else:
             resolved = resolve(load_preset(str(name)), file, str(config), arguments)
 
-    console = open_console(to_stderr=as_json)
-    evaluation = run_training(
+    done = run_training(
         resolved,
         place,
         console,
@@ -98,14 +110,18 @@ def train(
         dry_run=dry_run,
         command=sys.argv,
     )
-    if is_other_rank() or dry_run:
+    if is_other_rank():
+        return
+    if isinstance(done, DryRun):
+        if as_json:
+            print_json(done.to_json())
         return
     if as_json:
-        print_json({"run": str(place), "metrics": evaluation and evaluation.metrics.to_json()})
+        print_json({"run": str(place), "metrics": done and done.metrics.to_json()})
         return
-    if evaluation is not None:
-        console.print(class_table(evaluation.metrics))
-        console.print(metrics_table("after the last step, in percent", evaluation.metrics))
+    if done is not None:
+        console.print(class_table(done.metrics))
+        console.print(metrics_table("after the last step, in percent", done.metrics))
     console.print(f"weights   {place / 'checkpoints' / 'best.safetensors'}", soft_wrap=True)
     console.print(f"curves    {place / 'metrics.jsonl'}", soft_wrap=True)
     console.print(f"next      student-train predict {place} IMAGES...", soft_wrap=True)

@@ -26,6 +26,12 @@ class Source:
     images: Location
     annotations: Location
 
+    @property
+    def label(self) -> str:
+        """What people call it: the split's name, or that of a file of theirs."""
+        laid_out = self.annotations.name == f"instances_{self.name}.json"
+        return self.name if laid_out else self.annotations.name
+
 
 @dataclass(frozen=True)
 class Validation:

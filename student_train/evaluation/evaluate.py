@@ -8,6 +8,7 @@ from typing import Any
 import torch
 
 from box_store.boxes import Boxes
+from box_store.patience import Patience, Say
 from box_store.places.files import write_json
 from student_train.data.splits import Validation
 from student_train.evaluation.coco_metrics import METRIC_NAMES, ClassMetrics, Metrics, coco_metrics
@@ -26,6 +27,10 @@ __all__ = [
     "to_results",
     "write_results",
 ]
+
+
+# comparing so many takes seconds
+_MANY_DETECTIONS = 50_000
 
 
 @dataclass(frozen=True)
@@ -50,23 +55,36 @@ class Evaluation:
 
 
 def evaluate_model(
-    model: Student, validation: Validation, runtime: Runtime, stop: StopRequest | None = None
+    model: Student,
+    validation: Validation,
+    runtime: Runtime,
+    stop: StopRequest | None = None,
+    say: Say = lambda text: None,
 ) -> Evaluation:
     """Detect in every image of the evaluation split and compare with its annotations.
 
-    Every process takes its share of the images; all return the same.
+    Every process takes its share of the images; all return the same. The first one's `say` hears
+    how far it is.
 
     Raises:
         Stopped: one of the processes was asked to stop on the way; raised on all.
     """
-    rows, signal_number = _detect(model, validation, runtime, stop)
     world = runtime.world
+    told = Patience(
+        say if world.is_first else lambda text: None,
+        f"evaluating on {validation.source.label}",
+        len(validation.dataset),
+        "images",
+    )
+    rows, signal_number = _detect(model, validation, runtime, stop, told)
     asked = max(world.gather([signal_number]))
     if asked:
         raise Stopped(asked)
     # in the order of one process, whichever process found them: ties between scores then rank alike
     rows = sorted(world.gather(rows), key=lambda row: row["image_id"])
     messages = [problem.message for problem in validation.loader.problems.values()]
+    if len(rows) > _MANY_DETECTIONS and world.is_first:
+        say(f"comparing {len(rows)} detections with the annotations")
     metrics = coco_metrics(
         validation.source.annotations,
         rows,
@@ -78,7 +96,11 @@ def evaluate_model(
 
 @torch.inference_mode()
 def _detect(
-    model: Student, validation: Validation, runtime: Runtime, stop: StopRequest | None
+    model: Student,
+    validation: Validation,
+    runtime: Runtime,
+    stop: StopRequest | None,
+    told: Patience,
 ) -> tuple[list[dict[str, Any]], int]:
     """This process's share of the results, and the signal that cut it short (0: none)."""
     was_training = model.training
@@ -96,6 +118,7 @@ def _detect(
             batch.image_ids, to_boxes(found, sizes, validation.class_space), strict=True
         ):
             rows += to_results(image_id, boxes)
+        told.advance(len(batch.image_ids) * runtime.world.size)
     model.train(was_training)
     return rows, stop.signal_number if stop is not None else 0
 

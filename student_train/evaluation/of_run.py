@@ -4,10 +4,11 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+from box_store.patience import Say
 from box_store.places.files import local_folder, write_json
 from box_store.places.locations import Location, RemotePath, as_typed
 from student_train.config import problems_of
-from student_train.data.splits import find_split, make_validation, open_split
+from student_train.data.splits import Source, find_split, make_validation, open_split
 from student_train.evaluation.coco_metrics import read_annotations
 from student_train.evaluation.confusion import Confusion, confusion_matrix
 from student_train.evaluation.evaluate import Evaluation, evaluate_model
@@ -26,7 +27,7 @@ class EvaluatedRun:
     evaluation: Evaluation
     path: Location
     weights: str
-    split: str
+    source: Source
     confusion: Confusion
     pictures: tuple[Location, ...]
 
@@ -42,6 +43,7 @@ def evaluate_run(
     *,
     confusion_score: float = 0.3,
     plot: bool = False,
+    say: Say = lambda text: None,
 ) -> EvaluatedRun:
     """Evaluate the weights of a run on a split; by default on the one it was trained with, and on
     all of it: `data.val_limit` counts only if it is among the overrides.
@@ -51,6 +53,7 @@ def evaluate_run(
     Args:
         confusion_score: detections below it do not count as confusions.
         plot: draw the curves and the confusion matrix beside their JSON.
+        say: hears how far it is.
 
     Raises:
         TeachDetrError: the run, the weights or the data are missing or do not fit each other.
@@ -83,7 +86,8 @@ def evaluate_run(
     )
     folder = as_typed(out) if out else beside(run, "results")
     try:
-        evaluation = evaluate_model(student.model.to(runtime.device), validation, runtime)
+        model = student.model.to(runtime.device)
+        evaluation = evaluate_model(model, validation, runtime, say=say)
         confusion = confusion_matrix(
             read_annotations(source.annotations),
             evaluation.results,
@@ -100,7 +104,7 @@ def evaluate_run(
     finally:
         runtime.world.close()
     path, pictures = folder / f"{source.name}.json", tuple(folder / name for name in names)
-    return EvaluatedRun(evaluation, path, student.origin, source.name, confusion, pictures)
+    return EvaluatedRun(evaluation, path, student.origin, source, confusion, pictures)
 
 
 def _draw(evaluation: Evaluation, confusion: Confusion, folder: Path, name: str) -> tuple[str, ...]:

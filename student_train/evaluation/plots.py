@@ -71,17 +71,34 @@ def plot_precision_recall(curves: Mapping[str, Any], path: Path) -> None:
 
 
 def plot_confusion(names: Sequence[str], counts: np.ndarray, path: Path) -> None:
-    """Shares of each row of a confusion matrix [n, n]; `names` has a name a row."""
+    """Shares of each row of a confusion matrix [n, n] as colours, counts as numbers in the cells;
+    `names` has a name a row.
+    """
     side = max(4.0, 0.28 * len(names))
     figure, (axis,) = new_figure(1, 1, side + 1.5, side)
     shares = counts / np.maximum(counts.sum(1, keepdims=True), 1)
     image = axis.imshow(shares, cmap="Blues", vmin=0, vmax=1)
+    for row, column in zip(*np.nonzero(counts), strict=True):
+        axis.text(
+            *(column, row, _short(int(counts[row, column]))),
+            ha="center",
+            va="center",
+            fontsize="x-small",
+            color="white" if shares[row, column] > 0.5 else "black",
+        )
     axis.set_xticks(range(len(names)), names, rotation=90, fontsize="small")
     axis.set_yticks(range(len(names)), names, fontsize="small")
     axis.set_xlabel("detected as")
     axis.set_ylabel("annotated as")
     figure.colorbar(image, ax=axis, shrink=0.8)
     save_figure(figure, path)
+
+
+def _short(count: int) -> str:
+    """A count that fits into a cell: 950, 1.2k, 35k."""
+    if count < 1000:
+        return str(count)
+    return f"{count / 1000:.1f}k" if count < 10_000 else f"{count / 1000:.0f}k"
 
 
 def _numbers(values: Sequence[float | None]) -> list[float]:

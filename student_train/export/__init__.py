@@ -6,12 +6,14 @@ operations, batch and image size free where the student allows it.
 
 import json
 import platform
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
 
+from box_store.patience import Say, patience
 from student_train.errors import ExportError
 from student_train.export.check import Run, largest_difference
 from student_train.export.files import (
@@ -53,12 +55,14 @@ def export_student(
     torch_export: Path | None = None,
     dynamic: Dynamic = "size",
     tolerance: float = 1e-3,
+    say: Say = lambda text: None,
 ) -> list[Exported]:
     """Write the files that are asked for and compare each with the student.
 
     Args:
         size: height and width in pixels of the batch to trace with.
         tolerance: largest difference allowed, see `Exported.difference`.
+        say: hears what is being done.
 
     Raises:
         ExportError: the student cannot be exported, a package is missing, or a file that was
@@ -68,21 +72,40 @@ def export_student(
         require_onnx()
     example = Example.make(2, *size)
     model = student.model.cpu().eval()
-    program = trace(model, student.config.model.top_k, example, dynamic)
+    parts = 1 + 2 * ((onnx is not None) + (torch_export is not None))
+    stage = _Stages(say, parts)
+    with stage(f"tracing the student on {example.describe()}"):
+        program = trace(model, student.config.model.top_k, example, dynamic)
     about = describe(student, program)
     examples = _examples(program, example, student.config.model.side_multiple)
     original = Detector(model, student.config.model.top_k)
     done = []
     if torch_export is not None:
-        write_torch(program, torch_export, about)
+        with stage(f"writing {torch_export}"):
+            write_torch(program, torch_export, about)
         done.append(("torch.export", torch_export, run_torch(torch_export)))
     if onnx is not None:
-        write_onnx(program, example, onnx, about)
+        with stage(f"writing {onnx}"):
+            write_onnx(program, example, onnx, about)
         done.append(("ONNX", onnx, run_onnx(onnx)))
-    return [
-        _checked(kind, path, run, original, program, examples, tolerance)
-        for kind, path, run in done
-    ]
+    checked = []
+    for kind, path, run in done:
+        with stage(f"comparing {path} with the student"):
+            checked.append(_checked(kind, path, run, original, program, examples, tolerance))
+    return checked
+
+
+class _Stages:
+    """Says which of so many stages is being done, and for how long already."""
+
+    def __init__(self, say: Say, total: int) -> None:
+        self._say = say
+        self._total = total
+        self._at = 0
+
+    def __call__(self, what: str) -> AbstractContextManager[None]:
+        self._at += 1
+        return patience(self._say, f"{self._at} of {self._total}: {what}")
 
 
 def describe(student: TrainedStudent, program: Program) -> dict[str, str]:

@@ -1,7 +1,7 @@
 """What the command `predict` does: images and videos in, pictures with boxes and their rows out."""
 
 import json
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -31,7 +31,9 @@ IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".webp", ".gif", ".tif", ".ti
 
 @dataclass(frozen=True)
 class Predictions:
-    """One row an image: `file`, and either `error` or `width`, `height`, `detections`."""
+    """One row an image: `file`, and either `error` or `width`, `height`, `detections`, and `best`,
+    the best detection whatever its score (None where there is none).
+    """
 
     rows: list[dict[str, Any]]
     folder: Location
@@ -50,11 +52,12 @@ def predict_images(
     weights: str,
     device: str,
     every: int = 1,
+    told: Callable[[dict[str, Any]], None] = lambda row: None,
 ) -> Predictions:
     """Draw what a run sees in images into a folder, with `predictions.json` beside the pictures.
 
     An image that cannot be read is a row with its error. A video becomes a video, and each of its
-    frames (every `every`-th) a row with its number as `frame`.
+    frames (every `every`-th) a row with its number as `frame`. `told` hears of each row at once.
 
     Raises:
         TeachDetrError: the run or all images are missing.
@@ -80,7 +83,9 @@ def predict_images(
                 found = [_predict_one(predictor, file, here / name, threshold)]
             # where the picture is going to be
             where = {"picture": str(folder / name)}
-            rows += [row if "error" in row else row | where for row in found]
+            for row in found:
+                rows.append(row if "error" in row else row | where)
+                told(rows[-1])
         text = json.dumps(rows, indent=2) + "\n"
         (here / "predictions.json").write_text(text, encoding="utf-8")
     return Predictions(rows, folder)
@@ -118,11 +123,14 @@ def _detect(
     predictor: Predictor, image: np.ndarray, threshold: float
 ) -> tuple[np.ndarray, dict[str, Any]]:
     """The picture with boxes, and its row."""
-    boxes = predictor.predict([image])[0].above(threshold)
+    found = predictor.predict([image])[0]
+    boxes = found.above(threshold)
+    best = as_rows(found.top_k(1), predictor.categories)
     row = {
         "width": boxes.width,
         "height": boxes.height,
         "detections": as_rows(boxes, predictor.categories),
+        "best": best[0] if best else None,
     }
     return draw_boxes(image, boxes, predictor.class_names), row
 

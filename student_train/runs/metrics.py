@@ -82,6 +82,13 @@ class Clock:
         yield
         self._excluded += time.perf_counter() - started
 
+    def peek(self, step: int, batch_size: int) -> Pace:
+        """The pace since the last `read`, which goes on counting."""
+        elapsed = max(1e-9, time.perf_counter() - self._since - self._excluded)
+        seconds = elapsed / max(1, step - self._step)
+        wait = min(1.0, self.waited / elapsed)
+        return Pace(batch_size / seconds, (self._total - step) * seconds, wait)
+
     def read(self, step: int, batch_size: int) -> Pace:
         """The pace since the last call."""
         now = time.perf_counter()

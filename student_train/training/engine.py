@@ -12,6 +12,7 @@ from torch.nn.parallel import DistributedDataParallel
 
 from student_train.config import TrainConfig, as_plain
 from student_train.data import Batch, prefetch
+from student_train.data.splits import Source
 from student_train.errors import CheckpointError, Interrupted, NonFiniteLoss
 from student_train.evaluation.evaluate import Evaluation, evaluate_model
 from student_train.losses import Criterion, Losses, NonFinitePrediction, Supervision, Totals
@@ -313,20 +314,22 @@ class Trainer:
         with self.recorder.excluded():
             model = self.model if self.average is None else self.average.model
             try:
-                evaluation = evaluate_model(model, validation, self.runtime, stop)
+                evaluation = evaluate_model(
+                    model, validation, self.runtime, stop, self.recorder.say_now_and_then
+                )
             except Stopped as stopped:
                 self._stop_for(stopped.signal_number)
             self.evaluation = evaluation
             if self.runtime.world.is_first:
-                self._keep_evaluation(evaluation, validation.source.name)
+                self._keep_evaluation(evaluation, validation.source)
             self.position.evaluated_step = self.position.step
 
-    def _keep_evaluation(self, evaluation: Evaluation, split: str) -> None:
+    def _keep_evaluation(self, evaluation: Evaluation, source: Source) -> None:
         ap = evaluation.metrics.AP or 0.0
         better = self.position.best < ap
-        self.recorder.evaluated(self.position.step, evaluation.metrics, split, better)
+        self.recorder.evaluated(self.position.step, evaluation.metrics, source, better)
         try:
-            evaluation.write(self.folder.results, split)
+            evaluation.write(self.folder.results, source.name)
             if better or not self.folder.best.exists():
                 self._save_best()
                 self.position.best = max(self.position.best, ap)

@@ -1,6 +1,5 @@
 """From a resolved configuration to a finished run: the steps before and after the training loop."""
 
-import shutil
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import replace
@@ -11,7 +10,6 @@ from rich.console import Console
 
 from box_store.categories import ClassSpace
 from box_store.places.locations import Location, RemotePath, as_typed, staged
-from detr_kernels import explain
 from student_train.config import TrainConfig, changed
 from student_train.data.splits import open_split
 from student_train.errors import ConfigError, RunError
@@ -27,10 +25,16 @@ from student_train.runs.trained import load_student
 from student_train.runs.working_folder import working_folder
 from student_train.settings.origin import DATA
 from student_train.settings.overrides import Layer, Resolved
-from student_train.settings.telling import describe_origins
 from student_train.training.choice import as_recorded, verdict_lines, with_choice
+from student_train.training.describing import (
+    DryRun,
+    describe,
+    dry_run_of,
+    random_start,
+    space_on_disk,
+)
 from student_train.training.engine import Trainer
-from student_train.training.inputs import Inputs, make_inputs, train_source
+from student_train.training.inputs import make_inputs, train_source
 from student_train.training.progress import ProgressLine
 
 N_CLASSES = "model.n_classes"
@@ -45,10 +49,10 @@ def train(
     overwrite: bool = False,
     dry_run: bool = False,
     command: Sequence[str] = (),
-) -> Evaluation | None:
+) -> Evaluation | DryRun | None:
     """Train into the folder `out`; the last evaluation, None without an evaluation split.
 
-    A dry run reads everything, says what would happen and writes nothing into `out`.
+    A dry run reads everything, says what would happen, writes nothing into `out` and returns that.
 
     Raises:
         RunError: `out` holds a run already, or the one to resume had other settings; or it lies at
@@ -82,9 +86,12 @@ def _train(
     overwrite: bool,
     dry_run: bool,
     command: Sequence[str],
-) -> Evaluation | None:
+) -> Evaluation | DryRun | None:
     world = runtime.world
-    coco = open_split(train_source(resolved.config))
+    progress = ProgressLine(console if world.is_first else None)
+    source = train_source(resolved.config)
+    progress.say(f"reading   {source.annotations}")
+    coco = open_split(source)
     space = ClassSpace(resolved.config.data.class_space, coco.categories)
     resolved = with_classes(resolved, space)
     resuming = resume and saved.has_state()
@@ -113,7 +120,6 @@ def _train(
             if not resuming:
                 folder.write(resolved, space, command, inputs.fingerprints, choices)
                 folder.publish()
-        progress = ProgressLine(console if world.is_first else None)
         trainer = Trainer(config, model, inputs, folder, runtime, progress)
         for line in describe(resolved, folder, runtime, inputs, trainer, report):
             progress.say(line)
@@ -124,7 +130,10 @@ def _train(
         if dry_run:
             then = f"resume {folder.place}" if resuming else f"start in {folder.place}"
             progress.say(f"dry run   nothing was written; without --dry-run this would {then}")
-            return None
+            warnings = (*remarks, *space_on_disk(folder.root, trainer))
+            return dry_run_of(
+                resolved, folder, runtime, inputs, trainer, resuming, warnings, choices
+            )
         return _loop(trainer, progress, resume, resuming)
 
 
@@ -145,19 +154,6 @@ def _loop(
         progress.close()
         for problem in trainer.inputs.train_loader.problems.values():
             progress.say(f"skipped: {problem.message}")
-
-
-def random_start(config: TrainConfig) -> list[str]:
-    """A sentence where nothing of the student was trained before: few mean that."""
-    model = config.model
-    if config.init is not None or model.backbone_weights is not None:
-        return []
-    frozen = " and batch norms frozen as they are" if getattr(model, "norm", "") == "frozen" else ""
-    return [
-        f"the backbone {model.backbone} begins with random weights{frozen}, which takes far more "
-        "images and epochs. Give model.backbone_weights=timm (downloads ImageNet's) or =FILE, or "
-        "--init RUN"
-    ]
 
 
 def check_resumable(
@@ -198,28 +194,6 @@ def check_resumable(
 def _changed_hash(before: str | None, now: str | None) -> Iterator[str]:
     if before and now and before != now:
         yield f"{before[:12]} -> {now[:12]}"
-
-
-def state_gib(trainer: Trainer) -> float:
-    """Size of a saved state: weights, two moments of what is trained, and the average."""
-    parameters = list(trainer.model.parameters())
-    trained = sum(p.numel() * p.element_size() for p in parameters if p.requires_grad)
-    weights = sum(t.numel() * t.element_size() for t in trainer.model.state_dict().values())
-    return (weights * (1 if trainer.average is None else 2) + 2 * trained) / 2**30
-
-
-def space_on_disk(root: Path, trainer: Trainer) -> list[str]:
-    """A sentence where the disk of a run is too small for the states that it will keep."""
-    needed = state_gib(trainer) * (trainer.config.keep_last + 1)
-    there = next(folder for folder in (root, *root.absolute().parents) if folder.exists())
-    free = shutil.disk_usage(there).free / 2**30
-    if free >= needed:
-        return []
-    return [
-        f"{free:.1f} GiB are free at {there}, and saving needs {needed:.1f} "
-        f"({trainer.config.keep_last} states and the one being written): "
-        "free some, or lower keep_last"
-    ]
 
 
 def with_classes(resolved: Resolved[TrainConfig], space: ClassSpace) -> Resolved[TrainConfig]:
@@ -279,51 +253,3 @@ def resumed(out: Location, arguments: Sequence[Layer]) -> Resolved[TrainConfig]:
         ConfigError: arguments that cannot be used.
     """
     return changed(SavedRun(out).read().resolved, arguments)
-
-
-def describe(
-    resolved: Resolved[TrainConfig],
-    folder: RunFolder,
-    runtime: Runtime,
-    inputs: Inputs,
-    trainer: Trainer,
-    report: InitReport | None,
-) -> list[str]:
-    """What is about to run, a line each: where every setting came from included."""
-    config = resolved.config
-    parameters = list(trainer.model.parameters())
-    trained = sum(p.numel() for p in parameters if p.requires_grad)
-    lines = [
-        f"run       {folder.place}",
-        f"device    {runtime.describe()}",
-        f"attention {explain(runtime.device)}",
-        *describe_origins(resolved),
-        f"data      {len(inputs.train)} training images with {inputs.train.n_boxes} boxes, "
-        f"{len(inputs.class_space.categories)} categories ({inputs.class_space.kind}, "
-        f"{config.model.n_classes} logits)",
-    ]
-    if inputs.validation is not None:
-        lines.append(
-            f"evaluate  {len(inputs.validation.dataset)} images of {inputs.validation.source.name}"
-        )
-    lines += [f"note      {note}" for note in inputs.notes]
-    lines += [f"teacher   {name}: looks at the augmented images" for name in trainer.online]
-    if not inputs.train.teachers and not trainer.online:
-        lines.append("teachers  none: the baseline")
-    lines.append(
-        f"model     {sum(p.numel() for p in parameters):,} parameters, {trained:,} of them trained"
-    )
-    if report is not None:
-        lines.append(f"weights   {config.init}: {report.describe()}")
-    size = state_gib(trainer)
-    gradients = trained * 4 / 2**30
-    lines.append(
-        f"memory    {size + gradients:.2f} GiB of weights, gradients and optimiser a process, and "
-        "the activations (`student-train bench` measures them); "
-        f"on disk {config.keep_last} states of {size:.2f} GiB"
-    )
-    lines.append(
-        f"schedule  {trainer.total_steps} steps of {config.batch_size} images, "
-        f"{trainer.steps_per_epoch} an epoch"
-    )
-    return lines

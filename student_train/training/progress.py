@@ -1,11 +1,14 @@
 """One legible line of progress: a live bar on a terminal, plain lines elsewhere."""
 
 import math
+import time
 from collections.abc import Mapping
 from dataclasses import dataclass
 
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskID, TextColumn
+
+from box_store.patience import EVERY_S, duration
 
 
 @dataclass(frozen=True)
@@ -48,15 +51,6 @@ def short_name(folded: str) -> str:
     return folded.removeprefix("teacher:")
 
 
-def duration(seconds: float) -> str:
-    """`1:02:03` or `2:03`."""
-    if not math.isfinite(seconds):
-        return "?"
-    minutes, rest = divmod(max(0, round(seconds)), 60)
-    hours, minutes = divmod(minutes, 60)
-    return f"{hours}:{minutes:02d}:{rest:02d}" if hours else f"{minutes}:{rest:02d}"
-
-
 class ProgressLine:
     """Shows `Status` lines and messages; does nothing on processes that do not print."""
 
@@ -64,6 +58,13 @@ class ProgressLine:
         self._console = console
         self._bar: Progress | None = None
         self._task = TaskID(0)
+        self._spoke = time.monotonic()
+
+    @property
+    def is_overdue(self) -> bool:
+        """Whether a log has not heard anything for ten seconds."""
+        silent = self._console is None or self._bar is not None
+        return not silent and time.monotonic() - self._spoke >= EVERY_S
 
     def begin(self, total_steps: int, step: int) -> None:
         """Start the bar, where there is a terminal to show it."""
@@ -78,8 +79,8 @@ class ProgressLine:
         """A new interval's figures."""
         if self._bar is not None:
             self._bar.update(self._task, description=status.line(), completed=status.step)
-        elif self._console is not None:
-            self._console.print(status.line(), markup=False, highlight=False, soft_wrap=True)
+        else:
+            self.say(status.line())
 
     def advance(self, step: int) -> None:
         """Move the bar; a plain output shows nothing."""
@@ -89,7 +90,15 @@ class ProgressLine:
     def say(self, text: str) -> None:
         """A message that stays."""
         if self._console is not None:
+            self._spoke = time.monotonic()
             self._console.print(text, markup=False, highlight=False, soft_wrap=True)
+
+    def remark(self, text: str) -> None:
+        """A message about what is going on just now: in place of the bar's, or as a line."""
+        if self._bar is not None:
+            self._bar.update(self._task, description=text)
+        else:
+            self.say(text)
 
     def close(self) -> None:
         """Remove the bar."""

@@ -10,8 +10,12 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from box_store.patience import duration
+from box_store.wording import counted
 from student_train.config import TrainConfig
+from student_train.data.splits import Source
 from student_train.evaluation.coco_metrics import Metrics
+from student_train.evaluation.tables import percent
 from student_train.losses import fold
 from student_train.machine.runtime import Runtime
 from student_train.runs.metrics import Clock, MetricsLog, RunningMeans
@@ -49,6 +53,7 @@ class Recorder:
         self._means = RunningMeans()
         self._norms = RunningMeans()
         self._clock = Clock(total_steps, 0)
+        self._begun = 0
 
     def begin(self, step: int, evaluated_step: int) -> None:
         """Start after `step` steps: later records of an earlier process go, the clock starts."""
@@ -62,6 +67,7 @@ class Recorder:
             self._trackers.open(step)
         self._progress.begin(self._total_steps, step)
         self._clock = Clock(self._total_steps, step)
+        self._begun = step
 
     def add(self, names: tuple[str, ...], values: Tensor) -> None:
         """One part of a step: the losses `values` [len(names)]."""
@@ -73,6 +79,12 @@ class Recorder:
         self._progress.advance(step)
         if step % self._config.log_every == 0 or step == self._total_steps:
             self._report(step, rates)
+        elif self._progress.is_overdue or step == self._begun + 1:
+            pace = self._clock.peek(step, self._config.batch_size)
+            self._progress.say(
+                f"step {step}/{self._total_steps}  {pace.images_per_second:.1f} images/s  "
+                f"{duration(pace.seconds_left)} left"
+            )
 
     @contextmanager
     def waiting(self) -> Iterator[None]:
@@ -89,17 +101,19 @@ class Recorder:
         """A message that stays on the screen."""
         self._progress.say(text)
 
-    def evaluated(self, step: int, metrics: Metrics, split: str, better: bool) -> None:
+    def say_now_and_then(self, text: str) -> None:
+        """A message that a log needs when nothing else comes; a terminal has its bar."""
+        self._progress.remark(text)
+
+    def evaluated(self, step: int, metrics: Metrics, source: Source, better: bool) -> None:
         """Write the record of an evaluation, and say its metrics (first process only)."""
         epoch = step / self._steps_per_epoch
-        record = {"step": step, "epoch": epoch, "split": split, **metrics.to_json()}
+        record = {"step": step, "epoch": epoch, "split": source.name, **metrics.to_json()}
         self._write("eval", record)
-        values = "  ".join(
-            f"{name} {'-' if value is None else f'{value:.3f}'}"
-            for name, value in metrics.values.items()
-        )
+        values = "  ".join(f"{name} {percent(value)}" for name, value in metrics.values.items())
+        images = counted(metrics.n_images, "image")
         self.say(
-            f"epoch {epoch:.4g}, {metrics.n_images} images of {split}: "
+            f"epoch {epoch:.4g}, {images} of {source.label}, in percent: "
             f"{values}{'  (best so far)' if better else ''}"
         )
 

@@ -7,6 +7,7 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
+from box_store.patience import duration
 from box_store.store.reader import read_images
 from box_store.store.records import TeacherRecord
 from box_store.store.store import BoxStore
@@ -14,7 +15,6 @@ from teacher_infer.commands.terminal import say
 from teacher_infer.data.dataset import Dataset
 from teacher_infer.run.job import Job
 from teacher_infer.run.plan import RUNTIME, runtime_of
-from teacher_infer.run.progress import duration
 from teacher_infer.teachers.class_map import ClassMap
 
 _HASH_CHARS = 12

@@ -4,6 +4,7 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
+from rich.console import Console
 
 from box_store.coco.annotations import load_coco
 from box_store.errors import UsageError
@@ -11,6 +12,7 @@ from box_store.results.exporting import export_results
 from box_store.results.importing import import_results
 from box_store.store.records import DatasetInfo
 from box_store.store.store import BoxStore
+from box_store.wording import counted
 from teacher_infer.commands.options import Store, Takeover
 from teacher_infer.commands.report import print_status, teacher_status
 from teacher_infer.commands.terminal import AsJson, print_json, say, stdout
@@ -62,6 +64,7 @@ def import_file(
     Example: teacher-infer import --store boxes --name lab --results lab.json
     --annotations coco/annotations/instances_train2017.json
     """
+    say(f"reading   {', '.join(map(str, [*results, *(more or [])]))}", Console(stderr=True))
     listed = None
     if annotations is not None:
         coco = load_coco(annotations, labelled=False)
@@ -86,13 +89,18 @@ def import_file(
         "units_written": report.units_written,
         "units_present": report.units_present,
         "dropped": dict(report.dropped),
+        "cut": report.n_cut,
+        "scores_rounded_to_0": report.n_faint,
     }
     if as_json:
         print_json(row)
         return
     dropped = "".join(f", {count} left out ({why})" for why, count in report.dropped.items())
     if report.units_written:
-        say(f"{name}: {report.n_boxes} boxes of {report.record.n_images} images{dropped}")
+        boxes = counted(report.n_boxes, "box", "boxes")
+        say(f"{name}: {boxes} of {counted(report.record.n_images, 'image')}{dropped}")
+        for remark in report.remarks():
+            say(f"note      {remark}")
     else:
         say(f"{name}: these results are in the store already")
 

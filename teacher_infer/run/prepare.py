@@ -5,6 +5,7 @@ from collections import deque
 
 from box_store.store.reader import read_images
 from box_store.store.store import BoxStore
+from box_store.wording import counted, some_of
 from teacher_infer.adapters.protocol import AdapterError
 from teacher_infer.data.dataset import Dataset
 from teacher_infer.run.attempt import Attempt
@@ -86,11 +87,11 @@ def describe(spec: TeacherSpec, dataset: Dataset, loaded: Loaded) -> ClassMap:
     """The class map of a loaded teacher; AdapterError when nothing it finds is in the data set."""
     class_map = ClassMap.build(loaded.class_names, dataset.categories, spec.class_map)
     if len(class_map.unmapped) == len(class_map.mapping):
-        theirs = ", ".join(loaded.class_names[:5])
-        ours = ", ".join(dataset.categories.names[:5])
+        n_theirs = counted(len(loaded.class_names), "class", "classes")
+        theirs, ours = some_of(loaded.class_names), some_of(dataset.categories.names)
         raise AdapterError(
-            f"teacher {spec.name}: none of its {len(loaded.class_names)} classes ({theirs}, ...) "
-            f"is a category of the data set ({ours}, ...): name the "
+            f"teacher {spec.name}: none of its {n_theirs} ({theirs}) "
+            f"is a category of the data set ({ours}): name the "
             "pairs with map.CLASS=CATEGORY, or its classes with classes=FILE"
         )
     return class_map

@@ -9,8 +9,7 @@ from typing import Protocol, Self
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn
 
-# seconds between two plain lines of one teacher
-_EVERY_S = 10.0
+from box_store.patience import EVERY_S, duration
 
 
 class Reporter(Protocol):
@@ -82,13 +81,6 @@ class Pace:
         return ", ".join(parts)
 
 
-def duration(seconds: float) -> str:
-    """`1:02:03`, or `2:03` below an hour."""
-    minutes, secs = divmod(max(0, round(seconds)), 60)
-    hours, minutes = divmod(minutes, 60)
-    return f"{hours}:{minutes:02d}:{secs:02d}" if hours else f"{minutes}:{secs:02d}"
-
-
 class PlainReporter:
     """Lines, for logs and pipes: one when something changes, one every ten seconds otherwise."""
 
@@ -126,7 +118,7 @@ class PlainReporter:
         pace = self._paces[name]
         pace.n_new += n_images
         pace.n_bad += n_bad
-        if time.monotonic() - self._spoken.get(name, 0.0) > _EVERY_S:
+        if time.monotonic() - self._spoken.get(name, 0.0) > EVERY_S:
             self._say(name)
 
     def note(self, text: str) -> None:

@@ -6,8 +6,8 @@ from dataclasses import dataclass, field
 from typing import TypeVar
 
 from box_store.errors import StoreError, TeachDetrError
+from box_store.patience import duration
 from box_store.store.store import BoxStore
-from teacher_infer.run.progress import duration
 
 T = TypeVar("T")
 

@@ -5,6 +5,7 @@ from typing import Annotated, Literal
 
 import typer
 
+from box_store.errors import UsageError
 from teach_detr.commands.options import (
     Calibrated,
     DeniedLicences,
@@ -45,6 +46,15 @@ def export(
     images: Annotated[
         Path | None, typer.Option(help="Folder of the images, to link for yolo and fiftyone")
     ] = None,
+    data: Annotated[
+        Path | None, typer.Option(help="Data set in COCO's layout that --split is of")
+    ] = None,
+    split: Annotated[
+        str | None, typer.Option(help="Only images of this split; needs --data, or a file:")
+    ] = None,
+    annotations: Annotated[
+        Path | None, typer.Option(help="Only images that this COCO file lists: of one split")
+    ] = None,
     scores: Annotated[
         bool,
         typer.Option(
@@ -72,8 +82,22 @@ def export(
         deny_licences=deny_licence or (),
         where=where or (),
     )
-    n_images, n_boxes = export_boxes(store, form, out, spec, images=images, with_scores=scores)
+    listed = _listed(data, split, annotations)
+    n_images, n_boxes = export_boxes(
+        store, form, out, spec, images=images, with_scores=scores, listed=listed
+    )
     if as_json:
         print_json({"out": str(out), "format": form, "boxes": n_boxes, "images": n_images})
     else:
         print(f"{out}: {n_boxes} boxes of {n_images} images")
+
+
+def _listed(data: Path | None, split: str | None, annotations: Path | None) -> Path | None:
+    """The annotation file of the split that is asked for."""
+    if annotations is not None and (data or split):
+        raise UsageError("which images? Give --annotations FILE, or --data DIR with --split NAME")
+    if (data is None) != (split is None):
+        raise UsageError("a split is --data DIR with --split NAME, or --annotations FILE")
+    if data is not None and split is not None:
+        return data / "annotations" / f"instances_{split}.json"
+    return annotations

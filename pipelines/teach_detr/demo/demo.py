@@ -19,6 +19,7 @@ from rich.console import Console
 
 from box_store.errors import UsageError
 from box_store.places.files import write_json
+from box_store.wording import counted
 from teach_detr.demo.places import (
     BASELINE,
     FAST,
@@ -195,7 +196,9 @@ class _Demo(Stages):
         yolo = places.teachers / "yolo.pt"
         if yolo.exists():
             teachers.append(f"{YOLO}=ultralytics:{yolo},image_size={IMAGE_SIZE}")
-        self.title(f"running {len(teachers)} teachers over both splits into the box store")
+        self.title(
+            f"running {counted(len(teachers), 'teacher')} over both splits into the box store"
+        )
         self.command(
             "teacher-infer",
             "run",

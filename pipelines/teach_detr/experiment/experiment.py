@@ -23,7 +23,7 @@ from student_train.evaluation.coco_metrics import read_annotations
 from student_train.runs.recorded import write_settings
 from student_train.runs.run_folder import changed_settings
 from student_train.settings.telling import describe_origins
-from student_train.training.launch import random_start
+from student_train.training.describing import random_start
 from teach_detr.experiment.config import Plan, named_teachers
 from teach_detr.experiment.estimate import TIME_NOTE, estimate
 from teach_detr.experiment.grid import Cell, Grid

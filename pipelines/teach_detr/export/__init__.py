@@ -23,12 +23,14 @@ def export_boxes(
     *,
     images: Path | None = None,
     with_scores: bool = False,
+    listed: Path | None = None,
 ) -> tuple[int, int]:
     """Write the boxes that `spec` chooses; returns the numbers of images and of boxes.
 
     coco-results, coco and csv are files, written as a whole or not at all; yolo and fiftyone are
     folders, which must be new or empty. images: the image folder, which fiftyone needs and yolo
     links where it is given. with_scores: yolo lines end with the score.
+    listed: a COCO file; boxes of images that it lacks are left out.
 
     Raises: UsageError: several teachers for a format of one, a wrong condition, a folder that is
     not empty. DataError: no such folder of images, an image name that leads out of it. StoreError:
@@ -39,7 +41,7 @@ def export_boxes(
     # a link must not depend on where the command was given
     images = None if images is None else images.absolute()
     target = Path(out).absolute()
-    with open_chosen(store, spec) as chosen:
+    with open_chosen(store, spec, listed) as chosen:
         try:
             files.make_folder(target.parent)
             if form == "coco-results":

@@ -16,13 +16,15 @@ from box_store import (
     Boxes,
     BoxStore,
     Categories,
+    CocoData,
     ImageInfo,
     Selection,
     SelectionSpec,
     known_images,
+    load_coco,
     select,
 )
-from box_store.errors import UsageError, nearest
+from box_store.errors import DataError, UsageError, nearest
 
 _CONDITION = re.compile(r"\s*(\w+)\s*(>=|<=|!=|=|>|<)\s*(.+?)\s*")
 _COMPARE: dict[str, Callable[[Any, Any], Any]] = {
@@ -86,8 +88,8 @@ class Chosen:
 
 
 @contextmanager
-def open_chosen(store: Path, spec: ExportSpec) -> Iterator[Chosen]:
-    """The boxes that a spec chooses.
+def open_chosen(store: Path, spec: ExportSpec, listed: Path | None = None) -> Iterator[Chosen]:
+    """The boxes that a spec chooses, of all images or of those that a COCO file lists.
 
     Raises: UsageError: a condition that cannot be read, no teacher left. UnknownTeacher, StoreError
     and FormatError as `box_store.select` raises them.
@@ -103,7 +105,33 @@ def open_chosen(store: Path, spec: ExportSpec) -> Iterator[Chosen]:
             for image_id in selection.of(name).image_ids.tolist()
         }
         images = tuple(image for image in known_images(opened) if image.id in covered)
+        if listed is not None:
+            images = of_split(images, load_coco(listed, labelled=False))
         yield Chosen(opened.categories, images, selection.teachers, selection, keep)
+
+
+def of_split(images: Sequence[ImageInfo], coco: CocoData) -> tuple[ImageInfo, ...]:
+    """Those images that an annotation file lists.
+
+    Raises:
+        DataError: none is, or the file means other images by the same ids.
+    """
+    known = {image.id: image for image in coco.images}
+    found = tuple(image for image in images if image.id in known)
+    if not found:
+        raise DataError(f"none of the {len(images)} images is listed in {coco.path}")
+    others = [
+        f"{image.id} is {image.file_name} ({image.width} x {image.height}) in the store and "
+        f"{known[image.id].file_name} ({known[image.id].width} x {known[image.id].height}) there"
+        for image in found
+        if known[image.id] != image
+    ]
+    if others:
+        raise DataError(
+            f"{coco.path} means other images by the same ids: {'; '.join(others[:3])}. Is it of "
+            "another split?"
+        )
+    return found
 
 
 def one_set(chosen: Chosen, form: str) -> str:

@@ -14,6 +14,7 @@ from rich.console import Console
 from box_store.errors import UsageError
 from box_store.places.files import write_json
 from box_store.places.locations import location
+from box_store.wording import counted
 from student_train.settings.overrides import to_plain
 from teach_detr.runs.run_config import LabellingConfig, teacher_arguments
 from teach_detr.runs.stages import Stages
@@ -58,7 +59,7 @@ class Labelling(Stages, Generic[C]):
     def fill_store(self) -> None:
         """Label what no teacher has labelled yet, then check the store."""
         if self.teachers:
-            self.title(f"1 label: {len(self.teachers)} teachers")
+            self.title(f"1 label: {counted(len(self.teachers), 'teacher')}")
             for words in self.label_commands():
                 self.command("teacher-infer", "run", *words)
         self.title("2 check the store")
@@ -67,7 +68,7 @@ class Labelling(Stages, Generic[C]):
     def narrate_store(self) -> None:
         """Say what `fill_store` would do, and what is left for it to do."""
         if self.teachers:
-            self.title(f"1 label: {len(self.teachers)} teachers")
+            self.title(f"1 label: {counted(len(self.teachers), 'teacher')}")
             for words in self.label_commands():
                 self.show("teacher-infer", "run", *map(shlex.quote, map(str, words)))
                 self.python("teacher_infer.cli", "plan", *self.plan_arguments(words))

@@ -22,8 +22,8 @@ import torch
 from torch import Tensor
 
 from box_store.coco.annotations import load_coco
+from box_store.patience import duration
 from student_train.runs.checkpoint import load_matching
-from student_train.training.progress import duration
 from teach_detr.toy_teachers.crops import Crop, CropSampler
 from teach_detr.toy_teachers.shipped import (
     MMDET_TEACHER,

@@ -9,8 +9,9 @@ import pytest
 import torch
 from rich.console import Console
 
+from box_store.patience import duration
 from student_train.runs.metrics import Clock, MetricsLog, RunningMeans, read_metrics
-from student_train.training.progress import ProgressLine, Status, duration
+from student_train.training.progress import ProgressLine, Status
 
 
 def test_a_part_that_is_absent_counts_as_zero():

@@ -5,8 +5,9 @@ import io
 import pytest
 from rich.console import Console
 
+from box_store.patience import duration
 from teacher_infer.run import progress
-from teacher_infer.run.progress import LiveReporter, Pace, PlainReporter, duration, make_reporter
+from teacher_infer.run.progress import LiveReporter, Pace, PlainReporter, make_reporter
 
 
 @pytest.mark.parametrize(
