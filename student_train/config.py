@@ -287,6 +287,7 @@ class TrainConfig:
         whole = self.epochs * steps_per_epoch
         return whole if self.steps is None else min(whole, self.steps)
 
+
 def _recipe(loss: Mapping[str, Any], **teachers: Any) -> dict[str, Any]:
     return {
         "teachers.choose": "none",

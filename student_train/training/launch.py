@@ -4,6 +4,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import replace
 from pathlib import Path
+from typing import Literal, overload
 
 import torch
 from rich.console import Console
@@ -38,6 +39,32 @@ from student_train.training.inputs import make_inputs, train_source
 from student_train.training.progress import ProgressLine
 
 N_CLASSES = "model.n_classes"
+
+
+@overload
+def train(
+    resolved: Resolved[TrainConfig],
+    out: Path | RemotePath,
+    console: Console,
+    *,
+    resume: bool = ...,
+    overwrite: bool = ...,
+    dry_run: Literal[False] = ...,
+    command: Sequence[str] = ...,
+) -> Evaluation | None: ...
+
+
+@overload
+def train(
+    resolved: Resolved[TrainConfig],
+    out: Path | RemotePath,
+    console: Console,
+    *,
+    resume: bool = ...,
+    overwrite: bool = ...,
+    dry_run: bool,
+    command: Sequence[str] = ...,
+) -> Evaluation | DryRun | None: ...
 
 
 def train(

@@ -8,6 +8,7 @@ import pytest
 
 from box_store.places.files import alone_in
 from student_train import cli
+from student_train.commands.results import prediction_line
 
 FAST = ("steps=2", "model.n_queries=8", "model.top_k=8")
 
@@ -70,6 +71,7 @@ def test_train_eval_predict_and_resume(call, toy: Path, store: Path, tmp_path: P
     code, out, err = call("predict", run, toy / "val2017" / "001.png", "--json")
     assert code == 0
     assert json.loads(out)[0]["width"] == 80
+    assert 0 < json.loads(out)[0]["best"]["score"] < 1
 
 
 def test_a_dry_run_tells_and_writes_nothing(call, toy: Path, store: Path, tmp_path: Path):
@@ -85,6 +87,59 @@ def test_a_dry_run_tells_and_writes_nothing(call, toy: Path, store: Path, tmp_pa
     assert "late: not judged: 12 annotated objects" in out
     assert "begins with random weights" in " ".join(out.split())
     assert not (tmp_path / "run").exists()
+
+
+def test_a_dry_run_answers_in_json(call, toy: Path, store: Path, tmp_path: Path):
+    code, out, err = call(
+        "train", "--preset", "dino-micro", "--data", toy, "--store", store, "--dry-run", "--json",
+        "--out", tmp_path / "run", *FAST,
+    )  # fmt: skip
+    assert code == 0
+    said = json.loads(out)
+    assert (said["dry_run"], said["would"], said["run"]) == (True, "start", str(tmp_path / "run"))
+    assert (said["images"], said["val_images"], said["steps"]) == (12, 4, 2)
+    assert said["settings"]["data.root"] == {"value": str(toy), "origin": "argument --data"}
+    assert said["settings"]["steps"]["origin"] == "argument"
+    assert said["teachers"] == ["sharp"]
+    assert any("random weights" in line for line in said["warnings"])
+    assert "dry run" in err
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_whole_configuration_is_a_file(call, toy: Path, tmp_path: Path):
+    first = ("train", "--preset", "dino-micro", "--data", toy, "--teachers", "none", *FAST)
+    code, out, err = call(*first, "--out", tmp_path / "a")
+    assert (code, err) == (0, "")
+    assert out.startswith(f"starting  {tmp_path / 'a'}\n"), "the first words come first"
+    assert "step 1/2" in out, "the first step speaks"
+    assert "in percent: AP " in out
+    file = tmp_path / "a" / "config.json"
+    code, out, err = call("train", "--config", file, "--out", tmp_path / "b", "seed=1")
+    assert (code, err) == (0, "")
+    a, b = (json.loads((tmp_path / name / "config.json").read_text()) for name in "ab")
+    assert b["config"] == a["config"] | {"seed": 1}
+    assert b["origins"] == a["origins"] | {"seed": "argument"}
+    code, _, err = call(
+        "train", "--config", file, "--preset", "dino-micro", "--out", tmp_path / "c"
+    )
+    assert code == 2
+    assert "leave --preset out" in err
+
+
+@pytest.mark.parametrize(
+    ("row", "line"),
+    [
+        ({"error": "a.jpg is cut off"}, "skipped: a.jpg is cut off"),
+        ({"detections": [{"category": "cat", "score": 0.875}], "best": None}, "x.jpg: cat 0.88"),
+        (
+            {"detections": [], "best": {"category": "cat", "score": 0.1234}},
+            "x.jpg: nothing of score 0.3 or more (the best is cat 0.123)",
+        ),
+        ({"detections": [], "best": None}, "x.jpg: nothing of score 0.3 or more (no box at all)"),
+    ],
+)
+def test_nothing_is_said_with_the_best_that_was_seen(row: dict, line: str):
+    assert prediction_line({"file": "x.jpg"} | row, 0.3) == line
 
 
 def test_two_trainers_do_not_share_a_run(

@@ -115,6 +115,32 @@ def test_select_writes_what_the_trainer_reads(run, small_store, tmp_path: Path) 
     assert len(empty) == 0
 
 
+def test_every_answer_comes_as_json(run, small_store, tmp_path: Path) -> None:
+    where = small_store.path
+    rows = json.loads(run("sql", where, COUNT, "--json")[1])
+    assert rows == [{"teacher": "half", "n": 3}, {"teacher": "oracle", "n": 6}]
+    out = tmp_path / "rows.csv"
+    said = json.loads(run("sql", where, COUNT, "--format", "csv", "--out", out, "--json")[1])
+    assert said == {"out": str(out), "rows": 2}
+    examples = json.loads(run("sql", where, "--example", "list", "--json")[1])
+    assert {"example", "title", "needs"} == set(examples[0])
+    for words in ((COUNT, "--format", "csv"), ()):
+        code, _, err = run("sql", where, *words, "--json")
+        assert code == 2
+        assert "--json" in err
+    query = "SELECT * FROM boxes WHERE teacher = 'half'"
+    said = json.loads(run("select", where, query, "--out", tmp_path / "s.arrow", "--json")[1])
+    assert said["teachers"] == {"half": {"images": said["teachers"]["half"]["images"], "boxes": 3}}
+    code, text, err = run("report", where, "--out", tmp_path / "r.html", "--json")
+    assert code == 0, err
+    said = json.loads(text)
+    assert (said["teachers"], said["boxes"], said["images_shown"]) == (2, 9, 0)
+    assert said["bytes"] == (tmp_path / "r.html").stat().st_size
+    words = ("--images", "2", "--val-images", "1", "--json")
+    said = json.loads(run("scenes", tmp_path / "scenes", *words)[1])
+    assert said["images"] == {"train2017": 2, "val2017": 1}
+
+
 def test_check_is_silent_about_a_sound_store_and_ends_with_1_for_a_broken_one(
     run, small_store, tmp_path: Path
 ) -> None:

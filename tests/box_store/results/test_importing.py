@@ -157,3 +157,24 @@ def test_missing_files_are_named(maker: Any) -> None:
         import_results(maker.store(), "lab", [maker.folder / "no.json"], maker.images(6))
     with pytest.raises(UsageError, match="no results file"):
         import_results(maker.store(), "lab", [], maker.images(6))
+
+
+def test_what_is_cut_and_rounded_is_said(maker: Any) -> None:
+    store, image = maker.store(), maker.images(6)[0]
+    rows = [
+        entry(bbox=[image.width - 10, 5, 30, 8]),
+        entry(bbox=[-2, 5, 30, 8]),
+        # a rounding error of another program is not a box that was cut
+        entry(bbox=[0, 5, image.width + 0.01, 8]),
+        entry(score=1e-4),
+        entry(score=0.0),
+        entry(),
+    ]
+    rows = [row | {"image_id": image.id} for row in rows]
+    report = import_results(store, "lab", [maker.json_file("r.json", rows)], maker.images(6))
+    assert (report.n_boxes, report.n_cut, report.n_faint) == (6, 2, 1)
+    said = " ".join(report.remarks())
+    for words in ("1/16 px", "1/4096", "2 boxes reached out", "1 score below 1/8192"):
+        assert words in said
+    again = import_results(store, "lab", [maker.json_file("r.json", rows)], maker.images(6))
+    assert again.remarks() == [], "nothing was stored this time"

@@ -43,11 +43,21 @@ def test_weak_detections_and_crowds_do_not_count():
     assert counts(truth, [row(7, 0), row(4, 50, 0.2)], score=0.1).sum() == 1
 
 
-def test_the_worst_confusions_are_named(tmp_path):
+def test_the_worst_confusions_are_named(tmp_path, monkeypatch: pytest.MonkeyPatch):
     table = {"categories": CATEGORIES, "annotations": [row(4, 0), row(4, 100), row(7, 200)]}
     confusion = confusion_matrix(table, [row(7, 0), row(7, 100), row(7, 200)], {1, 2})
     assert confusion.worst(3) == [("cat", "dog", 2)]
     assert confusion.to_json()["names"] == ["cat", "dog", "nothing"]
     pytest.importorskip("matplotlib")
     plot_confusion(confusion.names, confusion.counts, tmp_path / "c.png")
+    from matplotlib.axes import Axes
+
+    written: list[str] = []
+    text = Axes.text
+    monkeypatch.setattr(
+        Axes, "text", lambda self, x, y, s, **k: written.append(s) or text(self, x, y, s, **k)
+    )
+    numbers = np.array([[3, 0], [1234, 56_789]])
+    plot_confusion(["a", "nothing"], numbers, tmp_path / "d.png")
+    assert written == ["3", "1.2k", "57k"], "a number in every cell that is not empty"
     assert (tmp_path / "c.png").read_bytes().startswith(b"\x89PNG")

@@ -13,6 +13,7 @@ from student_train.config import NO_TEACHERS, TrainConfig, from_plain, resolve
 from student_train.data.splits import open_split
 from student_train.errors import ConfigError
 from student_train.presets import load_preset
+from student_train.settings.origin import ARGUMENT
 from student_train.settings.overrides import Layer, Resolved
 from student_train.training import choice as module
 from student_train.training.choice import CHOSEN, verdict_lines, with_choice
@@ -23,7 +24,7 @@ from student_train.training.launch import resumed
 def configured(toy: Path, store: Path, **values: object) -> Resolved[TrainConfig]:
     settings = {key.replace("__", "."): value for key, value in values.items()}
     settings |= {"data.root": toy, "teachers.store": store}
-    return resolve(load_preset("dino-micro"), arguments=[Layer("argument", settings)])
+    return resolve(load_preset("dino-micro"), arguments=[Layer(ARGUMENT, settings)])
 
 
 def chosen(resolved: Resolved[TrainConfig]) -> tuple[Resolved[TrainConfig], dict[str, Any]]:

@@ -226,6 +226,54 @@ def test_the_command_fuses_or_asks_which_teacher(
     assert "empty folder" in text
 
 
+def split_file(path: Path, images: dict[int, str]) -> Path:
+    rows = [{"id": i, "file_name": n, "width": 640, "height": 480} for i, n in images.items()]
+    categories = [{"id": 5 * i, "name": n} for i, n in enumerate(["cat", "dog"])]
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(json.dumps({"images": rows, "annotations": [], "categories": categories}))
+    return path
+
+
+def test_results_of_one_split_of_several(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    box = [[5.0, 5.0, 50.0, 60.0]]
+    store = made_store(
+        tmp_path / "s", {1: ("a.jpg", box), 2: ("b.jpg", box * 2), 3: ("c.jpg", box)}
+    )
+    val = split_file(tmp_path / "d/annotations/instances_val.json", {2: "b.jpg", 9: "z.jpg"})
+
+    def call(*arguments: object) -> tuple[int, str]:
+        words = [
+            "export",
+            str(store),
+            "--format",
+            "coco-results",
+            "--out",
+            str(tmp_path / "r.json"),
+        ]
+        with pytest.raises(SystemExit) as ended:
+            main([*words, *map(str, arguments)])
+        captured = capfd.readouterr()
+        return int(ended.value.code or 0), captured.out + captured.err
+
+    for which in (("--annotations", val), ("--data", tmp_path / "d", "--split", "val")):
+        code, text = call(*which, "--json")
+        assert code == 0, text
+        said = json.loads(text)
+        assert (said["images"], said["boxes"], said["format"]) == (1, 2, "coco-results")
+        assert {row["image_id"] for row in json.loads((tmp_path / "r.json").read_text())} == {2}
+    code, text = call("--split", "val")
+    assert code == 2
+    assert "--data DIR with --split NAME" in text
+    other = split_file(tmp_path / "o.json", {1: "x.jpg", 2: "y.jpg", 3: "c.jpg"})
+    code, text = call("--annotations", other)
+    assert code == 1
+    assert "1 is a.jpg (640 x 480) in the store and x.jpg (640 x 480) there; 2 is b.jpg" in text
+    nobody = split_file(tmp_path / "n.json", {77: "a.jpg"})
+    code, text = call("--annotations", nobody)
+    assert code == 1
+    assert "none of the 3 images" in text
+
+
 def made_store(
     path: Path,
     images: dict[int, tuple[str, list[list[float]] | None]],
