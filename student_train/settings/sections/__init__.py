@@ -1,0 +1,1 @@
+"""The sections of a configuration, each with what makes it unusable."""
