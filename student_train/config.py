@@ -168,7 +168,11 @@ def resolve(
         given.insert(0, Layer(Origin(Kind.FILE, file_name), modern(flatten(preset, file))))
     start = TrainConfig(model=type(preset.model)())
     recipe = merge(start, [of_preset, *given], problems_of).config.teachers.as_
-    named = [Layer(Origin(Kind.RECIPE, recipe), RECIPES[recipe])] if RECIPES[recipe] else []
+    named = (
+        [Layer(Origin(Kind.RECIPE, f"teachers.as={recipe}"), RECIPES[recipe])]
+        if RECIPES[recipe]
+        else []
+    )
     return merge(start, [of_preset, *named, *given], problems_of)
 
 

@@ -100,7 +100,7 @@ def test_a_dry_run_answers_in_json(call, toy: Path, store: Path, tmp_path: Path)
     assert (said["images"], said["val_images"], said["steps"]) == (12, 4, 2)
     assert said["settings"]["data.root"] == {"value": str(toy), "origin": "argument --data"}
     assert said["settings"]["steps"]["origin"] == "argument"
-    assert said["teachers"] == ["sharp"]
+    assert set(said["teachers"]) == {"late", "sharp"}
     assert any("random weights" in line for line in said["warnings"])
     assert "dry run" in err
     assert not (tmp_path / "run").exists()
@@ -208,7 +208,9 @@ def test_mistakes_end_in_a_sentence(call, tmp_path: Path, monkeypatch, arguments
     assert got == code
     assert words in err
     assert "Traceback" not in err
-    assert out == ""
+    # the first words may have been said, and nothing after them
+    assert len(out.splitlines()) <= 1
+    assert out.startswith(("starting  ", "reading   ")) or not out
 
 
 def test_a_store_without_the_teacher_names_the_nearest(

@@ -134,7 +134,7 @@ def test_a_run_that_goes_on_keeps_its_choice(
     train(asked, tmp_path / "run", Console(quiet=True))
     record = json.loads((tmp_path / "run/config.json").read_text())
     assert [c["verdict"] for c in record["choices"]] == ["left out", "chosen"]
-    assert record["origins"]["teachers.names"] == CHOSEN
+    assert record["origins"]["teachers.names"] == str(CHOSEN)
     # a later version would choose otherwise
     monkeypatch.setattr(module, "choose", None)
     again = replace(asked.config, steps=2)
@@ -183,7 +183,7 @@ def test_recipes_set_what_nothing_else_sets(toy: Path, store: Path) -> None:
     assert (teachers.combine, teachers.nms_iou, teachers.choose) == ("fused", "off", "none")
     assert (teachers.fusion.iou, teachers.fusion.quota) == (0.3, True)
     assert (loss.proposals, loss.counts, loss.giou_form) == ("unweighted", "own", "released")
-    assert released.origins["loss.teacher.counts"] == "teachers.as=released"
+    assert str(released.origins["loss.teacher.counts"]) == "recipe teachers.as=released"
     paper = configured(toy, store, teachers__as="paper").config
     assert (paper.teachers.combine, paper.loss.teacher.counts) == ("parallel", "own")
     with pytest.raises(ConfigError, match="one of safe, paper, released"):
