@@ -1,10 +1,11 @@
 """What long work says of itself: at once what it does, then every ten seconds how far it is."""
 
 import math
+import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 
 EVERY_S = 10.0
 Say = Callable[[str], None]
@@ -65,17 +66,21 @@ class Patience:
 
 
 @contextmanager
-def patience(say: Say, what: str) -> Iterator[None]:
+def patience(say: Say, what: str, after_s: float = 0.0) -> Iterator[None]:
     """Say what the block does, and every ten seconds for how long it has done it.
 
-    A thread does that: not for blocks that fork.
+    after_s: a block that ends within so many seconds says nothing. A thread does that: not for
+    blocks that fork.
     """
-    told = Patience(say, what)
+    told = None if after_s else Patience(say, what)
     ended = threading.Event()
 
     def beat() -> None:
+        if ended.wait(after_s):
+            return
+        late = told or Patience(say, what)
         while not ended.wait(EVERY_S):
-            told.remind()
+            late.remind()
 
     thread = threading.Thread(target=beat, daemon=True)
     thread.start()
@@ -84,3 +89,8 @@ def patience(say: Say, what: str) -> Iterator[None]:
     finally:
         ended.set()
         thread.join()
+
+
+def if_it_takes(what: str, after_s: float = 3.0) -> AbstractContextManager[None]:
+    """`patience` on stderr for what is over in no time more often than not."""
+    return patience(lambda text: print(text, file=sys.stderr, flush=True), what, after_s)

@@ -1,12 +1,14 @@
 """The command `parity`: our numbers against the official implementations'."""
 
+from functools import partial
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
 from box_store.errors import TeachDetrError
-from student_train.commands.terminal import Json, open_console, print_json
+from box_store.patience import Patience
+from student_train.commands.terminal import Json, open_console, print_json, print_plain
 
 
 def parity(
@@ -23,8 +25,10 @@ def parity(
 
     console = open_console(to_stderr=as_json)
     rows = []
+    told = Patience(partial(print_plain, console), f"comparing with the numbers in {folder}")
     for row in iterate_parity(folder, sets or None, double):
         rows.append(row)
+        told.remind()
         if console.is_terminal and not as_json:
             console.print(parity_row(row), markup=False, highlight=False, soft_wrap=True)
     if as_json:

@@ -4,6 +4,7 @@ from typing import Annotated
 
 import typer
 
+from box_store.patience import if_it_takes
 from student_train.commands.terminal import Json, open_console, print_json
 
 PUBLISHED = (
@@ -29,7 +30,8 @@ def presets(
         print(presets_markdown())
         return
     if name is None:
-        rows = preset_rows()
+        with if_it_takes("counting the parameters of every preset"):
+            rows = preset_rows()
         if as_json:
             print_json([row.to_json() for row in rows])
             return

@@ -10,6 +10,7 @@ import typer
 from rich.console import Console
 
 from box_store.errors import UsageError
+from box_store.patience import if_it_takes
 from box_store.places.locations import location
 from box_store.store.store import BoxStore
 from teacher_infer.commands.options import (
@@ -142,7 +143,8 @@ def _plan(
         spec, record, class_map = job.spec, job.record, job.class_map
         if record is None or class_map is None:
             # in a process of its own: a framework should not stay in this one
-            loaded = probe(LocalPool(isolate=True), spec)
+            with if_it_takes(f"loading {spec.name}, to learn its classes"):
+                loaded = probe(LocalPool(isolate=True), spec)
             class_map = describe(spec, dataset, loaded)
             record = make_record(
                 spec,

@@ -4,10 +4,10 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
-from rich.console import Console
 
 from box_store.coco.annotations import load_coco
 from box_store.errors import UsageError
+from box_store.patience import if_it_takes
 from box_store.results.exporting import export_results
 from box_store.results.importing import import_results
 from box_store.store.records import DatasetInfo
@@ -64,7 +64,6 @@ def import_file(
     Example: teacher-infer import --store boxes --name lab --results lab.json
     --annotations coco/annotations/instances_train2017.json
     """
-    say(f"reading   {', '.join(map(str, [*results, *(more or [])]))}", Console(stderr=True))
     listed = None
     if annotations is not None:
         coco = load_coco(annotations, labelled=False)
@@ -73,16 +72,18 @@ def import_file(
         box_store = BoxStore.open_or_create(store, coco.categories, info)
     else:
         box_store = BoxStore.open(store)
-    report = import_results(
-        box_store,
-        name,
-        [*results, *(more or [])],
-        listed,
-        licence=licence,
-        score_floor=score_floor,
-        only_listed=only_listed,
-        takeover=takeover,
-    )
+    files = [*results, *(more or [])]
+    with if_it_takes(f"reading {', '.join(map(str, files))} into {store}"):
+        report = import_results(
+            box_store,
+            name,
+            files,
+            listed,
+            licence=licence,
+            score_floor=score_floor,
+            only_listed=only_listed,
+            takeover=takeover,
+        )
     row = {
         "teacher": name,
         "boxes": report.n_boxes,
@@ -121,7 +122,8 @@ def export(
     """
     if fused == (teacher is not None):
         raise UsageError("whose boxes? Give --teacher NAME, or --fused for all of them merged")
-    n_boxes = export_results(BoxStore.open(store), teacher, out, score_floor=score_floor)
+    with if_it_takes(f"writing {out}"):
+        n_boxes = export_results(BoxStore.open(store), teacher, out, score_floor=score_floor)
     if as_json:
         print_json({"teacher": teacher or "fused", "boxes": n_boxes, "out": str(out)})
     else:

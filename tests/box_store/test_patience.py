@@ -5,7 +5,7 @@ import time
 import pytest
 
 from box_store import patience as module
-from box_store.patience import Patience, patience
+from box_store.patience import Patience, if_it_takes, patience
 from box_store.wording import counted, some_of
 
 
@@ -46,6 +46,15 @@ def test_a_block_is_reminded_of_by_a_thread(monkeypatch: pytest.MonkeyPatch) -> 
     count = len(said)
     time.sleep(0.1)
     assert len(said) == count, "it ends with the block"
+
+
+def test_what_is_over_in_no_time_says_nothing(capfd: pytest.CaptureFixture[str]) -> None:
+    with if_it_takes("reading boxes", after_s=5.0):
+        pass
+    assert capfd.readouterr() == ("", "")
+    with if_it_takes("reading boxes", after_s=0.02):
+        time.sleep(0.2)
+    assert capfd.readouterr() == ("", "reading boxes\n")
 
 
 def test_words_agree_with_their_number() -> None:

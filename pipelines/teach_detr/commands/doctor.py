@@ -2,6 +2,7 @@
 
 import typer
 
+from box_store.patience import if_it_takes
 from teach_detr.terminal import AsJson, open_console, print_json
 
 
@@ -12,7 +13,8 @@ def doctor(as_json: AsJson = False) -> None:
     """
     from teach_detr.doctor import diagnose, print_diagnosis
 
-    diagnosis = diagnose()
+    with if_it_takes("looking at this machine"):
+        diagnosis = diagnose()
     if as_json:
         print_json(diagnosis.to_json())
     else:

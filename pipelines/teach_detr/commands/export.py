@@ -6,6 +6,7 @@ from typing import Annotated, Literal
 import typer
 
 from box_store.errors import UsageError
+from box_store.patience import if_it_takes
 from teach_detr.commands.options import (
     Calibrated,
     DeniedLicences,
@@ -83,9 +84,10 @@ def export(
         where=where or (),
     )
     listed = _listed(data, split, annotations)
-    n_images, n_boxes = export_boxes(
-        store, form, out, spec, images=images, with_scores=scores, listed=listed
-    )
+    with if_it_takes(f"writing {out}"):
+        n_images, n_boxes = export_boxes(
+            store, form, out, spec, images=images, with_scores=scores, listed=listed
+        )
     if as_json:
         print_json({"out": str(out), "format": form, "boxes": n_boxes, "images": n_images})
     else:

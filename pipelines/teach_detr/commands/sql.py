@@ -10,6 +10,7 @@ import typer
 from rich.console import Console
 
 from box_store.errors import UsageError
+from box_store.patience import if_it_takes
 from teach_detr.commands.options import (
     Annotations,
     DeniedLicences,
@@ -68,7 +69,8 @@ def sql(
         if text is None:
             prompt(connection, open_console(), Path.home() / ".local/state/teach-detr/sql_history")
             return
-        rows = run_sql(connection, text, _parameters(param))
+        with if_it_takes(f"asking {store}"):
+            rows = run_sql(connection, text, _parameters(param))
     finally:
         connection.close()
     if out is not None:
@@ -106,16 +108,17 @@ def select(
     from box_store.query import select_sql
     from box_store.selection.file import Selection
 
-    select_sql(
-        store,
-        query,
-        out,
-        annotations=annotations,
-        parameters=_parameters(param),
-        images=images,
-        licences=licence or (),
-        deny_licences=deny_licence or (),
-    )
+    with if_it_takes(f"writing {out}"):
+        select_sql(
+            store,
+            query,
+            out,
+            annotations=annotations,
+            parameters=_parameters(param),
+            images=images,
+            licences=licence or (),
+            deny_licences=deny_licence or (),
+        )
     counts = Selection.open(out).counts()
     if as_json:
         sets = {name: {"images": images, "boxes": n} for name, (images, n) in counts.items()}
@@ -130,7 +133,8 @@ def check(store: Store, annotations: Annotations = None, as_json: AsJson = False
     """Read everything in a store and report what is wrong with it; ends with 1 if anything is."""
     from box_store.check import check_store
 
-    report = check_store(store, annotations)
+    with if_it_takes(f"reading everything in {store}"):
+        report = check_store(store, annotations)
     if as_json:
         print_json(report.to_json())
     else:

@@ -6,6 +6,7 @@ from typing import Annotated, Literal
 
 import typer
 
+from box_store.patience import if_it_takes
 from teach_detr.commands.options import Calibrated, MaxImages, Store, Teacher, TopK
 from teach_detr.terminal import AsJson, open_console, print_json
 
@@ -45,7 +46,8 @@ def teachers(
         calibrated=calibrated,
         fusion=FusionConfig(fusion, fusion_iou),
     )
-    found = assess(BoxStore.open(store), annotations, spec, max_images=max_images, seed=seed)
+    with if_it_takes(f"comparing the boxes of {store} with {annotations}"):
+        found = assess(BoxStore.open(store), annotations, spec, max_images=max_images, seed=seed)
     if as_json:
         print_json(found.to_json())
         return
@@ -87,18 +89,20 @@ def calibrate(
     opened = BoxStore.open(store)
     coco = load_coco(annotations)
     names = teacher or list(opened.teachers)
-    found = [
-        fit(
-            opened,
-            name,
-            coco,
-            method=method,
-            held_out=held_out,
-            seed=seed,
-            max_images=max_images,
-        )
-        for name in names
-    ]
+    found = []
+    for name in names:
+        with if_it_takes(f"fitting the scores of {name} to {annotations}"):
+            found.append(
+                fit(
+                    opened,
+                    name,
+                    coco,
+                    method=method,
+                    held_out=held_out,
+                    seed=seed,
+                    max_images=max_images,
+                )
+            )
     # all or none: a teacher that cannot be calibrated leaves the others as they were
     for calibration in found:
         if not dry_run:

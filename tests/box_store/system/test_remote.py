@@ -1,6 +1,7 @@
 """Stores, images and annotations in a bucket of an S3-compatible server on this machine."""
 
 import json
+import os
 import socket
 import time
 from pathlib import Path
@@ -159,6 +160,9 @@ def test_a_lapsed_lease_and_one_of_a_dead_process_are_taken_over(root: RemotePat
         )
         with hold(root) as lease:
             lease.check()
+            found = json.loads(lease_file.read_bytes())
+            assert found["owner"] != "x"
+            assert (found["host"], found["pid"]) == (socket.gethostname(), os.getpid())
 
 
 def test_a_lease_is_taken_over_at_will_and_the_displaced_learn_of_it(root: RemotePath) -> None:

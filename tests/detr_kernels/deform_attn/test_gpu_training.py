@@ -161,3 +161,4 @@ def test_inference_mode_first():
     with torch.inference_mode():
         deform_attn(*inputs.arguments)
     deform_attn(*inputs.arguments).sum().backward()
+    assert all(leaf.grad is not None and leaf.grad.isfinite().all() for leaf in inputs.leaves)

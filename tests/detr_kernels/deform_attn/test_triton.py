@@ -286,4 +286,6 @@ def test_auto_stays_with_torch_on_a_cpu(plain_case, monkeypatch):
 
     monkeypatch.setattr(triton_forward, "forward", never)
     value, locations, weights = plain_case.tensors(torch.float32)
-    deform_attn(value, plain_case.levels, locations, weights)
+    found = deform_attn(value, plain_case.levels, locations, weights)
+    plain = deform_attn(value, plain_case.levels, locations, weights, backend="torch")
+    torch.testing.assert_close(found, plain)

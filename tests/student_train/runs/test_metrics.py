@@ -154,12 +154,15 @@ def test_on_a_terminal_the_line_stays_in_place():
     assert "\x1b[" in out.getvalue()
 
 
-def test_other_processes_say_nothing():
+def test_other_processes_say_nothing(capfd: pytest.CaptureFixture[str]):
     progress = ProgressLine(None)
     progress.begin(1, 0)
     progress.show(status())
     progress.say("x")
+    progress.remark("y")
     progress.close()
+    assert capfd.readouterr() == ("", "")
+    assert not progress.is_overdue
 
 
 @pytest.mark.parametrize(

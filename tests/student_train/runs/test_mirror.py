@@ -88,10 +88,23 @@ def test_what_did_not_change_is_not_sent_again(
     mirror = opened(url)
     save(mirror, 2)
     mirror.push()
-    break_uploads(monkeypatch, after=0)
+    before = {path.name: path.read_bytes() for path in url.iterdir() if path.is_file()}
+    sent: list[RemotePath] = []
+    upload = RemotePath.upload
+
+    def counted(self: RemotePath, file: Any) -> None:
+        sent.append(self)
+        upload(self, file)
+
+    monkeypatch.setattr(RemotePath, "upload", counted)
     mirror.push()
     # nor after it was opened anew
     opened(url).push()
+    assert sent == []
+    assert {path.name: path.read_bytes() for path in url.iterdir() if path.is_file()} == before
+    save(mirror, 4)
+    mirror.push()
+    assert sent, "what did change is"
 
 
 @pytest.mark.parametrize("after", range(4))
