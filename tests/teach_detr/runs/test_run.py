@@ -13,10 +13,10 @@ from student_train.errors import ConfigError
 from student_train.runs.recorded import read_settings
 from teach_detr import cli
 from teach_detr.runs.run import Pipeline, run_file
-from teach_detr.runs.run_config import read_run
+from teach_detr.runs.run_config import read_run, teacher_arguments
 from teach_detr.runs.stages import StageError, StageStopped
 from teach_detr.scenes.painting import make_split
-from teacher_infer.teachers.spec import load_teachers, teacher_tables
+from teacher_infer.teachers.spec import parse_teacher
 
 FILE = """
 out = "{out}"
@@ -99,7 +99,7 @@ def test_stages_in_order_and_their_arguments(file: Path, commands: list[list[str
     ]
     label, _, baseline, taught = commands
     weights = file.parent / "yolox.onnx"
-    (teacher,) = load_teachers(Path(label[label.index("--teachers") + 1]))
+    teacher = parse_teacher(label[label.index("--teacher") + 1])
     assert (teacher.name, teacher.adapter, teacher.model) == ("yolox", "onnx", str(weights))
     assert (teacher.score_floor, teacher.class_map) == (0.1, {"motorbike": "motorcycle"})
     assert label.count("--split") == 2
@@ -149,12 +149,15 @@ def test_teachers_are_read_as_on_a_command_line(file: Path, commands: list[list[
     (file.parent / "yolox").mkdir()
     run(file, **{"teachers.yolox.workers": "2", "teachers.yolox.format": "yolox"})
     words = commands[0]
-    (teacher,) = load_teachers(Path(words[words.index("--teachers") + 1]))
+    teacher = parse_teacher(words[words.index("--teacher") + 1])
     assert (teacher.adapter, teacher.workers) == ("onnx", 2)
     assert teacher.options["format"] == "yolox"
-    model = {"adapter": "transformers", "model": "m", "prompts": {"tv": "a television"}}
-    tables = teacher_tables({"dino": model}, file.parent)
-    assert tables["dino"]["prompts.tv"] == "a television"
+    file.write_text(
+        file.read_text().replace('map = { motorbike = "motorcycle" }', "")
+        + '[teachers.dino]\nadapter = "transformers"\nmodel = "m"\nprompts = { tv = "a set" }\n'
+    )
+    _, text = teacher_arguments(read_run(file), file.parent)
+    assert parse_teacher(text).prompts == {"tv": "a set"}
 
 
 def dry_run(file: Path, capsys: pytest.CaptureFixture[str], *words: str) -> str:
@@ -246,7 +249,7 @@ def test_mistakes_are_named_together(tmp_path: Path) -> None:
 def test_bad_tables_of_teachers(file: Path) -> None:
     file.write_text(file.read_text() + "[teachers.a]\nadapter = 'onnx'")
     with pytest.raises(UsageError, match=r"teachers\.a lacks the key 'model'"):
-        teacher_tables(read_run(file).teachers, file.parent)
+        teacher_arguments(read_run(file), file.parent)
 
 
 def test_teachers_are_read_as_teacher_infer_reads_them(file: Path) -> None:

@@ -18,7 +18,9 @@ def test_results_go_out_and_come_in(cli, make_folder, request_of, store, tmp_pat
         *("import", "--store", copy, "--name", "lab", "--results", out_file),
         *("--annotations", annotations, "--licence", "CC0-1.0"),
     )
-    assert (code, out.strip()) == (0, "lab: 6 boxes of 6 images")
+    first, rounded = out.splitlines()
+    assert (code, first) == (0, "lab: 6 boxes of 6 images")
+    assert "rounded to 1/16 px" in rounded
     assert BoxStore.open(copy).record("lab").licence == "CC0-1.0"
     first = read_boxes(BoxStore.open(store), "tiny").to_pydict()
     again = read_boxes(BoxStore.open(copy), "lab").to_pydict()

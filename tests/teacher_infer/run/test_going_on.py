@@ -11,6 +11,7 @@ from teacher_infer.run.prepare import prepare
 from teacher_infer.run.service import Interrupted
 from teacher_infer.workers.worker import failed_row
 
+from . import conftest
 from .conftest import WEIGHTS, FakePool, row_of
 
 
@@ -69,10 +70,10 @@ def test_failed_images_can_be_tried_again(bench, monkeypatch):
         error = ImageError("missing_file", "no file")
         return failed_row(task, error) if task.image_id == 7 else original(task)
 
-    monkeypatch.setitem(globals(), "row_of", miss)
+    monkeypatch.setattr(conftest, "row_of", miss)
     bench.run(FakePool(), bench.job())
     assert bench.statuses()[7] == "missing_file"
-    monkeypatch.setitem(globals(), "row_of", original)
+    monkeypatch.setattr(conftest, "row_of", original)
     assert bench.job().finished
     pool = FakePool()
     bench.run(pool, bench.job(redo_bad=True))
@@ -87,7 +88,7 @@ def test_redoing_bad_images_loses_nothing_when_it_is_interrupted(bench, monkeypa
         error = ImageError("missing_file", "no file")
         return failed_row(task, error) if task.image_id == 7 else original(task)
 
-    monkeypatch.setitem(globals(), "row_of", miss)
+    monkeypatch.setattr(conftest, "row_of", miss)
     bench.run(FakePool(), bench.job())
 
     def stop(worker, tasks):
@@ -102,7 +103,7 @@ def test_a_teacher_that_fails_on_everything_stores_nothing(bench, monkeypatch):
     def fail(task):
         return failed_row(task, ImageError("predict_error", "wrong shape", (64, 48)))
 
-    monkeypatch.setitem(globals(), "row_of", fail)
+    monkeypatch.setattr(conftest, "row_of", fail)
     job = bench.job()
     bench.run(FakePool(), job)
     assert "fails on every image of its first unit (5 images): wrong shape" in job.error
