@@ -40,8 +40,8 @@ from teach_detr.experiment.workers import Ended, Job, run_here, run_on_cluster
 from teach_detr.experiment.writing import write_outcome
 from teach_detr.experiment.wrong_teacher import write_wrong
 from teach_detr.runs.labelling import Labelling
+from teach_detr.runs.marks import fingerprints
 from teach_detr.runs.stages import StageError, stoppable
-from teach_detr.runs.taught_by import fingerprints
 
 NOTE = "experiment.json"
 

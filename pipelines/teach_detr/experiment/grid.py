@@ -9,10 +9,10 @@ from typing import Any
 from box_store.errors import TeachDetrError
 from student_train.config import TrainConfig
 from student_train.runs.run_folder import SavedRun, changed_settings
-from student_train.settings.overrides import Resolved, settings, to_plain
+from student_train.settings.overrides import Resolved
 from teach_detr.experiment.config import Plan
+from teach_detr.runs.marks import decisive
 from teach_detr.runs.run_config import student_settings, table
-from teach_detr.runs.taught_by import used_teachers
 
 
 @dataclass(frozen=True)
@@ -154,13 +154,6 @@ class Grid:
         """Everything that decides what a run computes: settings that are not at their default,
         labels, and its teachers; `teachers` are the fingerprints of those in the store.
         """
-        resolved = self.student(cell)
-        values = settings(resolved.config)
-        return json.dumps(
-            {
-                "settings": {key: to_plain(values[key].value) for key in resolved.origins},
-                "labels": json.loads(self.label_recipe(cell.condition, cell.arm)),
-                "teachers": used_teachers(resolved.config.teachers.names, teachers),
-            },
-            sort_keys=True,
-        )
+        labels = json.loads(self.label_recipe(cell.condition, cell.arm))
+        known = decisive(self.student(cell), teachers)
+        return json.dumps({"labels": labels, **known}, sort_keys=True)

@@ -21,10 +21,11 @@ from student_train.config import TrainConfig
 from student_train.evaluation.evaluate import METRIC_NAMES
 from student_train.evaluation.tables import percent
 from student_train.runs.recorded import write_settings
-from student_train.settings.overrides import Resolved, as_text, settings, to_plain
+from student_train.settings.overrides import Resolved, as_text, settings
 from student_train.settings.telling import describe_origins
 from teach_detr.assessment.scoring import score_teachers
 from teach_detr.runs.labelling import Labelling
+from teach_detr.runs.marks import decisive, fingerprints
 from teach_detr.runs.run_config import (
     BASELINE,
     TAUGHT,
@@ -34,7 +35,6 @@ from teach_detr.runs.run_config import (
     table,
 )
 from teach_detr.runs.stages import last_metrics, stoppable
-from teach_detr.runs.taught_by import fingerprints, used_teachers
 
 SHOWN = METRIC_NAMES[:6]
 
@@ -124,17 +124,8 @@ class Pipeline(Labelling[RunConfig]):
 
     def what(self, name: str, teachers: str) -> str:
         """Everything that decides what a student becomes: settings, launcher, and its teachers."""
-        student = self.student(teachers)
-        values = settings(student.config)
-        known = fingerprints(self.config.store_path)
-        return json.dumps(
-            {
-                "command": self.train_command(name),
-                "settings": {key: to_plain(values[key].value) for key in student.origins},
-                "teachers": used_teachers(student.config.teachers.names, known),
-            },
-            sort_keys=True,
-        )
+        known = decisive(self.student(teachers), fingerprints(self.config.store_path))
+        return json.dumps({"command": self.train_command(name), **known}, sort_keys=True)
 
     def is_trained(self, name: str, teachers: str) -> bool:
         """Whether such a student was trained to its end."""

@@ -1,10 +1,13 @@
 """Small random outputs and targets."""
 
 from collections.abc import Callable
+from dataclasses import replace
 
 import pytest
 import torch
+from torch import Tensor
 
+from student_train.losses import Criterion, LossConfig, Losses, TeacherLossConfig
 from student_train.models.output import Denoising, Prediction, StudentOutput
 from student_train.models.targets import Targets
 
@@ -68,3 +71,45 @@ def make_output() -> Callable[..., StudentOutput]:
         return output
 
     return make
+
+
+MakeTargets = Callable[..., list[Targets]]
+
+
+MakeOutput = Callable[..., StudentOutput]
+
+
+def teachers_only(**options: object) -> LossConfig:
+    return LossConfig(truth=0, denoising=0, teacher=TeacherLossConfig(**options))  # type: ignore[arg-type]
+
+
+def run(
+    config: LossConfig,
+    output: StudentOutput,
+    truth: list[Targets],
+    teachers: dict[str, list[Targets | None]] | None = None,
+    epoch: float = 0,
+) -> Losses:
+    criterion = Criterion(config)
+    output = replace(output, classification=config.form)
+    return criterion(output, criterion.supervise(truth, teachers, epoch))
+
+
+def leaves(output: StudentOutput) -> list[Tensor]:
+    predictions = [*output.layers, *(output.one_to_many or [])]
+    if output.proposals is not None:
+        predictions.append(output.proposals)
+    return [tensor for p in predictions for tensor in (p.logits, p.boxes)]
+
+
+def gradients(losses: Losses, output: StudentOutput) -> list[Tensor]:
+    found = torch.autograd.grad(losses.total, leaves(output), allow_unused=True, retain_graph=True)
+    return [
+        torch.zeros_like(leaf) if g is None else g
+        for g, leaf in zip(found, leaves(output), strict=True)
+    ]
+
+
+def same(left: list[Tensor], right: list[Tensor], factor: float = 1.0) -> None:
+    for a, b in zip(left, right, strict=True):
+        torch.testing.assert_close(a, b * factor, rtol=1e-5, atol=1e-6)
