@@ -25,7 +25,7 @@ def parity(
 
     console = open_console(to_stderr=as_json)
     rows = []
-    told = Patience(partial(print_plain, console), f"comparing with the numbers in {folder}")
+    told = Patience(partial(print_plain, console), f"reading   {folder}")
     for row in iterate_parity(folder, sets or None, double):
         rows.append(row)
         told.remind()
