@@ -19,6 +19,7 @@ from student_train.models.official import detect_family, export_official, load_o
 from student_train.presets import all_presets, load_preset
 from student_train.presets.preset import Preset, for_tests
 from student_train.runs.trained import load_student
+from student_train.settings.origin import ARGUMENT
 from student_train.settings.overrides import Layer
 from student_train.training.launch import train
 
@@ -76,7 +77,7 @@ def installed(monkeypatch: pytest.MonkeyPatch):
 
 
 def test_a_family_from_outside_trains_a_step_and_comes_back(toy: Path, tmp_path: Path) -> None:
-    layer = Layer("argument", {"data.root": str(toy), "teachers.names": "none", "steps": "1"})
+    layer = Layer(ARGUMENT, {"data.root": str(toy), "teachers.names": "none", "steps": "1"})
     train(
         resolve(load_preset("toy-micro"), arguments=[layer]),
         tmp_path / "run",
