@@ -1,11 +1,14 @@
-"""Scaling images the way the detectors that come as plain ONNX files were trained: in numpy.
+"""Scaling images the way the detectors that come as plain ONNX files were trained.
 
 Bilinear with half-pixel centres and without antialiasing, in OpenCV's fixed-point arithmetic: its
-INTER_LINEAR to the bit, without needing it. Pillow's bilinear filter averages when it shrinks, so
-it gives other pixels.
+INTER_LINEAR to the bit, in numpy, so that it is not needed. Where OpenCV is installed and gives
+the same bits it does the work, some fifteen times faster. Pillow's bilinear filter averages when it
+shrinks, so it gives other pixels.
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass
+from functools import lru_cache
 
 import numpy as np
 from PIL import Image
@@ -34,6 +37,37 @@ def resize(image: np.ndarray, width: int, height: int) -> np.ndarray:
     """Bilinear: uint8 [H, W, C] -> uint8 [height, width, C], to the bit what OpenCV gives."""
     if image.shape[:2] == (height, width):
         return image
+    return (_opencv() or resize_in_numpy)(image, width, height)
+
+
+Resize = Callable[[np.ndarray, int, int], np.ndarray]
+
+
+@lru_cache(maxsize=1)
+def _opencv() -> Resize | None:
+    """OpenCV's, where it is installed and gives the same bits as the code below.
+
+    It is asked in every process: a version whose bits differ must not change a teacher's boxes.
+    """
+    try:
+        import cv2
+    except ImportError:
+        return None
+
+    def by_opencv(image: np.ndarray, width: int, height: int) -> np.ndarray:
+        found = cv2.resize(image, (width, height), interpolation=cv2.INTER_LINEAR)
+        # a single channel's axis is dropped
+        return np.asarray(found).reshape(height, width, -1)
+
+    probe = np.random.default_rng(0).integers(0, 256, (46, 62, 3), np.uint8)
+    for size in ((31, 23), (100, 77), (40, 17)):
+        if not np.array_equal(by_opencv(probe, *size), resize_in_numpy(probe, *size)):
+            return None
+    return by_opencv
+
+
+def resize_in_numpy(image: np.ndarray, width: int, height: int) -> np.ndarray:
+    """`resize` without OpenCV."""
     (top, bottom), down = _taps(image.shape[0], height)
     across = _taps(image.shape[1], width)
     upper, lower = _widths(image[top], *across), _widths(image[bottom], *across)

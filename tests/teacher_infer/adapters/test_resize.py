@@ -6,7 +6,8 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from teacher_infer.adapters.resize import letterbox, resize, stretch
+from teacher_infer.adapters import resize as module
+from teacher_infer.adapters.resize import letterbox, resize_in_numpy, stretch
 
 SIDE = st.integers(1, 40)
 
@@ -29,7 +30,7 @@ def test_it_is_bilinear_with_half_pixel_centres_and_no_antialiasing(
         align_corners=False,
         antialias=False,
     )
-    found = resize(image, new_width, new_height)
+    found = resize_in_numpy(image, new_width, new_height)
     difference = found.transpose(2, 0, 1).astype(float) - expected[0].numpy()
     # rounded, and with weights of 11 bits
     assert np.abs(difference).max() < 1
@@ -41,7 +42,34 @@ def test_it_is_opencvs_to_the_bit(source: tuple[int, int], to: tuple[int, int]) 
     cv2 = pytest.importorskip("cv2")
     image = picture(*source)
     expected = cv2.resize(image, to, interpolation=cv2.INTER_LINEAR)
-    assert (resize(image, *to) == expected).all()
+    assert (resize_in_numpy(image, *to) == expected).all()
+
+
+SIZE = st.tuples(st.integers(1, 90), st.integers(1, 90))
+
+
+@settings(max_examples=150, deadline=None)
+@given(source=SIZE, to=SIZE, halved=st.booleans(), channels=st.sampled_from([1, 3]))
+def test_opencv_and_numpy_give_the_same_bits(source, to, halved, channels) -> None:
+    pytest.importorskip("cv2")
+    if halved:
+        # where OpenCV takes another path
+        source = (2 * to[0], 2 * to[1])
+    image = np.random.default_rng(source).integers(0, 256, (*source, channels), dtype=np.uint8)
+    by_opencv = module._opencv()
+    assert by_opencv is not None
+    height, width = to
+    np.testing.assert_array_equal(
+        by_opencv(image, width, height), resize_in_numpy(image, width, height)
+    )
+
+
+def test_an_opencv_of_other_bits_is_not_used(monkeypatch) -> None:
+    cv2 = pytest.importorskip("cv2")
+    monkeypatch.setattr(
+        cv2, "resize", lambda image, size, interpolation: np.zeros((*size[::-1], 3))
+    )
+    assert module._opencv.__wrapped__() is None
 
 
 @settings(max_examples=30, deadline=None)
