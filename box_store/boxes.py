@@ -1,6 +1,7 @@
 """`Boxes`: the detections of one image, the only currency between modules."""
 
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -168,18 +169,23 @@ class Boxes:
         )
 
 
-def pairwise_iou(a_xyxy: NDArray[Any], b_xyxy: NDArray[Any]) -> NDArray[np.float64]:
-    """Intersection over union of every pair, float64 [N, M]; 0 where both boxes have no area."""
-    a = np.asarray(a_xyxy, np.float64)[:, None]
-    b = np.asarray(b_xyxy, np.float64)[None]
-    sides = np.clip(
-        np.minimum(a[..., 2:], b[..., 2:]) - np.maximum(a[..., :2], b[..., :2]), 0, None
+def iou_of(a_xyxy: NDArray[Any], b_xyxy: NDArray[Any]) -> NDArray[np.float64]:
+    """Intersection over union, float64, of boxes [..., 4] that broadcast; 0 where both have no
+    area."""
+    a, b = (
+        [np.asarray(boxes, np.float64)[..., side] for side in range(4)]
+        for boxes in (a_xyxy, b_xyxy)
     )
-    inter = sides[..., 0] * sides[..., 1]
-    area_a = np.prod(np.clip(a[..., 2:] - a[..., :2], 0, None), axis=-1)
-    area_b = np.prod(np.clip(b[..., 2:] - b[..., :2], 0, None), axis=-1)
+    inter = np.maximum(np.minimum(a[2], b[2]) - np.maximum(a[0], b[0]), 0)
+    inter *= np.maximum(np.minimum(a[3], b[3]) - np.maximum(a[1], b[1]), 0)
+    area_a, area_b = (np.maximum(x2 - x1, 0) * np.maximum(y2 - y1, 0) for x1, y1, x2, y2 in (a, b))
     union = area_a + area_b - inter
     return np.divide(inter, union, out=np.zeros_like(inter), where=union > 0)
+
+
+def pairwise_iou(a_xyxy: NDArray[Any], b_xyxy: NDArray[Any]) -> NDArray[np.float64]:
+    """Intersection over union of every pair, float64 [N, M]; 0 where both boxes have no area."""
+    return iou_of(np.asarray(a_xyxy)[:, None], np.asarray(b_xyxy)[None])
 
 
 def nms_keep(
@@ -190,17 +196,21 @@ def nms_keep(
     boxes_xyxy [N, 4]; class_ids [N], or None to let all classes compete.
     """
     n = len(boxes_xyxy)
+    boxes = np.asarray(boxes_xyxy, np.float64)
+    ids = np.zeros(n, np.int32) if class_ids is None else class_ids
     alive = np.ones(n, bool)
     for start in range(0, n, _NMS_BLOCK):
-        stop = min(start + _NMS_BLOCK, n)
-        conflict = pairwise_iou(boxes_xyxy[start:stop], boxes_xyxy[start:]) > iou
-        if class_ids is not None:
-            conflict &= class_ids[start:stop, None] == class_ids[None, start:]
-        # a row without any later conflict suppresses nothing: skip it without a Python step
-        later = np.triu(conflict, 1)
-        for row in np.flatnonzero(later.any(axis=1)):
-            if alive[start + row]:
-                alive[start:][later[row]] = False
+        rivals = ids[start : start + _NMS_BLOCK, None] == ids[None, start:]
+        # pairs of one class are few, and IoU is what costs
+        first, second = (start + place for place in np.nonzero(np.triu(rivals, 1)))
+        conflict = iou_of(boxes[first], boxes[second]) > iou
+        first, second = first[conflict], second[conflict]
+        # a row without any later conflict suppresses nothing and takes no Python step
+        rows, begins = np.unique(first, return_index=True)
+        bounds = pairwise([*begins.tolist(), len(first)])
+        for row, (begin, end) in zip(rows.tolist(), bounds, strict=True):
+            if alive[row]:
+                alive[second[begin:end]] = False
     return np.flatnonzero(alive)
 
 

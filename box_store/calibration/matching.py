@@ -7,7 +7,7 @@ of their scores, each the free object of its class that it overlaps most.
 import numpy as np
 from numpy.typing import NDArray
 
-from box_store.boxes import Boxes, pairwise_iou
+from box_store.boxes import Boxes, iou_of
 from box_store.coco.annotations import Annotations
 
 HIT, MISS, IGNORED = 1, 0, -1
@@ -25,8 +25,11 @@ def match_boxes(boxes: Boxes, truth: Annotations, iou: float) -> NDArray[np.int8
         return outcome
     same = boxes.class_ids[:, None] == truth.category_ids[None]
     crowd = truth.iscrowd
-    overlaps = np.where(same, pairwise_iou(boxes.boxes_xyxy, truth.boxes_xyxy), 0)
-    overlaps[:, crowd] = np.where(same[:, crowd], _share_inside(boxes, truth), 0)
+    overlaps = np.zeros(same.shape)
+    pairs = np.nonzero(same)
+    overlaps[pairs] = iou_of(boxes.boxes_xyxy[pairs[0]], truth.boxes_xyxy[pairs[1]])
+    if crowd.any():
+        overlaps[:, crowd] = np.where(same[:, crowd], _share_inside(boxes, truth), 0)
     # as pycocotools: an IoU of exactly 1 still counts where 1 is asked for
     wanted = overlaps >= min(iou, 1 - 1e-10)
     outcome[wanted[:, crowd].any(axis=1)] = IGNORED
