@@ -7,7 +7,7 @@ from typing import Annotated
 import typer
 
 from box_store.errors import UsageError, nearest
-from teach_detr.scenes.scene_set import TEACHER_SIZES, SceneSet, make_scene_set
+from teach_detr.scenes.settings import TEACHER_SIZES, SceneSet
 from teach_detr.terminal import AsJson, open_console, print_json
 
 _DEFAULT = SceneSet()
@@ -50,6 +50,8 @@ def scenes(
 
     Example: teach-detr scenes crowd --world crowd --images 960 --thin 0.4 --teachers
     """
+    from teach_detr.scenes.scene_set import make_scene_set
+
     if size not in TEACHER_SIZES:
         raise UsageError(
             f"unknown --size '{size}': expected one of {', '.join(TEACHER_SIZES)}."

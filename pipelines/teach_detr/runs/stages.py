@@ -16,7 +16,7 @@ from typing import Any
 from rich.console import Console
 
 from box_store.errors import TeachDetrError
-from student_train.evaluation.evaluate import METRIC_NAMES
+from student_train.evaluation.coco_metrics import METRIC_NAMES
 from student_train.machine.interrupt import was_stopped
 from student_train.runs.run_folder import PATIENCE_S
 

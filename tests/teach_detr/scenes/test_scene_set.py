@@ -9,7 +9,7 @@ from box_store import load_coco
 from student_train.runs.checkpoint import load_matching
 from teach_detr.cli import main
 from teach_detr.scenes import drawing, scene_set
-from teach_detr.scenes.scene_set import TEACHER_SIZES
+from teach_detr.scenes.settings import TEACHER_SIZES
 from teach_detr.toy_teachers.shipped import MMDET_TEACHER, read_weights, weights_folder
 from teacher_infer.teachers.spec import load_teachers
 
