@@ -118,7 +118,7 @@ class FinishedBoxes(Format):
             )
         # rows that only fill the list up to its fixed length
         real = ~((labels < 0) & (scores <= 0))
-        boxes = _corners(boxes[real, :4], self._style.layout)
+        boxes = corners(boxes[real, :4], self._style.layout)
         scores, labels = scores[real], labels[real].astype(np.int64)
         self._check(boxes[scores >= floor], prepared)
         height, width = prepared.tensor.shape[1:]
@@ -229,7 +229,7 @@ def _squeezed(value: np.ndarray) -> np.ndarray:
     return value[..., 0] if value.ndim == 3 and value.shape[-1] == 1 else value
 
 
-def _corners(boxes: np.ndarray, layout: str) -> np.ndarray:
+def corners(boxes: np.ndarray, layout: str) -> np.ndarray:
     """Boxes [N, 4] of any layout -> x1, y1, x2, y2."""
     if layout == "yxyx":
         return boxes[:, [1, 0, 3, 2]]

@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 
 from teacher_infer.adapters.class_names import COCO_91
-from teacher_infer.adapters.onnx_boxes import FinishedBoxes, Style
+from teacher_infer.adapters.onnx_boxes import FinishedBoxes, Style, corners
 from teacher_infer.adapters.onnx_formats import Format, Outputs, Prepared, prepared_input
 from teacher_infer.adapters.protocol import AdapterError, Detections, Misread
 from teacher_infer.adapters.resize import centred, smooth, stretch
@@ -122,9 +122,11 @@ class Ultralytics(Format):
             )
         if self._is_rtdetr:
             height, width = prepared.tensor.shape[1:]
-            boxes = _around(rows[:, :4]) * np.array([width, height, width, height], np.float32)
+            boxes = corners(rows[:, :4], "cxcywh") * np.array(
+                [width, height, width, height], np.float32
+            )
         else:
-            boxes = rows[:, :4] if self._is_finished else _around(rows[:, :4])
+            boxes = rows[:, :4] if self._is_finished else corners(rows[:, :4], "cxcywh")
         boxes = prepared.placement.to_image(boxes)
         if self._is_finished and rows.shape[1] != 4 + self.n_classes:
             return Detections(boxes, rows[:, 4], rows[:, 5])
@@ -183,7 +185,7 @@ class Queries(Format):
                 f"the model has {n_classes} classes, but there are {self.n_classes} class names: "
                 "give the right list with classes=FILE"
             )
-        boxes = _around(outputs[self._boxes].astype(np.float32))
+        boxes = corners(outputs[self._boxes].astype(np.float32), "cxcywh")
         boxes = prepared.placement.to_image(
             boxes * np.array([width, height, width, height], np.float32)
         )
@@ -263,12 +265,6 @@ EXPORTS: dict[str, Callable[[Signature], Format]] = {
     "rfdetr": _rfdetr,
     "tensorflow": _tensorflow,
 }
-
-
-def _around(boxes: np.ndarray) -> np.ndarray:
-    """Centre and size -> corners."""
-    half = boxes[:, 2:] / 2
-    return np.concatenate([boxes[:, :2] - half, boxes[:, :2] + half], axis=1)
 
 
 def _literal(text: str) -> Any:

@@ -120,3 +120,28 @@ def external() -> Callable[..., None]:
             path.write_bytes(model.SerializeToString())
 
     return write
+
+
+@pytest.fixture
+def constants(tmp_path: Path) -> Callable[..., Path]:
+    """constants({input: (ONNX type, shape)}, output=values, ...) -> m.onnx, which answers so."""
+    onnx = pytest.importorskip("onnx")
+    from onnx import helper, numpy_helper
+
+    def write(inputs: dict[str, tuple[int, list[Any]]], **outputs: np.ndarray) -> Path:
+        nodes = [helper.make_node("Identity", [f"{key}_"], [key]) for key in outputs]
+        infos = [
+            helper.make_tensor_value_info(
+                key, helper.np_dtype_to_tensor_dtype(value.dtype), list(value.shape)
+            )
+            for key, value in outputs.items()
+        ]
+        asked = [helper.make_tensor_value_info(key, *about) for key, about in inputs.items()]
+        held = [numpy_helper.from_array(value, f"{key}_") for key, value in outputs.items()]
+        graph = helper.make_graph(nodes, "g", asked, infos, held)
+        path = tmp_path / "m.onnx"
+        opset = [helper.make_opsetid("", 17)]
+        onnx.save(helper.make_model(graph, opset_imports=opset, ir_version=9), str(path))
+        return path
+
+    return write

@@ -3,6 +3,7 @@ nothing. Through the command, from the file to the exit code."""
 
 import json
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -15,10 +16,11 @@ from box_store.store.store import BoxStore
 from teacher_infer.cli import main
 from teacher_infer.workers import outage, worker
 
-onnx = pytest.importorskip("onnx")
-from onnx import TensorProto, helper, numpy_helper  # noqa: E402
+pytest.importorskip("onnx")
+from onnx import TensorProto
 
 Cli = Callable[..., tuple[int, str, str]]
+Save = Callable[..., Path]
 
 BOXES = np.array([[[4, 4, 20, 20], [30, 10, 60, 40]]], np.float32)
 SCORES = np.array([[0.9, 0.6]], np.float32)
@@ -57,20 +59,10 @@ def write(folder: Path, images: list[dict[str, object]], categories: object = No
     (folder / "ann.json").write_text(json.dumps(document))
 
 
-def save(path: Path, **outputs: np.ndarray) -> None:
-    """A model of constants."""
-    nodes = [helper.make_node("Identity", [f"{key}_"], [key]) for key in outputs]
-    infos = [
-        helper.make_tensor_value_info(
-            key, helper.np_dtype_to_tensor_dtype(value.dtype), list(value.shape)
-        )
-        for key, value in outputs.items()
-    ]
-    pixels = [helper.make_tensor_value_info("images", TensorProto.FLOAT, [1, 3, 48, 64])]
-    held = [numpy_helper.from_array(value, f"{key}_") for key, value in outputs.items()]
-    graph = helper.make_graph(nodes, "g", pixels, infos, held)
-    opset = [helper.make_opsetid("", 17)]
-    onnx.save(helper.make_model(graph, opset_imports=opset, ir_version=9), str(path))
+@pytest.fixture
+def save(constants: Callable[..., Path]) -> Callable[..., Path]:
+    """save(output=values, ...) -> m.onnx, a model of these constants."""
+    return partial(constants, {"images": (TensorProto.FLOAT, [1, 3, 48, 64])})
 
 
 def asked(folder: Path, keys: str = "classes=names.txt") -> list[str]:
@@ -87,8 +79,8 @@ def statuses(folder: Path) -> list[str]:
     return read_images(store, "x", ["status"]).to_pydict()["status"]
 
 
-def test_the_baseline_is_labelled(cli: Cli, data: Path) -> None:
-    save(data / "m.onnx", boxes=BOXES, scores=SCORES, labels=LABELS)
+def test_the_baseline_is_labelled(cli: Cli, data: Path, save: Save) -> None:
+    save(boxes=BOXES, scores=SCORES, labels=LABELS)
     code, out, _ = cli("run", "--local", "--json", *asked(data))
     (row,) = json.loads(out)["teachers"]
     assert (code, row["state"], row["boxes"]) == (0, "done", 8)
@@ -96,9 +88,9 @@ def test_the_baseline_is_labelled(cli: Cli, data: Path) -> None:
 
 @pytest.mark.parametrize("scores", [[[5.3, 1.7]], [[98.0, 41.0]], [[-3.0, -0.4]]])
 def test_scores_that_are_none_stop_the_teacher_at_once(
-    cli: Cli, data: Path, scores: list[list[float]]
+    cli: Cli, data: Path, save: Save, scores: list[list[float]]
 ) -> None:
-    save(data / "m.onnx", boxes=BOXES, scores=np.array(scores, np.float32), labels=LABELS)
+    save(boxes=BOXES, scores=np.array(scores, np.float32), labels=LABELS)
     code, out, err = cli("run", "--local", "--json", *asked(data))
     (row,) = json.loads(out)["teachers"]
     assert (code, row["state"], row["units_done"]) == (1, "failed", 0)
@@ -106,16 +98,20 @@ def test_scores_that_are_none_stop_the_teacher_at_once(
 
 
 @pytest.mark.parametrize("isolate", [False, True])
-def test_a_teacher_of_numbers_that_are_none_is_stopped(cli: Cli, data: Path, isolate: bool) -> None:
-    save(data / "m.onnx", boxes=BOXES, scores=SCORES * np.float32(np.nan), labels=LABELS)
+def test_a_teacher_of_numbers_that_are_none_is_stopped(
+    cli: Cli, data: Path, save: Save, isolate: bool
+) -> None:
+    save(boxes=BOXES, scores=SCORES * np.float32(np.nan), labels=LABELS)
     code, _, err = cli("run", "--isolate" if isolate else "--local", *asked(data))
     assert code == 1
     assert "fails on every image of its first unit" in err
     assert "not finite" in err
 
 
-def test_labels_that_count_from_1_are_refused_or_remarked_on(cli: Cli, data: Path) -> None:
-    save(data / "m.onnx", boxes=BOXES, scores=SCORES, labels=LABELS + 1)
+def test_labels_that_count_from_1_are_refused_or_remarked_on(
+    cli: Cli, data: Path, save: Save
+) -> None:
+    save(boxes=BOXES, scores=SCORES, labels=LABELS + 1)
     code, _, err = cli("run", "--isolate", *asked(data))
     assert code == 1
     assert "seem to count from 1: say first_label=1" in err
@@ -142,8 +138,8 @@ def test_weights_beside_the_file_are_compared_when_a_run_goes_on(
     assert sorted(set(boxes["image_id"])) == [1, 2, 3]
 
 
-def test_a_list_of_class_names_is_part_of_the_teacher(cli: Cli, data: Path) -> None:
-    save(data / "m.onnx", boxes=BOXES, scores=SCORES, labels=LABELS)
+def test_a_list_of_class_names_is_part_of_the_teacher(cli: Cli, data: Path, save: Save) -> None:
+    save(boxes=BOXES, scores=SCORES, labels=LABELS)
     assert cli("run", "--local", *asked(data))[0] == 0
     (data / "names.txt").write_text("dog\ncat\n")
     code, _, err = cli("run", "--local", *asked(data))
@@ -151,7 +147,7 @@ def test_a_list_of_class_names_is_part_of_the_teacher(cli: Cli, data: Path) -> N
     assert "weights_sha256" in err
 
 
-def test_a_run_that_could_use_no_image_is_not_done(cli: Cli, data: Path) -> None:
+def test_a_run_that_could_use_no_image_is_not_done(cli: Cli, data: Path, save: Save) -> None:
     images = [{"id": i, "file_name": f"im{i}.jpg", "width": 48, "height": 64} for i in (1, 2, 3, 4)]
     exif = Image.Exif()
     exif[0x0112] = 6
@@ -159,7 +155,7 @@ def test_a_run_that_could_use_no_image_is_not_done(cli: Cli, data: Path) -> None
         picture = Image.new("RGB", (64, 48))
         picture.save(data / "img" / str(image["file_name"]), exif=exif)
     write(data, images)
-    save(data / "m.onnx", boxes=BOXES, scores=SCORES, labels=LABELS)
+    save(boxes=BOXES, scores=SCORES, labels=LABELS)
     for unit_size in (4, 1):
         for _ in range(2):
             code, out, err = cli(
@@ -172,10 +168,10 @@ def test_a_run_that_could_use_no_image_is_not_done(cli: Cli, data: Path) -> None
             assert "size_mismatch" in err
 
 
-def test_some_bad_images_end_no_run(cli: Cli, data: Path) -> None:
+def test_some_bad_images_end_no_run(cli: Cli, data: Path, save: Save) -> None:
     for i in (1, 2, 3):
         (data / "img" / f"im{i}.png").unlink()
-    save(data / "m.onnx", boxes=BOXES, scores=SCORES, labels=LABELS)
+    save(boxes=BOXES, scores=SCORES, labels=LABELS)
     assert cli("run", "--local", "--unit-size", 1, *asked(data))[0] == 0
     assert sorted(statuses(data)) == ["missing_file"] * 3 + ["ok"]
 
@@ -199,20 +195,20 @@ def server(monkeypatch: pytest.MonkeyPatch) -> list[int]:
 
 @pytest.mark.parametrize("n_requests", [1, 3, 30])
 def test_images_of_a_server_that_is_away_are_tried_again(
-    cli: Cli, data: Path, server: list[int], n_requests: int
+    cli: Cli, data: Path, save: Save, server: list[int], n_requests: int
 ) -> None:
     server[0] = n_requests
-    save(data / "m.onnx", boxes=BOXES, scores=SCORES, labels=LABELS)
+    save(boxes=BOXES, scores=SCORES, labels=LABELS)
     assert cli("run", "--local", *asked(data))[0] == 0
     assert statuses(data) == ["ok"] * 4
 
 
 def test_a_server_that_stays_away_fails_the_run_and_blames_no_image(
-    cli: Cli, data: Path, server: list[int], monkeypatch: pytest.MonkeyPatch
+    cli: Cli, data: Path, save: Save, server: list[int], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     server[0] = 1_000_000
     monkeypatch.setattr(outage, "_PATIENCE_S", 0.2)
-    save(data / "m.onnx", boxes=BOXES, scores=SCORES, labels=LABELS)
+    save(boxes=BOXES, scores=SCORES, labels=LABELS)
     code, _, err = cli("run", "--local", *asked(data))
     assert code == 1
     assert "4 unreachable" in err
@@ -228,18 +224,22 @@ def test_a_server_that_stays_away_fails_the_run_and_blames_no_image(
         (",nms_iou=0.5", "NMS          class-wise, at an IoU of 0.5"),
     ],
 )
-def test_a_plan_says_which_suppression_runs(cli: Cli, data: Path, keys: str, says: str) -> None:
-    save(data / "m.onnx", boxes=BOXES, scores=SCORES, labels=LABELS)
+def test_a_plan_says_which_suppression_runs(
+    cli: Cli, data: Path, save: Save, keys: str, says: str
+) -> None:
+    save(boxes=BOXES, scores=SCORES, labels=LABELS)
     code, out, _ = cli("plan", *asked(data, f"classes=names.txt{keys}"))
     assert code == 0
     assert says in out, out
 
 
-def test_a_name_that_two_categories_have_is_told_by_the_teachers_key(cli: Cli, data: Path) -> None:
+def test_a_name_that_two_categories_have_is_told_by_the_teachers_key(
+    cli: Cli, data: Path, save: Save
+) -> None:
     twice = [{"id": 0, "name": "cat", "supercategory": "none"}, {"id": 7, "name": "cat"}]
     images = [{"id": 1, "file_name": "im1.png", "width": 64, "height": 48}]
     write(data, images, twice)
-    save(data / "m.onnx", boxes=BOXES, scores=SCORES, labels=LABELS)
+    save(boxes=BOXES, scores=SCORES, labels=LABELS)
     code, _, err = cli("run", "--local", *asked(data, "classes=names.txt,map.dog=none"))
     assert code != 0
     assert "map.cat=0 or map.cat=7" in err

@@ -7,7 +7,8 @@ import pytest
 
 from box_store.boxes import Boxes
 from teacher_infer.adapters.protocol import AdapterError, AdapterSpec, Teacher
-from teacher_infer.teachers.loaded import adapter_names, load_teacher, weights_files
+from teacher_infer.adapters.registry import adapter_names
+from teacher_infer.teachers.loaded import load_teacher, weights_files
 
 Pictures = dict[str, np.ndarray]
 MakeSpec = Callable[..., AdapterSpec]

@@ -25,35 +25,18 @@ Save = Callable[..., AdapterSpec]
 
 
 @pytest.fixture
-def save(tmp_path: Path) -> Save:
-    """save(kind, shape, options, **outputs) -> a teacher of these constants."""
+def save(constants: Callable[..., Path]) -> Save:
+    """save(options=None, output=values, ...) -> a teacher of these constants."""
 
-    def build(
-        kind: int = TensorProto.FLOAT,
-        shape: tuple[int, ...] = (1, 3, 48, 64),
-        options: dict[str, str] | None = None,
-        **outputs: np.ndarray,
-    ) -> AdapterSpec:
-        nodes = [helper.make_node("Identity", [f"{key}_"], [key]) for key in outputs]
-        infos = [
-            helper.make_tensor_value_info(
-                key, helper.np_dtype_to_tensor_dtype(value.dtype), list(value.shape)
-            )
-            for key, value in outputs.items()
-        ]
-        pixels = [helper.make_tensor_value_info("images", kind, list(shape))]
-        held = [numpy_helper.from_array(value, f"{key}_") for key, value in outputs.items()]
-        graph = helper.make_graph(nodes, "g", pixels, infos, held)
-        path = tmp_path / "m.onnx"
-        opset = [helper.make_opsetid("", 17)]
-        onnx.save(helper.make_model(graph, opset_imports=opset, ir_version=9), str(path))
+    def build(options: dict[str, str] | None = None, **outputs: np.ndarray) -> AdapterSpec:
+        path = constants({"images": (TensorProto.FLOAT, [1, 3, 48, 64])}, **outputs)
         given = {"format": "boxes"} if options is None else options
         return AdapterSpec("onnx", str(path), threads=1, options=given)
 
     return build
 
 
-def found(spec: AdapterSpec) -> list[tuple[list[float], float, int]]:
+def found(spec: AdapterSpec) -> list[tuple[list[float], Any, int]]:
     boxes = load_teacher(spec).predict([IMAGE])[0]
     rows = zip(boxes.boxes_xyxy.tolist(), boxes.scores.tolist(), boxes.class_ids, strict=True)
     return [(corners, pytest.approx(score), int(key)) for corners, score, key in rows]

@@ -18,8 +18,8 @@ from teacher_infer.adapters.loading import quiet, seeded
 from teacher_infer.adapters.protocol import AdapterSpec, Misread
 from teacher_infer.teachers.loaded import load_teacher, weights_files
 
-onnx = pytest.importorskip("onnx")
-from onnx import TensorProto, helper, numpy_helper  # noqa: E402
+pytest.importorskip("onnx")
+from onnx import TensorProto
 
 
 def spec(path: Path, floor: float = 0.3, **options: str) -> AdapterSpec:
@@ -75,7 +75,7 @@ def test_rtdetr_of_ultralytics(images: list[np.ndarray], tmp_path: Path) -> None
     import ultralytics
 
     with quiet(), seeded():
-        model = ultralytics.RTDETR("rtdetr-l.yaml")
+        model: Any = ultralytics.RTDETR("rtdetr-l.yaml")
         for head in model.model.model[-1].dec_score_head:
             head.bias.data.normal_(-2, 1)
         model.save(str(tmp_path / "rtdetr.pt"))
@@ -137,36 +137,13 @@ def test_detr_of_transformers(
 Make = Callable[..., Path]
 
 
-@pytest.fixture
-def make(tmp_path: Path) -> Make:
-    """make({input: (kind, shape)}, output=values, ...) -> an ONNX file of these constants."""
-
-    def build(inputs: dict[str, tuple[int, list[Any]]], **outputs: np.ndarray) -> Path:
-        nodes = [helper.make_node("Identity", [f"{key}_"], [key]) for key in outputs]
-        infos = [
-            helper.make_tensor_value_info(
-                key, helper.np_dtype_to_tensor_dtype(value.dtype), list(value.shape)
-            )
-            for key, value in outputs.items()
-        ]
-        asked = [helper.make_tensor_value_info(key, *about) for key, about in inputs.items()]
-        held = [numpy_helper.from_array(value, f"{key}_") for key, value in outputs.items()]
-        graph = helper.make_graph(nodes, "g", asked, infos, held)
-        opset = [helper.make_opsetid("", 17)]
-        path = tmp_path / "m.onnx"
-        onnx.save(helper.make_model(graph, opset_imports=opset, ir_version=9), str(path))
-        return path
-
-    return build
-
-
 IMAGE = np.full((48, 64, 3), 100, np.uint8)
 PIXELS = (TensorProto.FLOAT, [1, 3, 32, 32])
 
 
-def test_the_official_scripts_of_rtdetr_and_d_fine(make: Make) -> None:
+def test_the_official_scripts_of_rtdetr_and_d_fine(constants: Make) -> None:
     """labels, boxes, scores of images and orig_target_sizes: boxes in pixels of the image."""
-    path = make(
+    path = constants(
         {"images": PIXELS, "orig_target_sizes": (TensorProto.INT64, [1, 2])},
         labels=np.array([[0, 79]]),
         boxes=np.array([[[4, 4, 20, 20], [30, 10, 60, 40]]], np.float32),
@@ -177,26 +154,26 @@ def test_the_official_scripts_of_rtdetr_and_d_fine(make: Make) -> None:
     assert load_teacher(spec(path)).class_names == COCO_80
 
 
-def rfdetr(make: Make, n_classes: int) -> Path:
+def rfdetr(constants: Make, n_classes: int) -> Path:
     """dets [B, Q, 4] (centre, size, fractions) and labels [B, Q, classes + 1] (logits)."""
     logits = np.full((1, 3, n_classes), -9, np.float32)
     logits[0, 0, 1], logits[0, 1, 2], logits[0, 2, n_classes - 1] = 2, 1, -2
-    return make(
+    return constants(
         {"input": PIXELS},
         dets=np.array([[[0.5, 0.5, 0.5, 0.5], [0.25, 0.25, 0.5, 0.5], [0.5] * 4]], np.float32),
         labels=logits,
     )
 
 
-def test_rfdetr_numbers_cocos_classes_by_their_ids(make: Make) -> None:
-    boxes = load_teacher(spec(rfdetr(make, 91))).predict([IMAGE])[0]
+def test_rfdetr_numbers_cocos_classes_by_their_ids(constants: Make) -> None:
+    boxes = load_teacher(spec(rfdetr(constants, 91))).predict([IMAGE])[0]
     assert boxes.boxes_xyxy.tolist() == [[16, 12, 48, 36], [0, 0, 32, 24]]
     assert [COCO_91[index] for index in boxes.class_ids] == ["person", "bicycle"]
     assert boxes.scores == pytest.approx(1 / (1 + np.exp([-2.0, -1.0])))
 
 
-def test_rfdetr_of_ones_own_classes_needs_their_names(make: Make, tmp_path: Path) -> None:
-    path = rfdetr(make, 4)
+def test_rfdetr_of_ones_own_classes_needs_their_names(constants: Make, tmp_path: Path) -> None:
+    path = rfdetr(constants, 4)
     with pytest.raises(Misread, match="the model has 4 classes, but there are 80 class names"):
         load_teacher(spec(path)).predict([IMAGE])
     (tmp_path / "names.txt").write_text("cat\ndog\ncow\n")
@@ -205,8 +182,8 @@ def test_rfdetr_of_ones_own_classes_needs_their_names(make: Make, tmp_path: Path
     assert teacher.predict([IMAGE])[0].class_ids.tolist() == [1, 2]
 
 
-def test_tensorflows_detection_api_counts_from_1_and_takes_bytes(make: Make) -> None:
-    path = make(
+def test_tensorflows_detection_api_counts_from_1_and_takes_bytes(constants: Make) -> None:
+    path = constants(
         {"input_tensor": (TensorProto.UINT8, [1, 32, 32, 3])},
         detection_boxes=np.array([[[0.25, 0.5, 0.75, 1.0], [0, 0, 0.5, 0.25]]], np.float32),
         detection_classes=np.array([[1, 90]], np.float32),
@@ -219,8 +196,8 @@ def test_tensorflows_detection_api_counts_from_1_and_takes_bytes(make: Make) -> 
     assert [teacher.class_names[one] for one in boxes.class_ids] == ["person", "toothbrush"]
 
 
-def test_a_file_that_tells_nothing_names_its_outputs(make: Make) -> None:
-    path = make({"x": PIXELS}, first=np.zeros((1, 5, 85), np.float32))
+def test_a_file_that_tells_nothing_names_its_outputs(constants: Make) -> None:
+    path = constants({"x": PIXELS}, first=np.zeros((1, 5, 85), np.float32))
     with pytest.raises(UsageError, match=r"outputs first \[1, 5, 85\].*expected format=yolox"):
         load_teacher(spec(path))
     with pytest.raises(UsageError, match=r"no export of rfdetr: its outputs are first"):
@@ -229,8 +206,8 @@ def test_a_file_that_tells_nothing_names_its_outputs(make: Make) -> None:
         load_teacher(spec(path, format="yolox", resize="letterbox"))
 
 
-def test_logits_of_transformers_without_their_config_are_no_guess(make: Make) -> None:
-    path = make(
+def test_logits_of_transformers_without_their_config_are_no_guess(constants: Make) -> None:
+    path = constants(
         {"pixel_values": PIXELS},
         logits=np.zeros((1, 2, 3), np.float32),
         pred_boxes=np.zeros((1, 2, 4), np.float32),

@@ -42,7 +42,7 @@ def _fail(fault: str) -> None:
 class FaultyDetector:
     """Some boxes an image, drawn from its id alone."""
 
-    class_names = ("person", "car")
+    class_names: tuple[str, ...] = ("person", "car")
     licence = "MIT"
     versions: dict[str, str] = {"faulty": "1"}  # noqa: RUF012
     nms_iou = None
