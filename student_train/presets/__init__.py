@@ -4,6 +4,7 @@ A preset for a published row trains as that row was trained. Its AP is what its 
 for a full run on COCO val2017; nothing here was measured by this project.
 """
 
+import re
 from functools import cache
 from importlib import import_module
 
@@ -13,6 +14,7 @@ from box_store.errors import nearest
 from student_train.config import TrainConfig
 from student_train.errors import ConfigError
 from student_train.models import FAMILIES, build_student
+from student_train.models.families.rf_detr.files import LICENCE
 from student_train.presets.preset import Preset, Published
 
 
@@ -27,9 +29,11 @@ def load_preset(name: str) -> TrainConfig:
     """The complete configuration of a preset, its name filled in.
 
     Raises:
-        ConfigError: unknown name; the nearest is suggested.
+        ConfigError: unknown name, of which the nearest is suggested; or one that a licence forbids.
     """
     presets = all_presets()
+    if re.fullmatch(r"rf-?detr-(2?xl|2?xlarge|xxlarge)", name):
+        raise ConfigError([LICENCE])
     if name not in presets:
         known = ", ".join(presets)
         raise ConfigError(

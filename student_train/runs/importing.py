@@ -9,7 +9,7 @@ from typing import Any
 
 import torch
 
-from box_store.categories import ClassSpace
+from box_store.categories import Categories, Category, ClassSpace
 from box_store.coco.annotations import load_coco
 from box_store.coco.categories80 import COCO_CATEGORIES
 from box_store.places.locations import local_only
@@ -27,7 +27,16 @@ from student_train.settings.origin import ARGUMENT, Kind, Origin
 from student_train.settings.overrides import Layer, Resolved, settings
 
 # what leaves no trace in any shape, and changes what a student computes
-_SILENT = ("output_stride", "strides", "temperature", "n_queries", "n_heads", "n_points")
+_SILENT = (
+    "output_stride",
+    "strides",
+    "temperature",
+    "n_queries",
+    "n_heads",
+    "n_points",
+    "n_windows",
+    "stages",
+)
 # the parameters that change with the number of classes
 _CLASSES = re.compile(r"class_embed|label_enc|score_head")
 
@@ -108,7 +117,9 @@ def import_checkpoint(
     translation = translate(file.weights)
     plan = _plan(path, file, translation, family, preset, overrides or {})
     in_file = plan.resolved.config.model.n_classes
-    resolved, space = _with_categories(plan.resolved, annotations, file.beside.get(OURS))
+    resolved, space = _with_categories(
+        plan.resolved, annotations, file.beside.get(OURS), file.settings.get("class_names")
+    )
     config = resolved.config
     torch.manual_seed(config.seed)
     model = build_student(config.model)
@@ -208,22 +219,30 @@ def _nearest_preset(family: str, known: Mapping[str, Any]) -> str:
 
 
 def _with_categories(
-    resolved: Resolved[TrainConfig], annotations: Path | None, ours: Mapping[str, Any] | None
+    resolved: Resolved[TrainConfig],
+    annotations: Path | None,
+    ours: Mapping[str, Any] | None,
+    names: object = None,
 ) -> tuple[Resolved[TrainConfig], ClassSpace]:
-    """The configuration with as many classes as the categories need, and what its logits mean."""
+    """The configuration with as many classes as the categories need, and what its logits mean.
+
+    `names` are those of the classes that the file was trained on, if it says them.
+    """
     config = resolved.config
     if ours is not None and annotations is None:
         return resolved, class_space_from_plain(ours["classes"])
     n_classes = config.model.n_classes
     categories = COCO_CATEGORIES if annotations is None else load_coco(annotations).categories
     spaces = [ClassSpace(kind, categories) for kind in ("raw", "contiguous")]
-    space = next((each for each in spaces if each.n_classes == n_classes), None)
+    named = _named_classes(names) if annotations is None else []
+    space = next((each for each in (*named, *spaces) if each.n_classes == n_classes), None)
     if space is None and annotations is None:
         known = " or ".join(str(each.n_classes) for each in spaces)
+        whose = " (Objects365's)" if n_classes in (365, 366) else ""
         raise ConfigError(
             [
-                f"the checkpoint has {n_classes} classes, and COCO's categories need {known}: "
-                "give --annotations FILE, a COCO file with the categories it was trained on (or "
+                f"the checkpoint has {n_classes} classes{whose}, and COCO's categories need "
+                f"{known}: give --annotations FILE, a COCO file with the categories it was trained on (or "
                 "those it is to learn)"
             ]
         )
@@ -234,6 +253,20 @@ def _with_categories(
     )
     origins = resolved.origins | dict.fromkeys(layer.values, layer.origin)
     return Resolved(resolve(config, arguments=[layer]).config, origins), space
+
+
+def _named_classes(names: object) -> list[ClassSpace]:
+    """What logits mean where a file names its classes: they count from 0, or leave the first logit
+    unused, as RF-DETR's do.
+    """
+    if not isinstance(names, Sequence) or not all(isinstance(name, str) for name in names):
+        return []
+    if not names or len(set(names)) < len(names):
+        return []
+    return [
+        ClassSpace("raw", Categories(tuple(Category(i, n) for i, n in enumerate(names, first))))
+        for first in (0, 1)
+    ]
 
 
 def _assumed(resolved: Resolved[TrainConfig]) -> tuple[str, ...]:

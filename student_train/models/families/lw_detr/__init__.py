@@ -1,7 +1,8 @@
 """LW-DETR (Chen et al., arXiv 2406.03459)."""
 
+from student_train.models.families.lw_detr.files import SIZES, from_state
 from student_train.models.families.lw_detr.model import LwDetr, LwDetrConfig
-from student_train.models.families.lw_detr.names import official_names
+from student_train.models.families.lw_detr.names import MARKS, official_names
 from student_train.models.family import Family
 
 FAMILY = Family(
@@ -9,5 +10,7 @@ FAMILY = Family(
     student=LwDetr,
     package=__name__,
     names=official_names,
-    marks=("query_feat.weight", "backbone.0.encoder.pos_embed"),
+    marks=MARKS,
+    sizes=SIZES,
+    from_state=from_state,
 )

@@ -6,6 +6,9 @@ from torch import nn
 
 from student_train.models.naming import rename
 
+MARKS = ("query_feat.weight", "backbone.0.encoder.pos_embed")
+"""parameters that only this family has"""
+
 # ours -> official, first fit
 COMMON = [
     (r"^heads\.classes\.0\.", "class_embed."),

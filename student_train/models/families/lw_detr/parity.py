@@ -9,7 +9,7 @@ import torch
 
 from student_train.models import StudentOutput
 from student_train.models.families.lw_detr.model import LwDetrConfig
-from student_train.models.families.lw_detr.presets import SIZES
+from student_train.models.families.lw_detr.sizes import SIZES
 from student_train.models.layers.queries import Proposals
 from student_train.parity.case import Case, Setup
 from student_train.parity.family import BOXES, Arrays, FamilyParity, Settings, compare_prediction

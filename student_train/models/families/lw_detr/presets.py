@@ -11,22 +11,13 @@ from typing import Any
 from student_train.config import AugmentConfig, OptimConfig, TrainConfig
 from student_train.losses import LossConfig, TeacherLossConfig
 from student_train.models.families.lw_detr.model import LwDetrConfig
+from student_train.models.families.lw_detr.sizes import SIZES
 from student_train.presets.preset import SMALL, SMALLEST, Preset, Published, for_scenes, for_tests
 
 LOSS = LossConfig(
     classification="ia_bce", giou_eps=0, teacher=TeacherLossConfig(proposals="weighted")
 )
 """of LW-DETR. Its proposals have classes, and are supervised as a layer of the decoder is"""
-
-_WIDE = {"dim": 384, "n_heads": 12, "n_sampling_heads": 24, "n_points": 4, "levels": ("P3", "P5")}
-SIZES: dict[str, dict[str, Any]] = {
-    "tiny": {"backbone": "cae_vit_tiny_6", "n_queries": 100, "top_k": 100},
-    "small": {"backbone": "cae_vit_tiny_10"},
-    "medium": {"backbone": "cae_vit_small_10"},
-    "large": {"backbone": "cae_vit_small_10", "drop_path": 0.1, **_WIDE},
-    "xlarge": {"backbone": "cae_vit_base_10", "drop_path": 0.1, **_WIDE},
-}
-"""settings of the official sizes"""
 
 AUGMENT = AugmentConfig(squares=tuple(range(448, 897, 64)), eval_square=640)
 OPTIM = OptimConfig(

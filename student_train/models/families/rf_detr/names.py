@@ -7,6 +7,9 @@ from student_train.models.naming import rename
 
 _VIT = "backbone.0.encoder.encoder."
 _BLOCK = rf"{_VIT}encoder.layer.\1."
+MARKS = ("query_feat.weight", "backbone.0.encoder.encoder.layernorm.weight")
+"""parameters that only this family has"""
+
 # ours -> official, first fit
 _NAMES = [
     *COMMON,

@@ -8,7 +8,7 @@ from student_train.models.families.lw_detr.parity import (
     proposals,
 )
 from student_train.models.families.rf_detr.model import RfDetrConfig
-from student_train.models.families.rf_detr.presets import SIZES
+from student_train.models.families.rf_detr.sizes import SIZES
 from student_train.parity.family import FamilyParity, Settings
 from student_train.parity.iou_aware import iou_aware_loss
 

@@ -12,25 +12,11 @@ from student_train.config import AugmentConfig, OptimConfig, TrainConfig
 from student_train.models.families.lw_detr.presets import LOSS as LW_LOSS
 from student_train.models.families.lw_detr.presets import on_squares, without_encoder
 from student_train.models.families.rf_detr.model import RfDetrConfig
+from student_train.models.families.rf_detr.sizes import SIZES
 from student_train.presets.preset import SMALL, SMALLEST, Preset, Published, for_scenes, for_tests
 
 # the matching takes logarithms of probabilities as they are
 LOSS = replace(LW_LOSS, match=replace(LW_LOSS.match, log_eps=0.0))
-
-SIZES: dict[str, dict[str, Any]] = {
-    "nano": {"decoder_layers": 2, "table_side": 24},
-    "small": {"decoder_layers": 3, "table_side": 32},
-    "medium": {"decoder_layers": 4, "table_side": 36},
-    "large": {"decoder_layers": 4, "table_side": 44},
-    "base": {
-        "decoder_layers": 3,
-        "table_side": 37,
-        "patch": 14,
-        "n_windows": 4,
-        "stages": (2, 5, 8, 11),
-    },
-}
-"""settings of the official sizes"""
 
 OPTIM = OptimConfig(
     lr=1e-4,
