@@ -242,8 +242,8 @@ def _with_categories(
         raise ConfigError(
             [
                 f"the checkpoint has {n_classes} classes{whose}, and COCO's categories need "
-                f"{known}: give --annotations FILE, a COCO file with the categories it was trained on (or "
-                "those it is to learn)"
+                f"{known}: give --annotations FILE, a COCO file with the categories it was "
+                "trained on (or those it is to learn)"
             ]
         )
     space = space or ClassSpace(config.data.class_space, categories)

@@ -125,4 +125,4 @@ class WindowedViT(nn.Module):
         if index not in self.shape.whole:
             return run_layer(block, self.checkpointing, tokens)
         image = tokens.unflatten(0, (-1, self.shape.windows**2)).flatten(1, 2)
-        return run_layer(block, self.checkpointing, image).view_as(tokens)
+        return run_layer(block, self.checkpointing, image).reshape(tokens.shape)
