@@ -231,15 +231,15 @@ def test_class_names_beside_the_weights_become_the_categories(tmp_path: Path):
 def test_settings_beside_the_weights_tell_windows_and_stages(tmp_path: Path):
     config = RfDetrConfig(
         backbone="dinov2_small",
-        n_windows=4,
+        n_windows=2,
         stages=(2, 4),
         table_side=6,
-        patch=8,
+        patch=16,
         n_classes=91,
         **SMALL,
     )
     args = {
-        "num_windows": 4,
+        "num_windows": 2,
         "out_feature_indexes": [2, 4],
         "sa_nheads": 8,
         "ca_nheads": 16,
@@ -251,7 +251,7 @@ def test_settings_beside_the_weights_tell_windows_and_stages(tmp_path: Path):
     assert (done.family, done.report.complete) == ("rf_detr", True)
     mine = done.config.model
     assert isinstance(mine, RfDetrConfig)
-    assert (mine.n_windows, mine.stages, mine.patch, mine.table_side) == (4, (2, 4), 8, 6)
+    assert (mine.n_windows, mine.stages, mine.patch, mine.table_side) == (2, (2, 4), 16, 6)
     assert not any(each.startswith(("model.n_windows", "model.stages")) for each in done.assumed)
 
 
