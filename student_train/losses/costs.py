@@ -2,6 +2,8 @@
 §3.1; the focal class term is Deformable DETR's). Scores of teacher boxes are not part of it.
 """
 
+from collections.abc import Iterator
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor
@@ -10,16 +12,51 @@ from student_train.losses.config import LossConfig, MatchCost
 from student_train.losses.geometry import TINY
 from student_train.models.output import Prediction
 
+# costs that are computed at once on a CPU
+_PIECE = 2**18
+
 
 def pair_costs(
-    prediction: Prediction, labels: Tensor, wanted: Tensor, config: LossConfig
+    prediction: Prediction,
+    labels: Tensor,
+    wanted: Tensor,
+    config: LossConfig,
+    out: Tensor | None = None,
 ) -> Tensor:
-    """[L, B, T, Q] in float32 or wider, no gradient.
+    """[L, B, T, Q], no gradient: in `out`, or in float32 or wider.
 
     prediction: [L, B, Q, ...]. labels: LongTensor [B, T]; wanted: [B, T, 4], (cx, cy, w, h): the
     boxes of each image, all sets side by side.
     """
     logits, boxes = prediction.logits.detach(), prediction.boxes.detach()
+    layers, images, queries, _ = logits.shape
+    if out is None:
+        dtype = torch.promote_types(logits.dtype, torch.float32)
+        out = logits.new_empty(layers, images, labels.shape[1], queries, dtype=dtype)
+    for layer, image, query in _pieces(out):
+        part = Prediction(logits[layer, image, query], boxes[layer, image, query])
+        out[layer, image, :, query] = _costs(part, labels[image], wanted[image], config)
+    return out
+
+
+def _pieces(costs: Tensor) -> Iterator[tuple[slice, slice, slice]]:
+    """Layers, images and queries of costs [L, B, T, Q] that are computed at once: all, or on a CPU
+    what its caches hold, which is several times as fast.
+    """
+    if costs.device.type != "cpu":
+        yield slice(None), slice(None), slice(None)
+        return
+    layers, images, most, queries = costs.shape
+    step = max(1, _PIECE // max(1, most))
+    for layer in range(layers):
+        for image in range(images):
+            for first in range(0, queries, step):
+                yield slice(layer, layer + 1), slice(image, image + 1), slice(first, first + step)
+
+
+def _costs(prediction: Prediction, labels: Tensor, wanted: Tensor, config: LossConfig) -> Tensor:
+    """`pair_costs` of some layers and images."""
+    logits, boxes = prediction.logits, prediction.boxes
     logits = logits.to(torch.promote_types(logits.dtype, torch.float32))
     boxes, wanted = boxes.to(logits.dtype), wanted.to(logits.dtype)
     layers, images, queries, classes = logits.shape

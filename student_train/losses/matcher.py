@@ -75,11 +75,15 @@ class PendingMatches:
     def __init__(self, problems: Sequence[Problem], config: LossConfig):
         self._problems = problems
         with torch.no_grad():
-            costs = [pair_costs(p.prediction, p.labels, p.boxes, config) for p in problems]
-            self._shapes = [cost.shape for cost in costs]
-            flags = [_finite(problem.prediction) for problem in problems]
+            self._shapes = [_costs_shape(problem) for problem in problems]
+            flags = torch.cat([_finite(problem.prediction).flatten() for problem in problems])
             # one copy for everything that the host wants to know
-            flat = torch.cat([part.flatten().float() for part in (*flags, *costs)])
+            sizes = [len(flags), *(shape.numel() for shape in self._shapes)]
+            flat = torch.empty(sum(sizes), device=flags.device)
+            room, *rooms = flat.split(sizes)
+            room.copy_(flags)
+            for p, shape, room in zip(problems, self._shapes, rooms, strict=True):
+                pair_costs(p.prediction, p.labels, p.boxes, config, room.view(shape))
         self._download = Download(flat)
         self._solving = in_background(self._solve)
 
@@ -206,6 +210,11 @@ def split_by_image(match: Match, n_images: int) -> list[list[tuple[Tensor, Tenso
         ]
         for query, target in zip(match.query, match.target, strict=True)
     ]
+
+
+def _costs_shape(problem: Problem) -> torch.Size:
+    layers, images, queries, _ = problem.prediction.boxes.shape
+    return torch.Size((layers, images, problem.labels.shape[1], queries))
 
 
 def _finite(prediction: Prediction) -> Tensor:
