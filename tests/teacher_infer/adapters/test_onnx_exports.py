@@ -1,6 +1,7 @@
 """Files of exporters, read without being told how: made by the exporters themselves with random
 weights where they are installed, and compared with their own inference."""
 
+import os
 import shutil
 import warnings
 from collections.abc import Callable
@@ -71,6 +72,9 @@ def test_yolo_of_ultralytics(
 
 
 @pytest.mark.slow
+@pytest.mark.skipif(
+    os.environ.get("TEACH_DETR_LONG") != "1", reason="32 million parameters: TEACH_DETR_LONG=1"
+)
 def test_rtdetr_of_ultralytics(images: list[np.ndarray], tmp_path: Path) -> None:
     import ultralytics
 
