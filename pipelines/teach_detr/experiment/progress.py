@@ -22,6 +22,7 @@ class CellProgress:
         self._n_before = n_done
         self._n_ended = 0
         self._started, self._begun = time.monotonic(), time.time()
+        self._last, self._left = self._started, 0.0
         self._bar = Progress(
             TextColumn("runs"),
             BarColumn(),
@@ -46,8 +47,9 @@ class CellProgress:
         self._n_ended += 1
         done = self._n_before + self._n_ended
         self._bar.update(self._task, completed=done)
-        pace = (time.monotonic() - self._started) / self._n_ended
-        left = duration(pace * (self._n_runs - done))
+        self._last = time.monotonic()
+        self._left = (self._last - self._started) / self._n_ended * (self._n_runs - done)
+        left = duration(self._left)
         said = f"{readable(ended.seconds)}" if ended.error is None else f"failed: {ended.error}"
         self._say(f"[{done}/{self._n_runs}] {ended.job.name}  {said}  ({left} left)")
 
@@ -58,8 +60,8 @@ class CellProgress:
             if job.log.exists() and job.log.stat().st_mtime >= self._begun:
                 self._say(f"[{done}/{self._n_runs}] {job.name}  {last_line(job.log)}")
         if self._n_ended:
-            elapsed = time.monotonic() - self._started
-            left = elapsed / self._n_ended * (self._n_runs - done)
+            # counted from the last end on: the pace so far knows nothing of the runs at work
+            left = self._left - (time.monotonic() - self._last)
             self._say(f"[{done}/{self._n_runs}] about {duration(left)} left in all")
 
     def _say(self, text: str) -> None:
