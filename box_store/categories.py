@@ -39,6 +39,10 @@ class Category:
     supercategory: str | None = None
 
 
+# differences that a message shows
+_NAMED = 3
+
+
 @dataclass(frozen=True)
 class Categories:
     """The data set's category table, ordered by id.
@@ -143,6 +147,19 @@ class Categories:
         present = np.unique(np.asarray(category_ids, dtype=np.int64))
         return [int(value) for value in present if int(value) not in self._by_id]
 
+    def differences(self, other: "Categories") -> str:
+        """The first ids that have another name in the other table, "" where there are none:
+        `2: 'red' here, 'cat' there`. Supercategories make no difference.
+        """
+        ours, theirs = ({item.id: item.name for item in each.items} for each in (self, other))
+        differing = [
+            f"{key}: {ours.get(key, 'missing')!r} here, {theirs.get(key, 'missing')!r} there"
+            for key in sorted(ours.keys() | theirs)
+            if ours.get(key) != theirs.get(key)
+        ]
+        more = f" and {len(differing) - _NAMED} more" if len(differing) > _NAMED else ""
+        return "; ".join(differing[:_NAMED]) + more
+
     def describe_ids(self) -> str:
         """One clause for messages: how many ids there are, and between which."""
         if not self.items:
@@ -218,17 +235,5 @@ def check_same_categories(wanted: Categories, found: Categories, where: object) 
     Raises:
         DataError: an id is missing or has another name; the first differences are shown.
     """
-    ours = {item.id: item.name for item in wanted.items}
-    theirs = {item.id: item.name for item in found.items}
-    if ours == theirs:
-        return
-    differing = [
-        f"{key}: {ours.get(key, 'missing')!r} here, {theirs.get(key, 'missing')!r} there"
-        for key in sorted(set(ours) | set(theirs))
-        if ours.get(key) != theirs.get(key)
-    ]
-    more = f" and {len(differing) - 3} more" if len(differing) > 3 else ""
-    raise DataError(
-        f"the categories of the training data and of {where} differ: "
-        f"{'; '.join(differing[:3])}{more}"
-    )
+    if differing := wanted.differences(found):
+        raise DataError(f"the categories of the training data and of {where} differ: {differing}")

@@ -16,6 +16,7 @@ import pyarrow as pa
 from box_store.calibration.score_map import need_calibration, read_calibration
 from box_store.coco.annotations import load_coco
 from box_store.errors import FormatError, StoreError, TeachDetrError, UsageError, nearest
+from box_store.identity import check_store
 from box_store.places.locations import Location, cache_folder, location
 from box_store.selection.file import content_key, write_selection
 from box_store.selection.selecting import licence_admitted
@@ -28,6 +29,7 @@ from box_store.sql.examples import (
 )
 from box_store.sql.selecting import REQUIRED, covered_images, grouped_by_teacher
 from box_store.sql.views import make_views
+from box_store.store.reader import known_images
 from box_store.store.records import TeacherRecord
 from box_store.store.store import BoxStore
 
@@ -69,6 +71,8 @@ def open_store(
     coco = None if annotations is None else load_coco(annotations, cache=cache_folder())
     connection = duckdb.connect(config={} if threads is None else {"threads": threads})
     try:
+        if coco is not None:
+            check_store(store, coco)
         make_views(connection, store, _admitted(store, licences, deny_licences), coco)
     except duckdb.Error as error:
         connection.close()
@@ -160,7 +164,8 @@ def select_sql(
         "asked": {"sql": query, "images": images, "parameters": dict(parameters or {})},
         "key": content_key(by_teacher),
     }
-    write_selection(location(out), metadata, by_teacher.items())
+    names = {image.id: image.file_name for image in known_images(store)}
+    write_selection(location(out), metadata, by_teacher.items(), names)
     return Path(out)
 
 

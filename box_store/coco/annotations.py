@@ -34,7 +34,7 @@ _EXAMPLES = 3
 _CACHED_FROM_BYTES = 2**23
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, order=True)
 class ImageInfo:
     """One image of the data set; size in pixels as stored on disk."""
 

@@ -6,7 +6,7 @@ and numpy only.
 
 import hashlib
 import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
@@ -16,6 +16,7 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from box_store.boxes import Boxes
+from box_store.coco.annotations import ImageInfo
 from box_store.errors import FormatError, StoreError, UnknownTeacher, nearest
 from box_store.places import files
 from box_store.places.locations import Location, RemoteError, location, staged
@@ -31,6 +32,8 @@ _SCHEMA = pa.schema(
         pa.field("boxes_xyxy", pa.large_list(_CORNERS), nullable=False),
         pa.field("scores", pa.large_list(pa.float32()), nullable=False),
         pa.field("category_ids", pa.large_list(pa.int32()), nullable=False),
+        # null: not known; files of earlier versions lack the column
+        pa.field("file_name", pa.string(), nullable=True),
     ]
 )
 
@@ -95,9 +98,8 @@ class Selection:
             ) from error
         if len(batches) != len(self.teachers):
             raise FormatError(f"{self.path} is incomplete; delete it, it is made anew")
-        self._boxes = {
-            name: _from_batch(batch) for name, batch in zip(self.teachers, batches, strict=True)
-        }
+        self._batches = dict(zip(self.teachers, batches, strict=True))
+        self._boxes = {name: _from_batch(batch) for name, batch in self._batches.items()}
 
     @classmethod
     def open(cls, path: Location) -> "Selection":
@@ -126,6 +128,15 @@ class Selection:
         """
         return self.of(teacher).get(image_id)
 
+    def images(self, teacher: str) -> Iterator[ImageInfo]:
+        """The images that a teacher saw; an unknown file name is empty. Raises UnknownTeacher."""
+        rows, batch = self.of(teacher), self._batches[teacher]
+        named = "file_name" in batch.schema.names
+        names = batch.column("file_name").to_pylist() if named else [None] * len(rows.image_ids)
+        columns = (rows.image_ids.tolist(), rows.widths.tolist(), rows.heights.tolist())
+        for image_id, width, height, name in zip(*columns, names, strict=True):
+            yield ImageInfo(image_id, name or "", width, height)
+
     def counts(self) -> dict[str, tuple[int, int]]:
         """Images covered and boxes, by teacher."""
         return {
@@ -144,12 +155,16 @@ def content_key(boxes: Mapping[str, TeacherBoxes]) -> str:
 
 
 def write_selection(
-    path: Location, metadata: Mapping[str, Any], boxes: Iterable[tuple[str, TeacherBoxes]]
+    path: Location,
+    metadata: Mapping[str, Any],
+    boxes: Iterable[tuple[str, TeacherBoxes]],
+    file_names: Mapping[int, str] | None = None,
 ) -> None:
     """Write a selection as a whole or not at all.
 
     `metadata["teachers"]` names the box sets in the order in which `boxes` yields them; they are
-    written one by one, so only one needs to be in memory. Raises StoreError.
+    written one by one, so only one needs to be in memory. `file_names` says which file an image id
+    stands for. Raises StoreError.
     """
     document = {"kind": _KIND, "format_version": schema.FORMAT_VERSION} | dict(metadata)
     with_metadata = _SCHEMA.with_metadata({schema.METADATA_KEY: json.dumps(document).encode()})
@@ -160,7 +175,7 @@ def write_selection(
             pa.ipc.new_file(file, with_metadata) as writer,
         ):
             for _, rows in boxes:
-                writer.write_batch(_to_batch(rows, with_metadata))
+                writer.write_batch(_to_batch(rows, file_names or {}, with_metadata))
     except OSError as error:
         raise StoreError(
             f"cannot write the selection {path}: {error.strerror or error}. The store is "
@@ -168,7 +183,7 @@ def write_selection(
         ) from error
 
 
-def _to_batch(rows: TeacherBoxes, of: pa.Schema) -> pa.RecordBatch:
+def _to_batch(rows: TeacherBoxes, file_names: Mapping[int, str], of: pa.Schema) -> pa.RecordBatch:
     offsets = pa.array(rows.offsets, pa.int64())
     corners = pa.FixedSizeListArray.from_arrays(
         pa.array(rows.boxes_xyxy.reshape(-1), pa.float32()), type=_CORNERS
@@ -181,6 +196,7 @@ def _to_batch(rows: TeacherBoxes, of: pa.Schema) -> pa.RecordBatch:
             pa.LargeListArray.from_arrays(offsets, corners),
             pa.LargeListArray.from_arrays(offsets, pa.array(rows.scores, pa.float32())),
             pa.LargeListArray.from_arrays(offsets, pa.array(rows.category_ids, pa.int32())),
+            pa.array([file_names.get(key) for key in rows.image_ids.tolist()], pa.string()),
         ],
         schema=of,
     )

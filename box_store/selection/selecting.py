@@ -24,6 +24,7 @@ from box_store.selection.file import Selection, TeacherBoxes, write_selection
 from box_store.selection.rows import Rule, filtered
 from box_store.store import schema
 from box_store.store.parts import part_path
+from box_store.store.reader import known_images
 from box_store.store.store import BoxStore
 
 __all__ = ["FUSED", "Selection", "SelectionSpec", "TeacherFilter", "select"]
@@ -167,7 +168,8 @@ def select(store: BoxStore, spec: SelectionSpec, cache: Path | None = None) -> P
     )
     if spec.combine == "fused":
         each = iter([(FUSED, _fused(dict(each), spec.fusion))])
-    write_selection(path, metadata, each)
+    names_of = {image.id: image.file_name for image in known_images(store)}
+    write_selection(path, metadata, each, names_of)
     return path
 
 

@@ -51,14 +51,22 @@ def known_images(store: BoxStore) -> tuple[ImageInfo, ...]:
     """Every image that some teacher was shown and could read, by ascending id."""
     found: dict[int, ImageInfo] = {}
     for name in store.teachers:
-        table = read_images(store, name, ["image_id", "file_name", "width", "height"])
-        for row in table.to_pylist():
-            if row["width"] > 0:
-                found.setdefault(
-                    row["image_id"],
-                    ImageInfo(row["image_id"], row["file_name"], row["width"], row["height"]),
-                )
+        for image in images_of(store, name):
+            found.setdefault(image.id, image)
     return tuple(found[key] for key in sorted(found))
+
+
+def images_of(store: BoxStore, teacher: str) -> Iterator[ImageInfo]:
+    """Every image that a teacher was shown and could read, in the order of its units.
+
+    Raises UnknownTeacher, FormatError.
+    """
+    columns = ("image_id", "file_name", "width", "height")
+    table = read_images(store, teacher, columns).to_pydict()
+    for row in zip(*(table[column] for column in columns), strict=True):
+        image = ImageInfo(*row)
+        if image.width > 0:
+            yield image
 
 
 def boxes_of(store: BoxStore, teacher: str, image_id: int) -> Boxes | None:

@@ -122,14 +122,10 @@ class BoxStore:
 
     def check_categories(self, categories: Categories, where: object) -> None:
         """Raise DataError unless annotations `where` have the categories of this store."""
-        ours = {item.id: item.name for item in self.categories.items}
-        theirs = {item.id: item.name for item in categories.items}
-        wrong = [key for key in sorted(ours.keys() | theirs) if ours.get(key) != theirs.get(key)]
-        if wrong:
-            differing = [str(ours.get(key) or theirs.get(key)) for key in wrong[:5]]
+        if differing := categories.differences(self.categories):
             raise DataError(
-                f"{where} has other categories than the store {self.path} (differing: "
-                f"{', '.join(differing)}): expected the data set that was labelled"
+                f"{where} has other categories than the store {self.path} ({differing}): expected "
+                "the data set that was labelled"
             )
 
     @property

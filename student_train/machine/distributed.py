@@ -46,6 +46,10 @@ class World:
         dist.all_gather_object(parts, list(rows))
         return [row for part in parts for row in part]
 
+    def broadcast(self, value: Any) -> Any:
+        """What the first process says, on all of them."""
+        return self.gather([value])[0]
+
     def close(self) -> None:
         """Leave the process group, unless a launcher formed it."""
         if self.size > 1 and self.is_own and dist.is_initialized():

@@ -4,8 +4,8 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 from box_store.calibration.score_map import need_calibration
-from box_store.categories import check_same_categories
 from box_store.coco.annotations import CocoData
+from box_store.identity import check_store
 from box_store.selection.choosing import CHOICES, Choice, choose
 from box_store.selection.selecting import TeacherFilter, chosen_teachers
 from box_store.store.store import BoxStore
@@ -37,7 +37,7 @@ def with_choice(
     if teachers.store is None or not asked:
         return resolved, []
     store = BoxStore.open(teachers.store)
-    check_same_categories(coco.categories, store.categories, f"the store {store.path}")
+    check_store(store, coco)
     spec = selection_spec(teachers)
     choices = []
     for name in chosen_teachers(store, spec):

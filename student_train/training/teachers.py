@@ -5,13 +5,14 @@ from dataclasses import replace
 
 import numpy as np
 
-from box_store.categories import check_same_categories
 from box_store.coco.annotations import CocoData
 from box_store.errors import DataError
+from box_store.identity import check_selection, check_store
 from box_store.selection.selecting import (
     Selection,
     SelectionSpec,
     TeacherFilter,
+    chosen_teachers,
     licence_admitted,
     no_off,
     select,
@@ -45,15 +46,15 @@ def open_teachers(
         for name in names:
             selection.of(name)
         _check_licences(selection, names, config)
+        check_selection(selection, coco)
     else:
         assert config.store is not None
         store = BoxStore.open(config.store)
-        check_same_categories(coco.categories, store.categories, f"the store {store.path}")
-        # one process writes the selection, the others find it
-        if world.is_first:
-            select(store, selection_spec(config))
-        world.barrier()
-        selection = Selection.open(select(store, selection_spec(config)))
+        check_store(store, coco, chosen_teachers(store, selection_spec(config)))
+        # one process selects, and all read its file: a store that is still being filled would give
+        # each of them other boxes
+        path = select(store, selection_spec(config)) if world.is_first else None
+        selection = Selection.open(world.broadcast(path))
         names = selection.teachers
     chosen = selection if tuple(names) == selection.teachers else _Named(selection, names)
     notes = list(_teacher_notes(chosen, coco, limit, config.missing == "error"))

@@ -7,6 +7,7 @@ import typer
 
 from box_store.coco.annotations import load_coco
 from box_store.errors import UsageError
+from box_store.identity import check_store
 from box_store.patience import if_it_takes
 from box_store.results.exporting import export_results
 from box_store.results.importing import import_results
@@ -70,6 +71,7 @@ def import_file(
         listed = coco.images
         info = DatasetInfo(annotations.stem, coco.sha256, len(coco.images))
         box_store = BoxStore.open_or_create(store, coco.categories, info)
+        check_store(box_store, coco)
     else:
         box_store = BoxStore.open(store)
     files = [*results, *(more or [])]

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from box_store.categories import Categories
-from box_store.coco.annotations import load_coco
+from box_store.coco.annotations import ImageInfo, load_coco
 from box_store.errors import DataError, UsageError, nearest
 from box_store.places.locations import Location, as_typed, location
 from box_store.store.store import DatasetInfo
@@ -32,6 +32,14 @@ class Dataset:
     def image_ids(self) -> list[int]:
         """Image ids, ascending."""
         return [task.image_id for task in self.tasks]
+
+    @property
+    def listed(self) -> dict[int, ImageInfo]:
+        """What the annotations say of each image, by id."""
+        return {
+            task.image_id: ImageInfo(task.image_id, task.file_name, task.width, task.height)
+            for task in self.tasks
+        }
 
 
 def load_dataset(

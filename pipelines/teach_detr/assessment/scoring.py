@@ -22,6 +22,7 @@ from box_store import (
     select,
 )
 from box_store.errors import DataError
+from box_store.identity import check_store
 from student_train.evaluation.coco_arrays import DetectionArrays, Truth
 from student_train.evaluation.coco_metrics import (
     Metrics,
@@ -106,8 +107,8 @@ def open_scorer(
     backend: of the metrics, by default the fastest that is installed; all give the same numbers.
     Raises DataError for annotations of other categories, UnknownTeacher, UsageError.
     """
-    store.check_categories(load_coco(annotations).categories, annotations)
     names = spec.teachers if spec.teachers is not None else tuple(store.teachers)
+    check_store(store, load_coco(annotations), names)
     truth = Truth.of_table(read_annotations(annotations))
     if max_images is not None:
         seen = set(truth.image_ids.tolist()) & _seen_by(store, names)
