@@ -11,12 +11,15 @@ import torch
 from rich.table import Table
 from torch import nn
 
-from student_train.bench.step import BenchSpec, Step, provenance, synthetic_batch
+from student_train.bench.step import (
+    BenchSpec,
+    Step,
+    match_at_once,
+    provenance,
+    supervised,
+    synthetic_batch,
+)
 from student_train.config import TrainConfig
-from student_train.losses.layout import Layout
-from student_train.losses.matcher import start_matching
-from student_train.losses.plan import plan
-from student_train.losses.totals import totals_of
 
 _WARM_UP = 1
 
@@ -84,15 +87,9 @@ def _one_step(step: Step, batch: Any) -> dict[str, float]:
     inside = sum(v for part, v in found.items() if part != "copy and normalise")
     found["rest of forward"] = max(0.0, forward - inside)
     output = kept[0]
-    supervisions = step.criterion.supervise(batch.truth, batch.teachers)
+    supervisions = supervised(step, batch)
 
-    def matching() -> None:
-        stacks = plan(output, supervisions)
-        layout = Layout(stacks, totals_of([supervisions], step.runtime.device)[0], step.config.loss)
-        start_matching([layout.problem(each) for each in stacks], step.config.loss).result()
-
-    with torch.autocast(step.runtime.device.type, enabled=False):
-        found["matching"] = step.seconds(matching)
+    found["matching"] = step.seconds(lambda: match_at_once(step, output, supervisions))
     losses: list[Any] = []
     both = step.seconds(lambda: losses.append(step.criterion(output, supervisions)))
     # the criterion matches too, and hides a part of it behind the denoising losses

@@ -13,10 +13,14 @@ from detr_kernels import explain
 from student_train.bench.paired import Cost
 from student_train.config import TrainConfig
 from student_train.data import Batch, BoxSets
-from student_train.losses import Criterion, Losses
+from student_train.losses import Criterion, Losses, Supervision
+from student_train.losses.layout import Layout
+from student_train.losses.matcher import start_matching
+from student_train.losses.plan import plan
+from student_train.losses.totals import totals_of
 from student_train.machine.compiling import compile_parts
 from student_train.machine.runtime import Runtime
-from student_train.models import Targets, build_student
+from student_train.models import StudentOutput, Targets, build_student
 from student_train.runs.provenance import source_revision, versions
 from student_train.training.optim import clip_gradients, make_optimizer
 
@@ -118,6 +122,20 @@ class Step:
         """Until the device has done everything."""
         if self.runtime.device.type == "cuda":
             torch.cuda.synchronize(self.runtime.device)
+
+
+def supervised(step: Step, batch: Batch) -> list[Supervision]:
+    """Who supervises a step, ground truth first."""
+    return step.criterion.supervise(batch.truth, batch.teachers)
+
+
+def match_at_once(step: Step, output: StudentOutput, supervisions: list[Supervision]) -> None:
+    """The matching of a step, as its losses ask for it."""
+    with torch.autocast(step.runtime.device.type, enabled=False):
+        stacks = plan(output, supervisions)
+        totals = totals_of([supervisions], step.runtime.device)[0]
+        layout = Layout(stacks, totals, step.config.loss)
+        start_matching([layout.problem(each) for each in stacks], step.config.loss).result()
 
 
 def synthetic_batch(

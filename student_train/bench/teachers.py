@@ -10,11 +10,18 @@ from rich.table import Table
 
 from box_store.errors import UsageError
 from student_train.bench.paired import Cost, Interval, in_turns, ratio
-from student_train.bench.step import BenchSpec, Step, provenance, synthetic_batch
+from student_train.bench.step import (
+    BenchSpec,
+    Step,
+    match_at_once,
+    provenance,
+    supervised,
+    synthetic_batch,
+)
 from student_train.bench.waits import Waits
 from student_train.config import TrainConfig
 from student_train.data import Batch
-from student_train.losses.loop import loop_losses
+from student_train.losses.loop import loop_losses, loop_matching
 from student_train.models.output import Denoising, Prediction, StudentOutput
 
 _WARM_UP = 2
@@ -39,6 +46,16 @@ class TeacherRow:
     """the losses by `loop_losses`"""
     speedup: Interval
     """loop / losses of the same round"""
+    assignments: int
+    """bipartite matchings of a step"""
+    matching: Cost
+    """all of them in one piece of work, costs included"""
+    matching_loop: Cost
+    """the same by `loop_matching`, one after the other"""
+    matching_speedup: Interval
+    """matching_loop / matching of the same round"""
+    matching_share: Interval
+    """matching / step of the same round"""
     waits: int
     """times a step's losses and matching make the host wait"""
 
@@ -94,6 +111,11 @@ class TeacherResult:
             ("losses add to the step", lambda row: row.added.percent()),
             (f"by the loop, {clock}", lambda row: f"{1e3 * self.witness(row.loop):.1f}"),
             ("loop / losses", lambda row: row.speedup.text("{:.1f}")),
+            ("assignments", lambda row: str(row.assignments)),
+            (f"matching, {clock}", lambda row: f"{1e3 * self.witness(row.matching):.1f}"),
+            ("matching / step", lambda row: _percent(row.matching_share)),
+            (f"one by one, {clock}", lambda row: f"{1e3 * self.witness(row.matching_loop):.1f}"),
+            ("one by one / matching", lambda row: row.matching_speedup.text("{:.1f}")),
             ("waits of the host", lambda row: str(row.waits)),
         )
         for name, cell in rows:
@@ -138,25 +160,52 @@ def bench_teachers(config: TrainConfig, spec: BenchSpec, counts: Sequence[int]) 
 
     def loop(n: int) -> Cost:
         leaves, batch = _leaves(output), on_device[n]
-        supervisions = step.criterion.supervise(batch.truth, batch.teachers)
+        supervisions = supervised(step, batch)
         return step.cost(lambda: loop_losses(leaves, supervisions, config.loss).total.backward())
 
-    measures = {"step": lambda n: step.cost(lambda: step(batches[n])), "ours": ours, "loop": loop}
+    solved: dict[int, int] = {}
+
+    def matching(n: int) -> Cost:
+        leaves, supervisions = _leaves(output), supervised(step, on_device[n])
+        return step.cost(lambda: match_at_once(step, leaves, supervisions))
+
+    def matching_loop(n: int) -> Cost:
+        leaves, supervisions = _leaves(output), supervised(step, on_device[n])
+
+        def all_of_them() -> None:
+            solved[n] = loop_matching(leaves, supervisions, config.loss)
+
+        return step.cost(all_of_them)
+
+    measures = {
+        "step": lambda n: step.cost(lambda: step(batches[n])),
+        "ours": ours,
+        "loop": loop,
+        "matching": matching,
+        "matching_loop": matching_loop,
+    }
     for _ in range(_WARM_UP):
         for n in counts:
             measures["step"](n)
             ours(n)
+            matching(n)
     found = {name: in_turns(spec.steps, counts, measure) for name, measure in measures.items()}
     on_gpu = step.runtime.device.type == "cuda"
     memory = torch.cuda.max_memory_allocated(step.runtime.device) / 2**30 if on_gpu else None
-    rows = tuple(_row(n, counts[0], found, waits[n], on_gpu) for n in counts)
+    rows = tuple(_row(n, counts[0], found, solved[n], waits[n], on_gpu) for n in counts)
     return TeacherResult(spec, config.preset, rows, memory, provenance(step.runtime))
 
 
 def _row(
-    n: int, least: int, found: dict[str, dict[int, list[Cost]]], waits: int, on_gpu: bool
+    n: int,
+    least: int,
+    found: dict[str, dict[int, list[Cost]]],
+    solved: int,
+    waits: int,
+    on_gpu: bool,
 ) -> TeacherRow:
     steps, ours, loop = (found[name] for name in ("step", "ours", "loop"))
+    matching, one_by_one = found["matching"][n], found["matching_loop"][n]
     at = Cost._fields.index("wall" if on_gpu else "cpu")
     whole = statistics.median(cost[at] for cost in steps[least])
     return TeacherRow(
@@ -167,8 +216,17 @@ def _row(
         Interval.of([(a[at] - b[at]) / whole for a, b in zip(ours[n], ours[least], strict=True)]),
         _median(loop[n]),
         Interval.of([a[at] / b[at] for a, b in zip(loop[n], ours[n], strict=True)]),
+        solved,
+        _median(matching),
+        _median(one_by_one),
+        Interval.of([a[at] / b[at] for a, b in zip(one_by_one, matching, strict=True)]),
+        Interval.of([a[at] / b[at] for a, b in zip(matching, steps[n], strict=True)]),
         waits,
     )
+
+
+def _percent(share: Interval) -> str:
+    return Interval(*(100 * each for each in share)).text("{:.1f}", " %")
 
 
 def _median(costs: Sequence[Cost]) -> Cost:

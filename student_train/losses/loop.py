@@ -98,6 +98,27 @@ def _as_seen(targets: Targets, stack: Stack) -> Targets:
     return replace(targets, labels=torch.zeros_like(targets.labels))
 
 
+def loop_matching(
+    output: StudentOutput, supervisions: Sequence[Supervision], config: LossConfig
+) -> int:
+    """Every assignment of a step by itself: source, layer, image, group of queries; how many."""
+    solved = 0
+    for each in plan(output, supervisions):
+        for task in () if each.known else each.tasks:
+            targets = [
+                None if t is None else _as_seen(t.repeat(task.repeat), each)
+                for t in task.supervision.targets
+            ]
+            for layer in range(task.first, each.shape[0]):
+                for image, boxes in enumerate(targets):
+                    if boxes is not None and len(boxes):
+                        logits = each.prediction.logits[layer, image]
+                        mine = each.prediction.boxes[layer, image]
+                        match_groups(logits, mine, boxes, each.groups, config)
+                        solved += each.groups
+    return solved
+
+
 def match_groups(
     logits: Tensor, boxes: Tensor, targets: Targets, groups: int, config: LossConfig
 ) -> Pairs:

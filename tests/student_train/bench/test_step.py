@@ -47,6 +47,8 @@ def test_teachers_are_measured_in_turns_and_against_the_loop(bench: Any) -> None
     assert none["overhead"] == none["overhead_cpu"] == {"median": 0, "low": 0, "high": 0}
     for row in (none, three):
         assert row["speedup"]["median"] > 0
+        assert row["matching_speedup"]["median"] > 0
+        assert 0 < row["matching_share"]["median"]
         assert all(row[part][clock] > 0 for part in ("step", "losses", "loop") for clock in CLOCKS)
     # teachers bring no wait of their own
     assert none["waits"] == three["waits"] == 1
