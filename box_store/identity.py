@@ -10,7 +10,6 @@ from pathlib import PurePosixPath
 
 from box_store.coco.annotations import CocoData, ImageInfo
 from box_store.errors import DataError
-from box_store.selection.file import Selection
 from box_store.store.reader import images_of
 from box_store.store.store import BoxStore
 
@@ -78,20 +77,11 @@ def check_images(
 ) -> None:
     """Raise DataError where a store means other images by ids that `where` lists."""
     seen = {image for name in teachers or store.teachers for image in images_of(store, name)}
-    _refuse(contradictions(sorted(seen), listed), f"the store {store.path}", where)
+    refuse(contradictions(sorted(seen), listed), f"the store {store.path}", where)
 
 
-def check_selection(selection: Selection, coco: CocoData) -> None:
-    """Raise DataError where a selection and annotations mean other images by the same ids.
-
-    Selections of versions that kept no names are compared by size.
-    """
-    seen = {image for name in selection.teachers for image in selection.images(name)}
-    where = f"the selection {selection.path}"
-    _refuse(contradictions(sorted(seen), coco.by_id), where, coco.path)
-
-
-def _refuse(contradictions: Iterable[Contradiction], boxes: str, where: object) -> None:
+def refuse(contradictions: Iterable[Contradiction], boxes: str, where: object) -> None:
+    """Raise DataError if there are any, naming three; `boxes` and `where` are who says them."""
     found = list(contradictions)
     if not found:
         return

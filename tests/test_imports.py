@@ -94,6 +94,105 @@ def test_the_trainer_and_what_it_stands_on_name_no_teacher_framework(package: st
         assert found <= allowed, f"{path.relative_to(ROOT)} imports {sorted(found - allowed)}"
 
 
+# a family's presets and parity stand on the trainer's configuration, and are loaded by name: they
+# belong to the floors above, wherever they lie
+UPPER_FLOORS = {"presets", "parity"}
+
+
+def modules(package: str) -> dict[str, Path]:
+    """Every module of a package and its file."""
+    root, found = SOURCES[package], {}
+    for path in sorted(root.rglob("*.py")):
+        parts = path.relative_to(root).with_suffix("").parts
+        found[".".join((package, *(part for part in parts if part != "__init__")))] = path
+    return found
+
+
+def graph(package: str) -> dict[str, set[str]]:
+    """Which modules each module imports: anywhere, under TYPE_CHECKING and in functions too."""
+    known = modules(package)
+    found: dict[str, set[str]] = {}
+    for module, path in known.items():
+        named: set[str] = set()
+        for node in ast.walk(ast.parse(path.read_text())):
+            if isinstance(node, ast.ImportFrom) and node.module:
+                for alias in node.names:
+                    whole = f"{node.module}.{alias.name}"
+                    named.add(whole if whole in known else node.module)
+            elif isinstance(node, ast.Import):
+                named.update(alias.name for alias in node.names)
+        found[module] = (named & known.keys()) - {module}
+    return found
+
+
+def room(module: str, depth: int) -> str:
+    """The folder or module that stands for a module among those at `depth`."""
+    parts = module.split(".")
+    if parts[1:3] == ["models", "families"] and parts[-1] in UPPER_FLOORS:
+        return f"{parts[0]}.{parts[-1]}" if depth == 1 else ".".join((*parts[:depth], parts[-1]))
+    return ".".join(parts[: depth + 1])
+
+
+def rooms(package: str, depth: int) -> dict[str, set[str]]:
+    """Folders, and the modules beside them, with what they import of one another."""
+    found: dict[str, set[str]] = {}
+    for module, imports in graph(package).items():
+        mine = room(module, depth)
+        for other in (room(each, depth) for each in imports):
+            # a package's face gathers what lies in it
+            face = mine.startswith(f"{other}.") or other.startswith(f"{mine}.")
+            if other != mine and not face:
+                found.setdefault(mine, set()).add(other)
+    return found
+
+
+def circle(edges: dict[str, set[str]]) -> list[str]:
+    """Some circle of a graph, in order; nothing if there is none."""
+    done: set[str] = set()
+
+    def search(node: str, way: list[str]) -> list[str]:
+        if node in way:
+            return [*way[way.index(node) :], node]
+        if node in done:
+            return []
+        done.add(node)
+        for other in sorted(edges.get(node, ())):
+            if found := search(other, [*way, node]):
+                return found
+        return []
+
+    return next((found for node in sorted(edges) if (found := search(node, []))), [])
+
+
+@pytest.mark.parametrize("package", SOURCES)
+def test_imports_go_in_no_circle(package: str) -> None:
+    assert circle(graph(package)) == []
+
+
+@pytest.mark.parametrize("depth", [1, 2])
+@pytest.mark.parametrize("package", SOURCES)
+def test_folders_import_in_one_direction(package: str, depth: int) -> None:
+    assert circle(rooms(package, depth)) == []
+
+
+def test_a_circle_is_found() -> None:
+    assert circle({"a": {"b"}, "b": {"c"}, "c": {"b"}}) == ["b", "c", "b"]
+    assert circle({"a": {"b", "c"}, "b": {"c"}}) == []
+
+
+@pytest.mark.parametrize("package", SOURCES)
+def test_a_folder_has_a_caption(package: str) -> None:
+    for path in SOURCES[package].rglob("__init__.py"):
+        assert ast.get_docstring(ast.parse(path.read_text())), path.relative_to(ROOT)
+
+
+@pytest.mark.parametrize("package", SOURCES)
+def test_a_root_reads_as_a_table_of_contents(package: str) -> None:
+    inside = [path for path in SOURCES[package].iterdir() if not path.name.startswith(("_", "py."))]
+    assert len([path for path in inside if path.is_dir()]) <= 14
+    assert len([path for path in inside if path.is_file()]) <= 12
+
+
 BARE_NODE = """
 import importlib, pkgutil, sys
 sys.modules.update(dict.fromkeys({absent!r}))  # None: not installed, for import and find_spec

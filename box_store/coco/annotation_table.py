@@ -16,9 +16,9 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
+from box_store import format
 from box_store.errors import FormatError
 from box_store.places import files
-from box_store.store import schema
 
 _KIND = "annotations"
 _CORNERS = pa.list_(pa.float32(), 4)
@@ -100,8 +100,8 @@ def pack_names(names: Sequence[str]) -> tuple[NDArray[np.int64], NDArray[np.uint
 
 def write_table(path: Path, table: AnnotationTable, metadata: Mapping[str, Any]) -> None:
     """Write a table as a whole or not at all. Raises OSError."""
-    document = {"kind": _KIND, "format_version": schema.FORMAT_VERSION} | dict(metadata)
-    with_metadata = _SCHEMA.with_metadata({schema.METADATA_KEY: json.dumps(document).encode()})
+    document = {"kind": _KIND, "format_version": format.FORMAT_VERSION} | dict(metadata)
+    with_metadata = _SCHEMA.with_metadata({format.METADATA_KEY: json.dumps(document).encode()})
     offsets = pa.array(table.offsets, pa.int64())
     corners = pa.FixedSizeListArray.from_arrays(
         pa.array(table.boxes_xywh.reshape(-1), pa.float32()), type=_CORNERS
@@ -137,14 +137,14 @@ def open_with_metadata(path: Path) -> tuple[AnnotationTable, dict[str, Any]]:
     try:
         with pa.memory_map(str(path)) as source:
             reader = pa.ipc.open_file(source)
-            raw = (reader.schema.metadata or {}).get(schema.METADATA_KEY, b"{}")
+            raw = (reader.schema.metadata or {}).get(format.METADATA_KEY, b"{}")
             document = json.loads(raw)
             batch = reader.get_batch(0)
     except FileNotFoundError:
         raise
     except (pa.ArrowException, OSError, ValueError, IndexError) as error:
         raise FormatError(f"{path} is no table of annotations ({error}); delete it") from error
-    if document.get("kind") != _KIND or document.get("format_version") != schema.FORMAT_VERSION:
+    if document.get("kind") != _KIND or document.get("format_version") != format.FORMAT_VERSION:
         raise FormatError(f"{path} is no table of annotations of this version; delete it")
     names, boxes = batch.column("file_name"), batch.column("boxes_xywh")
     _, name_offsets, name_bytes = names.buffers()

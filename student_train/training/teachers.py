@@ -7,7 +7,8 @@ import numpy as np
 
 from box_store.coco.annotations import CocoData
 from box_store.errors import DataError
-from box_store.identity import check_selection, check_store
+from box_store.identity import check_store
+from box_store.selection.images import check_selection
 from box_store.selection.selecting import (
     Selection,
     SelectionSpec,

@@ -10,8 +10,9 @@ from box_store import BoxStore, DatasetInfo, Selection, SelectionSpec, import_re
 from box_store import select as select_boxes
 from box_store.calibration.fitting import calibrate
 from box_store.errors import DataError
-from box_store.identity import check_selection, check_store, same_name
+from box_store.identity import check_store, same_name
 from box_store.query import open_store, select_sql
+from box_store.selection.images import check_selection
 
 IDS = (1, 2, 3, 4)
 OTHERS = (
