@@ -2,12 +2,14 @@
 # make test   the tests, in JOBS=2 processes                                         (ARGS="-k name" narrows them)
 # make check  lint, format, types, the import contract
 # make bench  benchmarks of kernels, a training step, the store and the teacher service on this machine
-# make gpu    verification, tests and benchmarks on a GPU with the machine's own torch, no network needed; results in docs/gpu
+# make gpu    verification, tests and benchmarks on a GPU in ten minutes, with the machine's own torch, no network needed; results in docs/gpu
+#             (DRY=1 rehearses all of it on a CPU; ARGS="--only check step" narrows it)
 
 PYTHON ?= python3
 BIN := .venv/bin
 INSTALLED := .venv/.installed
 FAST ?=
+DRY ?=
 JOBS ?= 2
 ARGS ?=
 
@@ -42,22 +44,8 @@ bench: $(INSTALLED)
 	$(BIN)/teacher-infer bench
 
 # a GPU node brings its own torch and may have no network, so nothing is installed here and the sources run in place;
-# a part that fails does not stop the others: every screen is kept as GPU_OUT/PART.txt, and the end names what failed
+# parts, their order and their limits stand in student_train/bench/gpu.py
 GPU_OUT ?= docs/gpu
 gpu: export PYTHONPATH := $(CURDIR):$(CURDIR)/kernels:$(CURDIR)/pipelines:$(PYTHONPATH)
 gpu:
-	@mkdir -p $(GPU_OUT) && rm -f $(GPU_OUT)/failed.txt
-	@part() { \
-	    name=$$1; shift; echo; echo "== $$name: $$*"; \
-	    { "$$@" 2>&1 || echo "$$name" >> $(GPU_OUT)/failed.txt; } | tee $(GPU_OUT)/$$name.txt; \
-	}; \
-	part check $(PYTHON) -m detr_kernels.check --out $(GPU_OUT)/check.json; \
-	part tests $(PYTHON) -m pytest -m gpu -q -p no:cacheprovider tests/detr_kernels tests/student_train $(ARGS); \
-	part kernels $(PYTHON) -m detr_kernels.bench --out $(GPU_OUT)/kernels.json $(BENCH_ARGS); \
-	part step $(PYTHON) -m student_train.cli bench --preset dino-r50-4scale --out $(GPU_OUT)/step.json; \
-	part shares $(PYTHON) -m student_train.cli bench --preset dino-r50-4scale --profile --out $(GPU_OUT)/shares.json; \
-	part loader $(PYTHON) -m student_train.cli bench --preset dino-r50-4scale --data --out $(GPU_OUT)/loader.json; \
-	part presets $(PYTHON) -m student_train.cli bench --presets all --steps 5 --out $(GPU_OUT)/presets.json; \
-	echo; if [ -s $(GPU_OUT)/failed.txt ]; then \
-	    echo "failed: $$(tr '\n' ' ' < $(GPU_OUT)/failed.txt)(what it said is in $(GPU_OUT))"; exit 1; \
-	fi; echo "everything passed; results in $(GPU_OUT)"
+	$(PYTHON) -m student_train.bench.gpu --out $(GPU_OUT)$(if $(DRY),/dry --dry) $(ARGS)
