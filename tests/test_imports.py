@@ -35,9 +35,10 @@ ENTERED_LATE = {
 }
 FRAMEWORKS = {"mmdet", "mmengine", "mmcv", "ultralytics", "transformers", "onnxruntime"}
 # what the trainer itself offers more with: none is a teacher's
-EXTRAS = {"matplotlib", "cv2", "wandb", "faster_coco_eval", "onnx", "onnxruntime"}
+EXTRAS = {"matplotlib", "cv2", "wandb", "faster_coco_eval", "hotcoco", "onnx", "onnxruntime"}
 OPTIONAL = FRAMEWORKS | {
     "duckdb", "ray", "matplotlib", "cv2", "wandb", "faster_coco_eval", "onnx", "numba",
+    "simplejpeg", "hotcoco",
 }  # fmt: skip
 
 
@@ -88,7 +89,11 @@ def test_optional_libraries_are_imported_when_used_not_at_import(package: str, p
 
 @pytest.mark.parametrize("package", ["box_store", "student_train", "detr_kernels"])
 def test_the_trainer_and_what_it_stands_on_name_no_teacher_framework(package: str) -> None:
-    allowed = {"box_store": {"duckdb"}, "student_train": EXTRAS, "detr_kernels": {"numba"}}[package]
+    allowed = {
+        "box_store": {"duckdb", "simplejpeg"},
+        "student_train": EXTRAS,
+        "detr_kernels": {"numba"},
+    }[package]
     for path in sorted(SOURCES[package].rglob("*.py")):
         found = imported(path) & OPTIONAL
         assert found <= allowed, f"{path.relative_to(ROOT)} imports {sorted(found - allowed)}"

@@ -1,4 +1,4 @@
-"""A DINO-R50 training step on a CPU (256 px, batch 2): numba or plain torch attention, fp32 or bf16.
+"""A DINO-R50 step on a CPU (256 px, batch 2): numba or plain torch attention, fp32 or bf16.
 
     python docs/benchmarks/cpu_step.py [--steps 3] [--out FILE]
 
@@ -8,6 +8,7 @@ CPU seconds of a whole step, forward, losses, backward and optimiser, in turns i
 import argparse
 import json
 import statistics
+from dataclasses import replace
 from pathlib import Path
 
 import torch
@@ -30,8 +31,7 @@ def main() -> None:
     torch.set_num_threads(1)
     spec = BenchSpec(256, 256, 2, options.steps, 50)
     config = resolve(load_preset("dino-r50-4scale")).config
-    config.device = "cpu"
-    config.threads = 1
+    config = replace(config, device="cpu", threads=1, amp="off")
     batch = synthetic_batch(spec, 0, config.model.n_classes, torch.Generator().manual_seed(0))
     step = Step(config)
     found = backend._import_numba()

@@ -1,6 +1,7 @@
 """One image file to pixels, in the frame its annotations use.
 
-Pillow reads the files: torchvision's own decoders are deprecated since 0.29. COCO boxes refer to
+Pillow reads the files, and JPEG photos a faster decoder of the same pixels where it is installed:
+torchvision's own are deprecated since 0.29. COCO boxes refer to
 the pixels as they are stored, so an EXIF orientation is not applied.
 """
 
@@ -13,6 +14,7 @@ from PIL import Image, UnidentifiedImageError
 from torch import Tensor
 
 from box_store.errors import DataError
+from box_store.jpeg import decode_photo
 from box_store.places.locations import Location, RemoteError
 
 
@@ -52,7 +54,9 @@ def read_image(path: Location, size: tuple[int, int] | None = None) -> Tensor:
                     f"{path} is {image.width} x {image.height} px, the annotations say "
                     f"{size[0]} x {size[1]}: its boxes would be in another frame"
                 )
-            pixels = _rgb(image)
+            pixels = decode_photo(data, image)
+            if pixels is None:
+                pixels = _rgb(image)
     except UnidentifiedImageError:
         raise ImageError(f"{path} is no image that Pillow can read ({len(data)} bytes)") from None
     except ImageError:
