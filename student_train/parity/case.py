@@ -22,6 +22,9 @@ from student_train.parity.rows import largest_difference, relative_difference
 def term_stems(settings: Mapping[str, Any]) -> dict[str, str]:
     """Our terms -> what official keys of a set's losses begin with."""
     kind = settings.get("loss", {}).get("class", "ce")
+    if kind == "ia_bce":
+        # the official code goes on calling it what it replaced
+        kind = "ce"
     return {
         "class": f"loss_{kind}",
         "box": "loss_bbox",
