@@ -20,6 +20,12 @@ def export(
         Path | None,
         typer.Option("--official", help="Write the official code's checkpoint to this file."),
     ] = None,
+    transformers: Annotated[
+        Path | None,
+        typer.Option(
+            "--transformers", help="Write a folder that transformers loads to this place."
+        ),
+    ] = None,
     size: Annotated[
         str | None,
         typer.Option(help="Height x width in px to trace with; by default the evaluation size."),
@@ -34,16 +40,18 @@ def export(
     as_json: Json = False,
 ) -> None:
     """Write a student as ONNX or for torch.export, and check that the file detects the same; or
-    write its weights as the official code of its family stores them.
+    write its weights as the official code of its family, or transformers, stores them.
     """
     from student_train.export import export_student
     from student_train.export.official import export_checkpoint
     from student_train.export.program import DYNAMIC
+    from student_train.export.transformers_folder import export_folder
     from student_train.runs.trained import load_student
 
-    if onnx is None and torch_export is None and official is None:
+    if onnx is None and torch_export is None and official is None and transformers is None:
         raise UsageError(
-            "nothing to write: give --onnx FILE, --torch-export FILE or --official FILE"
+            "nothing to write: give --onnx FILE, --torch-export FILE, --official FILE or "
+            "--transformers DIR"
         )
     if dynamic not in DYNAMIC:
         raise UsageError(f"--dynamic is one of {', '.join(DYNAMIC)}, got {dynamic!r}")
@@ -55,6 +63,10 @@ def export(
         n_tensors = export_checkpoint(student, official)
         rows.append({"path": str(official), "format": "official", "tensors": n_tensors})
         print_plain(console, f"wrote     {official} ({n_tensors} tensors under official names)")
+    if transformers is not None:
+        n_tensors = export_folder(student, transformers)
+        rows.append({"path": str(transformers), "format": "transformers", "tensors": n_tensors})
+        print_plain(console, f"wrote     {transformers} ({n_tensors} tensors, for transformers)")
     done = []
     if onnx is not None or torch_export is not None:
         whole = student.config.augment.eval_size

@@ -12,7 +12,10 @@ from student_train.commands.terminal import Json, Overrides, open_console, print
 def import_file(
     file: Annotated[
         Path,
-        typer.Argument(help="Checkpoint of the official code, of detrex or mmdet (DINO), or ours."),
+        typer.Argument(
+            help="Checkpoint of the official code, of detrex or mmdet (DINO), of LibreYOLO, or "
+            "ours; a folder of transformers; or hub:ORG/NAME[@REVISION]."
+        ),
     ],
     overrides: Overrides = None,
     out: Annotated[Path | None, typer.Option(help="Folder of the run.")] = None,

@@ -44,11 +44,11 @@ def read_checkpoint(path: Path | str) -> dict[str, Tensor]:
 def read_weights_file(path: Path | str) -> WeightsFile:
     """The weights in a .safetensors, torch, or detectron2 .pkl file, and the settings beside them.
 
-    Looks under `model`, `state_dict`, `model_state_dict`, `model_ema` or `module` where the file
-    holds more than weights, and strips `module.` (DistributedDataParallel). Torch files are read
-    with `weights_only=True`, so no code in them runs. Let through besides tensors are the
-    `argparse.Namespace` of official files and, as empty shells, the log records that mmengine
-    keeps in its files; of a .pkl, numpy arrays alone.
+    Looks under `ema.module`, `model`, `state_dict`, `model_state_dict`, `model_ema` or `module`
+    where the file holds more than weights, and strips `module.` (DistributedDataParallel). Torch
+    files are read with `weights_only=True`, so no code in them runs. Let through besides tensors
+    are the `argparse.Namespace` of official files and, as empty shells, the log records that
+    mmengine keeps in its files; of a .pkl, numpy arrays alone.
 
     Raises CheckpointError if the file is missing, unreadable, unsafe, or holds no weights.
     """
@@ -140,11 +140,21 @@ def _read_arrays(path: Path) -> object:
 
 def _sort_out(content: object, path: Path) -> WeightsFile:
     beside: Mapping[str, Any] = {}
+    average = content.get("ema") if isinstance(content, Mapping) else None
+    if isinstance(average, Mapping) and isinstance(average.get("module"), Mapping):
+        # RT-DETR, D-FINE and DEIM keep the average of the weights, which they publish, so
+        assert isinstance(content, Mapping)
+        beside = {str(k): v for k, v in content.items() if k not in ("ema", "model")}
+        return _sort_weights(average["module"], beside, path)
     for key in _PLACES:
         if isinstance(content, Mapping) and isinstance(content.get(key), Mapping):
             beside = {str(k): v for k, v in content.items() if k != key}
             content = content[key]
             break
+    return _sort_weights(content, beside, path)
+
+
+def _sort_weights(content: object, beside: Mapping[str, Any], path: Path) -> WeightsFile:
     if not isinstance(content, Mapping):
         raise CheckpointError(f"{path} holds a {type(content).__name__}, not a state dict")
     weights = {

@@ -2,7 +2,7 @@
 
 import hashlib
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -15,7 +15,11 @@ from box_store.coco.categories80 import COCO_CATEGORIES
 from box_store.places.locations import local_only
 from student_train.config import TrainConfig, as_plain, from_plain, resolve
 from student_train.errors import CheckpointError, ConfigError, RunError
-from student_train.models import FAMILIES, build_student, family_of
+from student_train.models import FAMILIES, Student, build_student, family_of
+from student_train.models.hub.classes import class_space_of
+from student_train.models.hub.fetching import fetch
+from student_train.models.hub.folder import is_hub_folder, read_hub_folder
+from student_train.models.hub.layout import family_of_config, from_disk
 from student_train.models.official import LoadReport, detect_family, load_official
 from student_train.models.official.foreign import Translation, translate
 from student_train.models.official.names import has_marks, settings_beside, settings_from_shapes
@@ -113,16 +117,19 @@ def import_checkpoint(
         raise RunError(
             f"{out} holds a run already: --overwrite replaces it, or choose another --out"
         )
-    file = read_weights_file(path)
-    translation = translate(file.weights)
-    plan = _plan(path, file, translation, family, preset, overrides or {})
-    in_file = plan.resolved.config.model.n_classes
-    resolved, space = _with_categories(
-        plan.resolved, annotations, file.beside.get(OURS), file.settings.get("class_names")
-    )
+    fetched = fetch(path)
+    opened = _open(fetched.path, family, preset, overrides or {})
+    in_file = opened.resolved.config.model.n_classes
+    if opened.space is not None and annotations is None:
+        resolved, space = _with_space(opened.resolved, opened.space), opened.space
+    else:
+        resolved, space = _with_categories(
+            opened.resolved, annotations, opened.ours, opened.class_names
+        )
     config = resolved.config
     torch.manual_seed(config.seed)
     model = build_student(config.model)
+    translation = opened.translated(model)
     changed = config.model.n_classes != in_file
     report = load_official(model, translation.state, strict=not (partial or changed))
     _refuse_nothing(report, path)
@@ -130,8 +137,7 @@ def import_checkpoint(
         _refuse_more_than_classes(report, path)
     if overwrite:
         folder.clear()
-    with path.open("rb") as content:
-        fingerprints = {"checkpoint": hashlib.file_digest(content, "sha256").hexdigest()}
+    fingerprints = {"checkpoint": _digest(opened.files), **fetched.record}
     folder.write(resolved, space, command, fingerprints)
     about = {
         "config": as_plain(config),
@@ -143,14 +149,79 @@ def import_checkpoint(
     return Imported(
         out,
         config.model.family,
-        "teach-detr" if OURS in file.beside else translation.source,
+        "teach-detr" if opened.ours is not None else translation.source,
         config,
         space,
         report,
         translation.origin,
         translation.added,
-        plan.assumed,
+        opened.assumed,
     )
+
+
+@dataclass(frozen=True)
+class _Opened:
+    """A file or folder: the configuration that fits it, and how to get at its tensors."""
+
+    resolved: Resolved[TrainConfig]
+    translated: Callable[[Student], Translation]
+    files: tuple[Path, ...]
+    assumed: tuple[str, ...] = ()
+    ours: Mapping[str, Any] | None = None
+    """what our own exports say of themselves"""
+    space: ClassSpace | None = None
+    """what its logits mean, if it says"""
+    class_names: Any = None
+    """of categories, as RF-DETR's files list them"""
+
+
+def _open(
+    path: Path, family: str | None, preset: str | None, overrides: Mapping[str, str]
+) -> _Opened:
+    if is_hub_folder(path):
+        return _open_folder(path, family, preset, overrides)
+    file = read_weights_file(path)
+    translation = translate(file.weights)
+    plan = _plan(path, file, translation, family, preset, overrides)
+    return _Opened(
+        plan.resolved,
+        lambda _: translation,
+        (path,),
+        plan.assumed,
+        file.beside.get(OURS),
+        class_names=file.settings.get("class_names"),
+    )
+
+
+def _open_folder(
+    path: Path, family: str | None, preset: str | None, overrides: Mapping[str, str]
+) -> _Opened:
+    """A folder of transformers, whose `config.json` says what files of others leave to guesses."""
+    folder = read_hub_folder(path)
+    found, layout = family_of_config(folder.config)
+    if family is not None and family_of(family).name != found:
+        raise CheckpointError(f"{path} holds a {found}, not a {family}")
+    said = layout.settings(folder.config)
+    start = load_preset(preset) if preset is not None else load_preset(_nearest_preset(found, said))
+    if start.model.family != found:
+        raise CheckpointError(f"{path} holds a {found}, and preset {preset} is of another family")
+    layers = [Layer(Origin(Kind.WRITTEN, path.name), _keyed(said)), Layer(ARGUMENT, overrides)]
+    return _Opened(
+        resolve(start, arguments=layers),
+        lambda student: from_disk(layout, folder.weights, student),
+        folder.files,
+        space=class_space_of(folder.config),
+    )
+
+
+def _digest(files: Sequence[Path]) -> str:
+    """sha256 of the files, one after another."""
+    found = hashlib.sha256()
+    for path in files:
+        with path.open("rb") as content:
+            while block := content.read(1 << 20):
+                found.update(block)
+    return found.hexdigest()
 
 
 @dataclass(frozen=True)
@@ -216,6 +287,12 @@ def _nearest_preset(family: str, known: Mapping[str, Any]) -> str:
         if model.family == family:
             scores[name] = sum(getattr(model, key, None) == value for key, value in known.items())
     return max(scores, key=lambda name: scores[name])
+
+
+def _with_space(resolved: Resolved[TrainConfig], space: ClassSpace) -> Resolved[TrainConfig]:
+    layer = Layer(Origin(Kind.CATEGORIES), {"data.class_space": space.kind})
+    origins = resolved.origins | dict.fromkeys(layer.values, layer.origin)
+    return Resolved(resolve(resolved.config, arguments=[layer]).config, origins)
 
 
 def _with_categories(

@@ -49,6 +49,8 @@ def translate(state: Mapping[str, Tensor]) -> Translation:
             _DETREX,
             {"temperature": 10000.0, "position_offset": 0.5, "dn_label_noise": 0.2},
         )
+    if "encoder.input_proj.0.0.weight" in state and "decoder.enc_score_head.weight" in state:
+        return _translated("libreyolo", state, _LIBREYOLO, {})
     return Translation("official", dict(state))
 
 
@@ -114,7 +116,11 @@ def _unused_label(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
     return {"label_enc.weight": torch.cat((labels, labels.new_zeros(1, labels.shape[1])))}
 
 
-# replaced one after another
+# replaced one after another; so do files of RT-DETR's first version
+_LIBREYOLO: Table = (
+    (r"^encoder\.input_proj\.(\d+)\.0\.", r"encoder.input_proj.\1.conv."),
+    (r"^encoder\.input_proj\.(\d+)\.1\.", r"encoder.input_proj.\1.norm."),
+)
 _NORMS: Table = (
     (r"(transformer\.encoder\.layers\.\d+)\.norms\.0\.", r"\1.norm1."),
     (r"(transformer\.encoder\.layers\.\d+)\.norms\.1\.", r"\1.norm2."),

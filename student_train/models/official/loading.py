@@ -17,7 +17,7 @@ from student_train.models.weights_file import read_checkpoint
 
 # what official checkpoints hold beside parameters: rebuilt here, or counters of trained batch norms
 _BUFFERS = re.compile(
-    r"(relative_position_index|attn_mask|num_batches_tracked|num_points_scale|"
+    r"(relative_position_index|attn_mask|num_batches_tracked|n(um)?_points_scale|"
     r"_kp_active_mask)$"
     r"|^decoder\.(anchors|valid_mask)$|^encoder\.pos_embed\d*$"
 )

@@ -1,0 +1,1 @@
+"""Students as folders of transformers: their names, their settings, their classes."""
