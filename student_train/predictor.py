@@ -16,11 +16,13 @@ from student_train.data.loader import Batch
 from student_train.evaluation.detections import to_boxes
 from student_train.machine.runtime import Runtime
 from student_train.models import Targets, top_k
+from student_train.models.fusing import make_ready
 from student_train.runs.trained import TrainedStudent, load_student
 
 
 class Predictor:
-    """Detects in images of any size.
+    """Detects in images of any size. Takes the student over: its batch norms become part of its
+    convolutions, after which it cannot be trained or saved.
 
     `class_names` are those of the data set's categories, ordered by id; what `predict` returns are
     indices into them.
@@ -31,6 +33,7 @@ class Predictor:
         self.runtime = runtime
         self.class_names: tuple[str, ...] = student.class_space.categories.names
         self._model = student.model.to(runtime.device)
+        make_ready(self._model, runtime.device)
         self._transform = EvalTransform(student.config.augment)
 
     @property

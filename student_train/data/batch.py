@@ -133,6 +133,10 @@ class Batch:
             return pixels.scaled(self.images, self.mask)
         return self.pixels.rescaled(self.images, self.mask, pixels)
 
+    def remade(self, images: Tensor, boxes: BoxSets) -> Self:
+        """Other pixels of the same sizes, and other boxes."""
+        return replace(self, images=images, boxes=boxes)
+
     def pin_memory(self) -> Self:
         """In page-locked memory, called by torch's loader where a GPU is there."""
         return self._with(*(each.pin_memory() for each in self.tensors))

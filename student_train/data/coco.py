@@ -2,7 +2,7 @@
 
 import hashlib
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
@@ -16,7 +16,9 @@ from box_store.errors import DataError
 from box_store.places.image_files import image_path
 from box_store.places.locations import Location, as_typed
 from box_store.selection.selecting import Selection
+from student_train.config import AugmentConfig
 from student_train.data.images import ImageError, ImageProblem, read_image
+from student_train.data.mosaic import companions, compose
 from student_train.data.transforms import Scene, Transform
 from student_train.models.targets import Targets
 
@@ -76,8 +78,10 @@ class CocoDetection(Dataset[Loaded]):
         seed: int = 0,
         limit: int | None = None,
         replace: bool = True,
+        mosaics: AugmentConfig | None = None,
     ):
         """teachers: of the selection, all by default. limit: use the first this many images.
+        mosaics: when some images become mosaics with others.
 
         Raises DataError if the folder is missing or the file lists no image.
         """
@@ -95,6 +99,7 @@ class CocoDetection(Dataset[Loaded]):
         self.teachers = tuple(known if teachers is None else teachers)
         self.seed = seed
         self.replace = replace
+        self.mosaics = mosaics if mosaics is not None and mosaics.mosaic > 0 else None
 
     def __len__(self) -> int:
         return self._n
@@ -129,7 +134,7 @@ class CocoDetection(Dataset[Loaded]):
         for step in range(len(self) if self.replace else 1):
             index = (key.index + step) % len(self)
             try:
-                return Loaded(self._load(Key(index, key.epoch)), tuple(problems))
+                return Loaded(self._load(Key(index, key.epoch, key.step)), tuple(problems))
             except ImageError as error:
                 problems.append(ImageProblem(int(self.image_ids[index]), str(error)))
         if self.replace:
@@ -149,21 +154,20 @@ class CocoDetection(Dataset[Loaded]):
         return f"image {image_id}" if index is None else f"{self.file_name(index)} (id {image_id})"
 
     def _load(self, key: Key) -> Sample:
-        index = key.index
-        image_id = int(self._table.image_ids[index])
-        size = (int(self._table.heights[index]), int(self._table.widths[index]))
-        try:
-            path = image_path(self.root, self.file_name(index))
-        except DataError as error:
-            raise ImageError(str(error)) from None
-        image = read_image(path, (size[1], size[0]))
-        sources = [self._truth(index, size), *self._teacher_boxes(image_id, size)]
+        image_id = int(self._table.image_ids[key.index])
+        draw = sample_generator(self.seed, key.epoch, image_id)
+        image, sources, size = self._read(key.index)
+        others = companions(self.mosaics, len(self), key.epoch, draw) if self.mosaics else ()
+        if self.mosaics and others:
+            parts = [(image, sources), *(self._read(other)[:2] for other in others)]
+            image, sources = compose(parts, self.mosaics.mosaic_side, draw)
         known = [source for source in sources if source is not None]
 
         # all sources go through the augmentation as one list of boxes, and are told apart after it
+        boxes = torch.from_numpy(np.concatenate([s.boxes_xyxy for s in known]))
         scene = self.transform(
-            Scene.start(image, torch.from_numpy(np.concatenate([s.boxes_xyxy for s in known]))),
-            sample_generator(self.seed, key.epoch, image_id),
+            replace(Scene.start(image, boxes), is_mosaic=bool(others)),
+            draw,
             sample_generator(self.seed, key.epoch, -2 - key.step),
             key.epoch,
         )
@@ -179,6 +183,17 @@ class CocoDetection(Dataset[Loaded]):
         assert truth is not None
         by_name = dict(zip(self.teachers, teachers, strict=True))
         return Sample(scene.image, truth, by_name, image_id, size)
+
+    def _read(self, index: int) -> tuple[torch.Tensor, list[Boxes | None], tuple[int, int]]:
+        """An image as stored, the boxes of all sources, and its (height, width)."""
+        image_id = int(self._table.image_ids[index])
+        size = (int(self._table.heights[index]), int(self._table.widths[index]))
+        try:
+            path = image_path(self.root, self.file_name(index))
+        except DataError as error:
+            raise ImageError(str(error)) from None
+        image = read_image(path, (size[1], size[0]))
+        return image, [self._truth(index, size), *self._teacher_boxes(image_id, size)], size
 
     def _truth(self, index: int, size: tuple[int, int]) -> Boxes:
         table, rows = self._table, self._table.rows(index)

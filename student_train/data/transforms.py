@@ -6,7 +6,7 @@ from the generator that is passed in and from nowhere else.
 """
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Protocol
 
 import torch
@@ -29,6 +29,8 @@ class Scene:
     """[N, 4], corners in pixels of `image`"""
     rows: Tensor
     """LongTensor [N], which of the boxes that there were at the start these are"""
+    is_mosaic: bool = False
+    """of a scene as stored: it is of several images, and is neither zoomed nor cropped"""
 
     @classmethod
     def start(cls, image: Tensor, boxes_xyxy: Tensor) -> "Scene":
@@ -96,7 +98,8 @@ class TrainTransform:
         config = self.config
         strong = config.strong_epochs is None or epoch < config.strong_epochs
         if strong and max(config.photometric, config.zoom_out, config.iou_crop) > 0:
-            scene = scene.replaced(*strengthen(scene.image, scene.boxes_xyxy, config, generator))
+            how = replace(config, zoom_out=0.0, iou_crop=0.0) if scene.is_mosaic else config
+            scene = scene.replaced(*strengthen(scene.image, scene.boxes_xyxy, how, generator))
         if _uniform(generator) < config.flip:
             scene = scene.move(F.horizontal_flip)
         if _uniform(generator) < config.crop:

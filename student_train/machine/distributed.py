@@ -38,6 +38,11 @@ class World:
             dist.all_reduce(values, dist.ReduceOp.MAX)
         return values
 
+    def share(self, values: Tensor) -> None:
+        """Overwrite a tensor by that of the first process."""
+        if self.size > 1:
+            dist.broadcast(values, 0)
+
     def gather(self, rows: Sequence[Any]) -> list[Any]:
         """The rows of all processes, on all of them, in order of rank."""
         if self.size == 1:

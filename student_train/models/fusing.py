@@ -13,9 +13,18 @@ from torch.nn.utils.fusion import fuse_conv_bn_weights
 from student_train.models.backbones.frozen_norm import FrozenBatchNorm
 from student_train.models.layers.conv_norm import RepConv
 
-# a convolution and the norm after it, by their names in one parent: `conv` and `norm` or `bn`,
-# `conv2` and `bn2`, and the two of a plain sequence
-_PAIRS = ((r"conv", ("norm", "bn")), (r"conv(\d+)", (r"bn\1",)), (r"0", ("1",)))
+# a convolution and the norm after it, by their names in one parent
+_PAIRS = ((r"conv", ("norm", "bn")), (r"conv(\d+)", (r"bn\1",)))
+
+
+def make_ready(student: nn.Module, device: torch.device) -> None:
+    """Make a student in eval mode as fast as it gets, in place: see `fuse_norms`. On a CPU the
+    channels of a cell also lie side by side: with one thread and few images, PyTorch takes a slow
+    path of its own for 1 x 1 convolutions that are arranged otherwise.
+    """
+    fuse_norms(student)
+    if device.type == "cpu":
+        student.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
 
 
 @torch.no_grad()
@@ -40,6 +49,10 @@ def fuse_norms(student: nn.Module) -> int:
 
 
 def _norm_after(module: nn.Module, name: str) -> str | None:
+    if isinstance(module, nn.Sequential) and name.isdigit():
+        following = str(int(name) + 1)
+        found = getattr(module, following, None)
+        return following if isinstance(found, nn.BatchNorm2d | FrozenBatchNorm) else None
     for pattern, norms in _PAIRS:
         if match := re.fullmatch(pattern, name):
             for each in norms:

@@ -21,7 +21,7 @@ from student_train.machine.interrupt import Stopped, StopRequest
 from student_train.machine.runtime import Runtime
 from student_train.models import Student, Targets
 from student_train.models.output import StudentOutput
-from student_train.runs.checkpoint import save_weights
+from student_train.runs.checkpoint import load_weights, save_weights
 from student_train.runs.run_folder import RunFolder, class_space_to_plain
 from student_train.runs.states import StateFolder
 from student_train.training.inputs import Inputs
@@ -47,6 +47,8 @@ class Position:
     """the last step whose weights were evaluated"""
     best: float = -1.0
     """AP of the best evaluation so far, in 0..1; -1 before the first"""
+    restarted: bool = False
+    """whether training has gone back to the best weights (`optim.restart_epoch`)"""
 
 
 class Trainer:
@@ -169,6 +171,7 @@ class Trainer:
         with StopRequest() as stop:
             self._evaluate_if_due(stop)
             for batches in self._batches():
+                self._restart_if_due()
                 rates = set_lr(
                     self.optimizer,
                     lr_factor(self.config.optim, at.step, self.steps_per_epoch, self.total_steps),
@@ -239,6 +242,35 @@ class Trainer:
             # parts add up to the step's loss, and the recorder takes means
             self.recorder.add(losses.names, losses.values * len(seen))
         return norm, int(signal_number)
+
+    def _restart_if_due(self) -> None:
+        """Go on from the best weights once `optim.restart_epoch` is reached; all must call. The
+        optimiser keeps what it knows.
+        """
+        optim, at = self.config.optim, self.position
+        if optim.restart_epoch is None or self._epoch < optim.restart_epoch:
+            return
+        if self.average is not None and optim.restart_ema is not None:
+            # of a resumed run, too
+            self.average.decay = optim.restart_ema
+        if at.restarted:
+            return
+        at.restarted = True
+        world = self.runtime.world
+        known = self.folder.best.exists() if world.is_first else False
+        if not any(world.gather([known])):
+            self.recorder.say(
+                "warning   optim.restart_epoch: no evaluation has chosen best weights"
+            )
+            return
+        if world.is_first:
+            weights, _ = load_weights(self.folder.best)
+            self.model.load_state_dict(weights)
+        for tensor in self.model.state_dict().values():
+            world.share(tensor)
+        if self.average is not None:
+            self.average.model.load_state_dict(self.model.state_dict())
+        self.recorder.say(f"restart   from the best weights so far, AP {100 * at.best:.1f}")
 
     @property
     def _epoch(self) -> float:

@@ -6,7 +6,7 @@ from math import lcm
 
 from box_store.categories import ClassSpace
 from box_store.coco.annotations import CocoData
-from student_train.config import TrainConfig
+from student_train.config import AugmentConfig, TrainConfig
 from student_train.data import (
     Batch,
     CocoDetection,
@@ -14,6 +14,7 @@ from student_train.data import (
     TrainTransform,
     make_loader,
 )
+from student_train.data.mixtures import mixed
 from student_train.data.splits import (
     Source,
     Validation,
@@ -32,6 +33,7 @@ class Inputs:
     """Everything a trainer reads."""
 
     class_space: ClassSpace
+    augment: AugmentConfig
     train: CocoDetection
     train_loader: Loader
     steps_per_epoch: int
@@ -43,7 +45,8 @@ class Inputs:
 
     def train_batches(self, epoch: int, start: int) -> Iterator[Batch]:
         """The batches of an epoch from the given one on."""
-        return self.train_loader.epoch(epoch, start)
+        batches = self.train_loader.epoch(epoch, start)
+        return mixed(batches, self.augment, self.train.seed, epoch, start)
 
 
 def train_source(config: TrainConfig) -> Source:
@@ -77,6 +80,7 @@ def make_inputs(config: TrainConfig, coco: CocoData, world: World) -> Inputs:
         selection=selection,
         seed=config.seed,
         limit=data.limit,
+        mosaics=config.augment,
     )
     if train.n_boxes == 0:
         notes.append(f"{source.annotations} has no boxes: only teachers and background are learnt")
@@ -112,7 +116,9 @@ def make_inputs(config: TrainConfig, coco: CocoData, world: World) -> Inputs:
             notes += _annotation_notes(chosen.name, val_coco)
         fingerprints["val_annotations"] = val_coco.sha256
     steps = len(loader) // config.optim.accumulate
-    return Inputs(space, train, loader, steps, validation, tuple(notes), fingerprints)
+    return Inputs(
+        space, config.augment, train, loader, steps, validation, tuple(notes), fingerprints
+    )
 
 
 def _annotation_notes(name: str, coco: CocoData) -> Iterator[str]:

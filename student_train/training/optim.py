@@ -94,9 +94,13 @@ def lr_factor(config: OptimConfig, step: int, steps_per_epoch: int, total_steps:
     if config.schedule == "step":
         drops = sum(step >= round(epoch * steps_per_epoch) for epoch in config.drop_epochs)
         factor = config.drop_factor**drops
-    elif config.schedule == "cosine":
+    elif config.schedule in ("cosine", "flat_cosine"):
         low = config.min_lr / config.lr
-        progress = min(1.0, step / max(1, total_steps))
+        start, end = 0.0, float(total_steps)
+        if config.schedule == "flat_cosine":
+            start = config.flat_epochs * steps_per_epoch
+            end = end if config.cosine_epochs is None else config.cosine_epochs * steps_per_epoch
+        progress = min(1.0, max(0.0, step - start) / max(1.0, end - start))
         factor = low + (1 - low) * 0.5 * (1 + math.cos(math.pi * progress))
     if step < config.warmup_steps:
         factor *= (step + 1) / config.warmup_steps

@@ -72,6 +72,12 @@ class AugmentConfig:
     """Probability of a crop that keeps some box by its IoU (RT-DETR, D-FINE: 0.8)."""
     strong_epochs: int | None = None
     """Epochs after which these three are left out and squares are all eval_square; none: never."""
+    mosaic: float = 0.0
+    """Probability of a mosaic of four images in place of zooming out and cropping (DEIM: 0.5)."""
+    mixup: float = 0.0
+    """Probability that each image of a step is mixed with the one before (DEIM: 0.5)."""
+    mixed_epochs: tuple[int, int] | None = None
+    """Epochs from and before which there are mosaics and mixtures; none: all."""
     short_sides: tuple[int, ...] = (480, 512, 544, 576, 608, 640, 672, 704, 736, 768, 800)
     """Lengths of the short side, one drawn per image."""
     long_side: int = 1333
@@ -97,6 +103,11 @@ class AugmentConfig:
     """Largest length of the long side in evaluation."""
 
     @property
+    def mosaic_side(self) -> int:
+        """Side of the square that a mosaic is laid out on, in pixels."""
+        return self.eval_square or max(self.squares or self.short_sides)
+
+    @property
     def eval_size(self) -> tuple[int, int]:
         """The largest image of an evaluation, (height, width) if it is a lying one."""
         if self.eval_square is not None:
@@ -111,7 +122,15 @@ class AugmentConfig:
             yield "augment.same_square draws one of augment.squares, and there is none"
         if self.strong_epochs is not None and self.strong_epochs < 0:
             yield f"augment.strong_epochs must not be negative, got {self.strong_epochs}"
-        for key in ("flip", "crop", "photometric", "zoom_out", "iou_crop"):
+        if self.mixup and not self.same_square:
+            yield (
+                "augment.mixup needs images of one size in a step: set augment.squares and "
+                "augment.same_square=true"
+            )
+        first, end = self.mixed_epochs or (0, 1)
+        if not 0 <= first <= end:
+            yield f"augment.mixed_epochs must be first,end with 0 <= first <= end, got {first},{end}"
+        for key in ("flip", "crop", "photometric", "zoom_out", "iou_crop", "mosaic", "mixup"):
             value = getattr(self, key)
             if not 0 <= value <= 1:
                 yield f"augment.{key} is a probability, got {value}"

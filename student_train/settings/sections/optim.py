@@ -28,8 +28,14 @@ class OptimConfig:
     """Decoupled weight decay."""
     clip: float = 0.1
     """Largest norm of the gradient of all parameters; 0 does not clip."""
-    schedule: Literal["step", "cosine", "constant"] = "step"
-    """step: times drop_factor at each of drop_epochs; cosine: to min_lr at the last step."""
+    schedule: Literal["step", "cosine", "flat_cosine", "constant"] = "step"
+    """step: times drop_factor at each of drop_epochs; cosine: to min_lr at the last step;
+    flat_cosine: the same between flat_epochs and cosine_epochs (DEIM).
+    """
+    flat_epochs: float = 0.0
+    """flat_cosine: epochs before the learning rate falls."""
+    cosine_epochs: float | None = None
+    """flat_cosine: epochs after which it has reached min_lr; none: at the last step."""
     drop_epochs: tuple[float, ...] = (11,)
     """Epochs after which the learning rate drops (may be fractions)."""
     drop_factor: float = 0.1
@@ -46,6 +52,12 @@ class OptimConfig:
     """Parts that each batch is split into to save memory; gradients are averaged over the parts."""
     ema: float | None = None
     """Decay of an average of the weights, which is evaluated and saved as best (DINO: 0.9997)."""
+    restart_epoch: float | None = None
+    """Epochs after which training goes on from the best weights so far, once (D-FINE, DEIM: where
+    the strong augmentation ends); none: never.
+    """
+    restart_ema: float | None = None
+    """The average's decay from there on; none: as before."""
     ema_ramp: float | None = None
     """Steps t0 over which that decay rises from 0, as 1 - e^(-t / t0) (RF-DETR: 100); none: as
     (1 + t) / (10 + t).
@@ -67,6 +79,13 @@ class OptimConfig:
             value = getattr(self, key)
             if not 0 < value <= 1:
                 yield f"optim.{key} must lie in 0..1, above 0, got {value}"
+        if not 0 <= self.flat_epochs <= (self.cosine_epochs or self.flat_epochs):
+            yield (
+                f"optim.cosine_epochs must not be less than optim.flat_epochs={self.flat_epochs}, "
+                f"got {self.cosine_epochs}"
+            )
+        if self.restart_ema is not None and not 0 < self.restart_ema < 1:
+            yield f"optim.restart_ema must lie in 0..1, got {self.restart_ema}"
         for pattern in self.no_decay:
             if not is_pattern(pattern):
                 yield f"optim.no_decay: {pattern!r} is no regular expression"

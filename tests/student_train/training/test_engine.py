@@ -100,6 +100,33 @@ def test_a_killed_run_ends_bit_identical(
     assert all(torch.equal(best[0][key], best[1][key]) for key in best[0])
 
 
+def test_training_goes_back_to_the_best_weights_once(
+    toy: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    seen: list[tuple[bool, float, bool]] = []
+
+    def look(trainer: Trainer) -> None:
+        best, _ = load_weights(trainer.folder.best)
+        mine = trainer.model.state_dict()
+        assert trainer.average is not None
+        same = all(torch.equal(mine[key], value) for key, value in best.items())
+        seen.append((same, trainer.average.decay, trainer.position.restarted))
+
+    for step in (5, 6, 7):
+        stop_at(monkeypatch, step, look)
+    printed = run(
+        toy, tmp_path / "run", steps=8, eval_every=1, log_every=1, optim__ema=0.5,
+        optim__restart_epoch=2, optim__restart_ema=0.25,
+    )  # fmt: skip
+    assert seen == [(False, 0.5, False), (True, 0.25, True), (False, 0.25, True)]
+    assert printed.count("restart   from the best weights") == 1
+
+
+def test_without_an_evaluation_there_is_nothing_to_go_back_to(toy: Path, tmp_path: Path):
+    printed = run(toy, tmp_path / "run", steps=4, optim__restart_epoch=1)
+    assert "no evaluation has chosen best weights" in printed
+
+
 @pytest.mark.slow
 def test_resumed_metrics_have_every_record_once(
     toy: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch

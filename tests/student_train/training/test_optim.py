@@ -75,6 +75,17 @@ def test_the_cosine_ends_at_the_lowest_rate():
     assert lr_factor(config, 100, 10, 100) == pytest.approx(0.1)
 
 
+def test_a_flat_cosine_falls_between_its_epochs_alone():
+    config = OptimConfig(
+        lr=1e-3, schedule="flat_cosine", flat_epochs=4, cosine_epochs=8, min_lr=5e-4
+    )
+    factors = [lr_factor(config, step, 10, 100) for step in range(101)]
+    assert factors[:41] == [1.0] * 41
+    assert factors[60] == pytest.approx(0.75)
+    assert factors[80:] == pytest.approx([0.5] * 21)
+    assert all(a >= b for a, b in zip(factors, factors[1:], strict=False))
+
+
 def test_rates_are_set_from_the_base():
     optimizer = make_optimizer(Toy(), OptimConfig(lr=1e-4, backbone_lr=1e-5), torch.device("cpu"))
     set_lr(optimizer, 0.1)
