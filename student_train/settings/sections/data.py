@@ -129,7 +129,7 @@ class AugmentConfig:
             )
         first, end = self.mixed_epochs or (0, 1)
         if not 0 <= first <= end:
-            yield f"augment.mixed_epochs must be first,end with 0 <= first <= end, got {first},{end}"
+            yield f"augment.mixed_epochs must be first,end from 0 in order, got {first},{end}"
         for key in ("flip", "crop", "photometric", "zoom_out", "iou_crop", "mosaic", "mixup"):
             value = getattr(self, key)
             if not 0 <= value <= 1:
