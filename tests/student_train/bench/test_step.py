@@ -48,7 +48,7 @@ def test_teachers_are_measured_in_turns_and_against_the_loop(bench: Any) -> None
     for row in (none, three):
         assert row["speedup"]["median"] > 0
         assert row["matching_speedup"]["median"] > 0
-        assert 0 < row["matching_share"]["median"]
+        assert row["matching_share"]["median"] > 0
         assert all(row[part][clock] > 0 for part in ("step", "losses", "loop") for clock in CLOCKS)
     # teachers bring no wait of their own
     assert none["waits"] == three["waits"] == 1
