@@ -47,6 +47,18 @@ ANCHORS = {
     "optim.lr": 2e-3,
     "optim.backbone_lr": 0.0,
 }
+WINDOWED = {
+    "batch_size": 8,
+    "epochs": 170,
+    "augment.squares": "128",
+    "augment.eval_square": 128,
+    "model.n_queries": 20,
+    "model.decoder_layers": 2,
+    "model.n_groups": 4,
+    "optim.lr": 2e-3,
+    "optim.backbone_lr": 2e-3,
+    "optim.weight_decay": 0.0,
+}
 CASES = [
     pytest.param("dino-scenes", {**WARM, "batch_size": 4, "epochs": 40}, id="dino"),
     pytest.param("deformable-scenes", {**WARM, "batch_size": 4, "epochs": 50}, id="deformable"),
@@ -116,6 +128,9 @@ CASES = [
         id="vidt",
         marks=LONG,
     ),
+    # plain ViTs from random weights too; squares, and few groups
+    pytest.param("lw-detr-scenes", WINDOWED, id="lw-detr"),
+    pytest.param("rf-detr-scenes", WINDOWED, id="rf-detr", marks=LONG),
 ]
 
 
