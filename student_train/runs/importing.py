@@ -40,6 +40,8 @@ _SILENT = (
     "n_points",
     "n_windows",
     "stages",
+    # DEIM's files look like D-FINE's
+    "activation",
 )
 # the parameters that change with the number of classes
 _CLASSES = re.compile(r"class_embed|label_enc|score_head")

@@ -216,3 +216,17 @@ def test_initial_weights_may_be_official(tmp_path: Path):
     state = official_file(tmp_path / "c.pth", "dino")
     other = build_student(load_preset("dino-micro").model)
     assert load_official(other, state).complete
+
+
+def test_a_file_of_d_fine_may_be_one_of_deim_and_says_so(tmp_path: Path):
+    official_file(tmp_path / "official.pth", "d_fine", backbone="hgnetv2_b0", n_heads=8)
+    heads = {"model.n_heads": "8"}
+    done = import_checkpoint(tmp_path / "official.pth", tmp_path / "run", overrides=heads)
+    assert "model.activation=relu" in done.assumed
+    told = import_checkpoint(
+        tmp_path / "official.pth",
+        tmp_path / "deim",
+        overrides={**heads, "model.activation": "silu"},
+    )
+    assert told.config.model.activation == "silu"  # type: ignore[attr-defined]
+    assert not any("activation" in each for each in told.assumed)
