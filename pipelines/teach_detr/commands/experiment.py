@@ -29,7 +29,7 @@ def experiment(
     ] = None,
     epochs: Annotated[int | None, typer.Option(min=1, help="How long each run is")] = None,
     seeds: Annotated[
-        int | None, typer.Option(min=1, help="Runs of every arm  [default: 3]")
+        int | None, typer.Option(min=1, help="Runs of every arm  [default: 5]")
     ] = None,
     init: Annotated[Path | None, typer.Option(help="Weights that all runs start from")] = None,
     out: Annotated[

@@ -31,6 +31,7 @@ from teach_detr.experiment.estimate import run_seconds
 from teach_detr.experiment.grid import Cell, Grid
 from teach_detr.experiment.interval import Difference, Gap, differences
 from teach_detr.experiment.resampling import Matches, draw_images
+from teach_detr.experiment.same_arm import FalseAlarms, same_arm
 from teach_detr.experiment.signs import near_share, truth_loss
 from teach_detr.runs.stages import StageError, last_metrics
 
@@ -90,6 +91,8 @@ class Outcome:
     failed: dict[str, str] = field(default_factory=dict)
     device: str = ""
     config: dict[str, Any] = field(default_factory=dict)
+    same_arm: dict[str, list[FalseAlarms]] = field(default_factory=dict)
+    """by condition, how often the reference would be called different from itself"""
     source: dict[str, Any] | None = None
     versions: dict[str, str] = field(default_factory=dict)
 
@@ -105,6 +108,7 @@ class Outcome:
             },
             "runs": run_rows(self.runs),
             "teachers": self.teachers,
+            "same_arm": {name: [asdict(a) for a in rows] for name, rows in self.same_arm.items()},
             "failed": self.failed,
             "device": self.device,
             "source": self.source,
@@ -140,6 +144,14 @@ def gather(grid: Grid, failed: Mapping[str, str], console: Console | None = None
         runs=runs,
         conditions={name: arms for name, arms in conditions.items() if arms},
         teachers=_teachers(grid),
+        same_arm={
+            condition: same_arm(
+                np.array([run.metrics["AP"] or 0.0 for run in found.values()]),
+                np.stack([resampled[run.cell] for run in found.values()]),
+            )
+            for condition in conditions
+            if (found := by_cell.get((condition, config.reference)))
+        },
         failed=dict(failed),
         device=_device(grid, runs),
         config=to_plain(config),

@@ -66,6 +66,13 @@ def summary_lines(outcome: Outcome) -> list[str]:
                 "student.settings.model.backbone_weights=timm"
             )
         lines += [f"{condition}: {line}" for line in starved_lines(arms, outcome.reference)]
+    for condition, alarms in outcome.same_arm.items():
+        for found in alarms:
+            lines.append(
+                f"{condition}: {found.n_seeds} seeds of {outcome.reference} are called better or "
+                f"worse than {found.n_seeds} others in {100 * found.share:.1f} % of the deals of "
+                f"its {found.n_runs} runs; half an interval is {100 * found.half_width:.1f}"
+            )
     counts = [len(arm.seeds) for arms in outcome.conditions.values() for arm in arms.values()]
     n_seeds = max(counts, default=0)
     if n_seeds == 1:

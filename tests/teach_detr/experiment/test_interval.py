@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 
 from teach_detr.experiment.interval import Gap, differences, pooled_spread
+from teach_detr.experiment.same_arm import same_arm
 
 RESAMPLES = 60
 
@@ -91,3 +92,15 @@ def test_a_difference_that_is_there_is_seen() -> None:
     rng = np.random.default_rng(1)
     found = differences({"a": gap((0.05 + rng.normal(0, 0.01, 5)).tolist(), images=0.005)})["a"]
     assert found.low > 0
+
+
+def test_an_arm_is_not_called_different_from_itself() -> None:
+    rng = np.random.default_rng(4)
+    values = rng.normal(0.25, 0.01, 24)
+    found = same_arm(values, values[:, None] + rng.normal(0, 0.01, RESAMPLES))
+    assert [each.n_seeds for each in found] == [2, 3, 5, 10]
+    assert all(each.share <= 0.06 for each in found)
+    # more seeds tell smaller differences
+    widths = [each.half_width for each in found]
+    assert widths == sorted(widths, reverse=True)
+    assert same_arm(values[:9], values[:9, None]) == []
