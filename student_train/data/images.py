@@ -30,7 +30,49 @@ class ImageError(DataError):
     """An image file that is missing, damaged, or of another size than the annotations say."""
 
 
+class Decoded:
+    """Photos as they were decoded, for processes that read the same ones in several runs."""
+
+    def __init__(self) -> None:
+        self.limit = 0
+        self._size = 0
+        self._photos: dict[tuple[str, tuple[int, int] | None], Tensor] = {}
+
+    def get(self, key: tuple[str, tuple[int, int] | None]) -> Tensor | None:
+        """A copy, or None."""
+        found = self._photos.get(key)
+        return None if found is None else found.clone()
+
+    def put(self, key: tuple[str, tuple[int, int] | None], photo: Tensor) -> None:
+        """Keep one if there is room: what came first stays, as all of a set come in turns."""
+        if self._size + photo.nbytes <= self.limit:
+            self._photos[key] = photo.clone()
+            self._size += photo.nbytes
+
+
+_decoded = Decoded()
+
+
+def keep_decoded(limit: int) -> None:
+    """From now on keep the first decoded photos of this process, `limit` bytes of them. Files must
+    not change while it lasts.
+    """
+    _decoded.limit = limit
+
+
 def read_image(path: Location, size: tuple[int, int] | None = None) -> Tensor:
+    """`decode`, once for each photo that is kept."""
+    if not _decoded.limit:
+        return decode(path, size)
+    key = str(path), size
+    found = _decoded.get(key)
+    if found is None:
+        found = decode(path, size)
+        _decoded.put(key, found)
+    return found
+
+
+def decode(path: Location, size: tuple[int, int] | None = None) -> Tensor:
     """Decode a file to RGB, uint8 [3, H, W].
 
     Grayscale, palette, CMYK, 16-bit and transparent images are converted; the first frame of an

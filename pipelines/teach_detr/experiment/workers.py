@@ -3,6 +3,8 @@
 A run that fails takes nothing with it: the others go on, and what it said stays in its log.
 """
 
+import contextlib
+import json
 import os
 import subprocess
 import sys
@@ -18,6 +20,7 @@ from typing import Any
 from box_store.patience import EVERY_S
 from student_train.machine.interrupt import was_stopped
 from student_train.runs.run_folder import PATIENCE_S
+from teach_detr.runs import worker
 from teach_detr.runs.stages import start, stop
 
 
@@ -57,22 +60,21 @@ def run_here(
     Raises:
         KeyboardInterrupt: this process, or a job, was stopped; the jobs were told to save first.
     """
-    free: SimpleQueue[str] = SimpleQueue()
-    for device in devices:
-        free.put(device)
     # several runs on one machine share its cores
     threads = max(1, len(os.sched_getaffinity(0)) // len(devices)) if len(devices) > 1 else None
-    running = _Running()
+    running = _Running(threads)
+    free: SimpleQueue[_Worker] = SimpleQueue()
+    for device in devices:
+        free.put(_Worker(device, running))
 
     def work(job: Job) -> Ended:
-        device = free.get()
+        worker = free.get()
         try:
-            words = job.words if device == "auto" else (*job.words, f"device={device}")
-            return running.run(job, words, threads)
+            return worker.run(job)
         finally:
-            free.put(device)
+            free.put(worker)
 
-    with ThreadPoolExecutor(len(devices)) as pool:
+    with ThreadPoolExecutor(len(devices)) as pool, running:
         waiting: dict[Future[Ended], Job] = {pool.submit(work, job): job for job in jobs}
         try:
             while waiting:
@@ -92,31 +94,43 @@ def run_here(
 class _Running:
     """The processes that are running, so that all of them can be stopped."""
 
-    def __init__(self) -> None:
+    def __init__(self, threads: int | None) -> None:
+        self._threads = threads
         self._lock = threading.Lock()
-        self._processes: set[subprocess.Popen[bytes]] = set()
+        self._processes: set[subprocess.Popen[str]] = set()
         self._stopped = False
 
-    def run(self, job: Job, words: Sequence[str], threads: int | None) -> Ended:
-        started = time.monotonic()
+    def __enter__(self) -> None:
+        pass
+
+    def __exit__(self, *error: object) -> None:
+        """Workers end when nobody talks to them any more."""
+        for process in self._processes:
+            _close(process)
+
+    def start(self) -> subprocess.Popen[str]:
+        """A worker that waits for jobs."""
         environment = dict(os.environ)
-        if threads is not None:
-            environment.setdefault("OMP_NUM_THREADS", str(threads))
-        job.log.parent.mkdir(parents=True, exist_ok=True)
-        with job.log.open("ab") as log:
-            with self._lock:
-                if self._stopped:
-                    raise KeyboardInterrupt
-                process = start(
-                    command(words), env=environment, stdout=log, stderr=subprocess.STDOUT
-                )
-                self._processes.add(process)
-            code = process.wait()
+        if self._threads is not None:
+            environment.setdefault("OMP_NUM_THREADS", str(self._threads))
+        with self._lock:
+            if self._stopped:
+                raise KeyboardInterrupt
+            process = start(
+                command([worker.__name__]),
+                env=environment,
+                stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE,
+                text=True,
+            )
+            self._processes.add(process)
+        return process
+
+    def ended(self, process: subprocess.Popen[str]) -> None:
+        """It is gone, or about to go."""
         with self._lock:
             self._processes.discard(process)
-        if was_stopped(code):
-            raise KeyboardInterrupt
-        return Ended(job, time.monotonic() - started, last_words(job.log, code) if code else None)
+        _close(process)
 
     def stop(self) -> None:
         """Stop what is running, and start no more."""
@@ -124,6 +138,50 @@ class _Running:
             self._stopped = True
             processes = list(self._processes)
         stop(processes)
+
+
+def _close(process: subprocess.Popen[str]) -> None:
+    for pipe in (process.stdin, process.stdout):
+        assert pipe is not None
+        # what could not be said to a dead process does not matter
+        with contextlib.suppress(BrokenPipeError):
+            pipe.close()
+    process.wait()
+
+
+class _Worker:
+    """One job at a time on one device, in one process as long as that lives."""
+
+    def __init__(self, device: str, running: _Running) -> None:
+        self._device = device
+        self._running = running
+        self._process: subprocess.Popen[str] | None = None
+
+    def run(self, job: Job) -> Ended:
+        """Do a job; a process that died is replaced for the next one."""
+        started = time.monotonic()
+        words = job.words if self._device == "auto" else (*job.words, f"device={self._device}")
+        if self._process is None:
+            self._process = self._running.start()
+        process = self._process
+        assert process.stdin is not None
+        assert process.stdout is not None
+        answer = ""
+        # a worker that is killed while it is told of a job says so by its exit code
+        with contextlib.suppress(BrokenPipeError):
+            process.stdin.write(json.dumps({"words": words, "log": str(job.log)}) + "\n")
+            process.stdin.flush()
+            answer = process.stdout.readline()
+        code = json.loads(answer)["code"] if answer else process.wait()
+        if not answer or was_stopped(code):
+            self._running.ended(process)
+            self._process = None
+        if was_stopped(code):
+            raise KeyboardInterrupt
+        # it can only have died
+        failed = bool(code) or not answer
+        error = last_words(job.log, code) if failed else None
+        return Ended(job, time.monotonic() - started, error)
 
 
 def run_on_cluster(
@@ -201,6 +259,6 @@ def command(words: Sequence[str]) -> list[str]:
 
 def last_words(log: Path, code: int) -> str:
     """The end of a log, and the code that its process ended with."""
-    text = log.read_bytes()[-2000:].decode(errors="replace").strip()
+    text = log.read_bytes()[-2000:].decode(errors="replace").strip() if log.exists() else ""
     said = " ".join(text.splitlines()[-3:])[-600:]
     return f"ended with {code}: {said} (all of it in {log})"

@@ -16,6 +16,7 @@ from rich.console import Console
 from student_train.machine.interrupt import was_stopped
 from teach_detr.experiment.progress import CellProgress
 from teach_detr.experiment.workers import Ended, Job, run_here, run_on_cluster
+from teach_detr.scenes.painting import make_scenes
 
 # python -m this: says where it ran; fails, or waits, if told so
 MODULE = """
@@ -42,7 +43,8 @@ if told == "wait":
 @pytest.fixture
 def module(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
     (tmp_path / "told_job.py").write_text(MODULE)
-    monkeypatch.setenv("PYTHONPATH", str(tmp_path))
+    paths = [str(tmp_path), os.environ.get("PYTHONPATH", "")]
+    monkeypatch.setenv("PYTHONPATH", os.pathsep.join(filter(None, paths)))
     monkeypatch.syspath_prepend(tmp_path)
     monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
     return "told_job"
@@ -197,3 +199,23 @@ def test_a_cluster_runs_them_too(module: str, tmp_path: Path) -> None:
     assert errors["a"] is None
     assert "it cannot be" in str(errors["b"])
     assert (tmp_path / "a.out").exists()
+
+
+@pytest.mark.slow
+def test_a_run_does_not_hang_on_those_before_it(tmp_path: Path) -> None:
+    root = make_scenes(tmp_path / "toys", n_train=8, n_val=4, seed=1)
+
+    def trained(name: str, seed: int) -> Job:
+        words = ("student_train.cli", "train", "--preset", "dino-micro", "--data", str(root))
+        words += ("--teachers", "none", "--out", str(tmp_path / name), "steps=3", "eval_every=0")
+        return Job(name, (*words, f"seed={seed}"), tmp_path / f"{name}.txt")
+
+    def said(name: str) -> bytes:
+        return (tmp_path / name / "results" / "val2017.json").read_bytes()
+
+    ended: list[Ended] = []
+    run_here([trained("first", 0), trained("other", 1), trained("again", 0)], ["cpu"], ended.append)
+    assert [each.error for each in ended] == [None] * 3
+    # the third ran in the process of the first two, on photos that they had decoded
+    assert said("again") == said("first")
+    assert said("other") != said("first")
