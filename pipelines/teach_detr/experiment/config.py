@@ -119,7 +119,7 @@ class ExperimentConfig(LabellingConfig):
     """Every run of an experiment is one condition, one arm and one seed."""
 
     data: ExperimentData = field(default_factory=ExperimentData)
-    seeds: tuple[int, ...] = (0, 1, 2)
+    seeds: tuple[int, ...] = (0, 1, 2, 3, 4)
     """Seeds: weights that are not loaded, order of images, augmentation, denoising."""
     reference: str = "none"
     """Arm that the others are compared with."""
