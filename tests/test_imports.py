@@ -99,9 +99,13 @@ def test_the_trainer_and_what_it_stands_on_name_no_teacher_framework(package: st
         assert found <= allowed, f"{path.relative_to(ROOT)} imports {sorted(found - allowed)}"
 
 
-# a family's presets and parity stand on the trainer's configuration, and are loaded by name: they
-# belong to the floors above, wherever they lie
-UPPER_FLOORS = {"presets", "parity"}
+# a family's presets, parity and names on the hub stand on more than its model and are loaded by
+# name: they belong to the floors above, wherever they lie
+UPPER_FLOORS = {
+    "presets": "student_train.presets.families",
+    "parity": "student_train.parity.families",
+    "hub": "student_train.models.hub",
+}
 
 
 def modules(package: str) -> dict[str, Path]:
@@ -134,7 +138,7 @@ def room(module: str, depth: int) -> str:
     """The folder or module that stands for a module among those at `depth`."""
     parts = module.split(".")
     if parts[1:3] == ["models", "families"] and parts[-1] in UPPER_FLOORS:
-        return f"{parts[0]}.{parts[-1]}" if depth == 1 else ".".join((*parts[:depth], parts[-1]))
+        parts = UPPER_FLOORS[parts[-1]].split(".")
     return ".".join(parts[: depth + 1])
 
 

@@ -6,6 +6,7 @@ A family is a folder in `student_train/models/families/` and its name in the tab
     model.py      settings and network
     presets.py    PRESETS: named configurations (`student_train.presets`)
     parity.py     PARITY: how golden sets of it are compared (`student_train.parity`); may be absent
+    hub.py        HUB: how transformers stores it (`student_train.models.hub`); may be absent
     names.py      under which names official files hold its parameters
 
 The record is all that models, checkpoints and the trainer need. Presets and parity stand on top of

@@ -1,5 +1,6 @@
 """Parameter groups, the learning rate by step, the weight average."""
 
+import itertools
 from dataclasses import replace
 
 import pytest
@@ -83,7 +84,7 @@ def test_a_flat_cosine_falls_between_its_epochs_alone():
     assert factors[:41] == [1.0] * 41
     assert factors[60] == pytest.approx(0.75)
     assert factors[80:] == pytest.approx([0.5] * 21)
-    assert all(a >= b for a, b in zip(factors, factors[1:], strict=False))
+    assert all(a >= b for a, b in itertools.pairwise(factors))
 
 
 def test_rates_are_set_from_the_base():

@@ -59,8 +59,9 @@ def settings_from_shapes(state: Mapping[str, Tensor]) -> dict[str, Any]:
     edges = state.get("decoder.dec_bbox_head.0.layers.2.bias")
     if edges is not None:
         found["n_bins"] = len(edges) // 4 - 1
-    if "decoder.reg_scale" in state:
-        found["reg_scale"] = float(state["decoder.reg_scale"])
+    scale = state.get("decoder.reg_scale")
+    if scale is not None and not scale.is_meta:
+        found["reg_scale"] = float(scale)
     weights = state.get("decoder.decoder.layers.0.cross_attn.attention_weights.bias")
     if weights is not None and "strides" in found:
         # eight heads in all of them: nothing tells heads from points
