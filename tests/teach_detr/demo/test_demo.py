@@ -3,6 +3,7 @@
 import json
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 
 import pyarrow as pa
 import pytest
@@ -123,10 +124,12 @@ def test_stages_run_in_order_once_and_a_stopped_demo_goes_on(
     monkeypatch.setattr(module, "find_spec", lambda name: None if name == "ultralytics" else name)
     monkeypatch.setattr(module, "mmdet_checkpoint", lambda out: out)
     shown: list[list[str]] = []
-    monkeypatch.setattr(
-        "teach_detr.demo.screen.closing_screen",
-        lambda places, size, skipped, seconds, console: shown.append(skipped),
-    )
+
+    def closing_screen(places, size, skipped, seconds, console):
+        shown.append(skipped)
+        return SimpleNamespace(to_json=dict)
+
+    monkeypatch.setattr("teach_detr.demo.screen.closing_screen", closing_screen)
     folder = tmp_path / "demo"
     with pytest.raises(StageStopped, match="Run the same command again"):
         run_demo(folder, fast=True, fresh=False, console=Console(quiet=True))
