@@ -23,6 +23,10 @@ _SYNONYMS: tuple[tuple[str, ...], ...] = (
 )
 _CANONICAL = {other: group[0] for group in _SYNONYMS for other in group}
 
+# a raw class space may have so many logits, and so many a category: LVIS has ids up to 1203,
+# Objects365 up to 365, COCO 90 for 80
+_RAW_FROM, _RAW_TIMES = 2048, 20
+
 
 def normalised(name: str) -> str:
     """A class name without case, spaces and punctuation, synonyms made one."""
@@ -58,8 +62,8 @@ class Categories:
         for category in self.items:
             if type(category.id) is not int or not 0 <= category.id < 2**31:
                 raise DataError(
-                    f"a category id must be a whole number from 0, got {category.id!r} "
-                    f"for {category.name!r}"
+                    f"a category id must be a whole number from 0 to {2**31 - 1}, got "
+                    f"{category.id!r:.40} for {category.name!r:.60}"
                 )
             if not isinstance(category.name, str) or not category.name.strip():
                 raise DataError(f"category {category.id} has no name (got {category.name!r})")
@@ -79,7 +83,8 @@ class Categories:
             if not isinstance(row, Mapping) or "id" not in row or "name" not in row:
                 raise DataError(f"category {position} needs an `id` and a `name`, got {row!r}")
             parent = row.get("supercategory")
-            items.append(Category(row["id"], row["name"], None if parent is None else str(parent)))
+            name, parent_name = row["name"], None if parent is None else str(parent)
+            items.append(Category(_as_whole(row["id"]), name, parent_name))
         return cls(tuple(items))
 
     def to_json(self) -> list[dict[str, Any]]:
@@ -173,24 +178,33 @@ class ClassSpace:
 
     `raw`: the index is the id (COCO: 91 logits, the unused ones included, as the official DETRs
     have them). `contiguous`: the index is the position in the table.
+
+    Raises DataError for raw ids that are far larger than there are categories.
     """
 
     kind: Literal["raw", "contiguous"]
     categories: Categories
-    _table: NDArray[np.int64] = field(init=False, repr=False, compare=False)
+    _ids: NDArray[np.int64] = field(init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
         if self.kind not in ("raw", "contiguous"):
             raise DataError(f"a class space is `raw` or `contiguous`, got {self.kind!r}")
         ids = np.asarray(self.categories.ids, np.int64)
-        table = np.full(int(ids.max()) + 1 if len(ids) else 0, -1, np.int64)
-        table[ids] = ids if self.kind == "raw" else np.arange(len(ids))
-        object.__setattr__(self, "_table", table)
+        largest = int(ids.max(initial=-1))
+        if self.kind == "raw" and largest >= max(_RAW_FROM, _RAW_TIMES * len(ids)):
+            raise DataError(
+                f"category ids go up to {largest}, with {len(ids)} categories: a student with a "
+                "logit for each number up to that would be mostly unused logits. Number them anew: "
+                "data.class_space=contiguous"
+            )
+        object.__setattr__(self, "_ids", ids)
 
     @property
     def n_classes(self) -> int:
         """Logits per query."""
-        return len(self._table) if self.kind == "raw" else len(self.categories)
+        if self.kind == "contiguous":
+            return len(self.categories)
+        return int(self._ids.max(initial=-1)) + 1
 
     @property
     def names(self) -> tuple[str, ...]:
@@ -203,10 +217,10 @@ class ClassSpace:
     def to_index(self, category_ids: ArrayLike) -> NDArray[np.int64]:
         """Logit indices, int64, of raw category ids. Raises DataError for ids not in the table."""
         ids = np.asarray(category_ids, np.int64)
-        inside = (ids >= 0) & (ids < len(self._table))
-        index = np.where(
-            inside, self._table[np.where(inside, ids, 0)] if len(self._table) else -1, -1
-        )
+        # ids are ascending; no table as long as the largest is needed
+        place = np.minimum(np.searchsorted(self._ids, ids), max(0, len(self._ids) - 1))
+        known = self._ids[place] == ids if len(self._ids) else np.zeros(ids.shape, bool)
+        index = np.where(known, ids if self.kind == "raw" else place, -1)
         if (index < 0).any():
             wrong = self.categories.unknown(ids.ravel())
             raise DataError(f"category ids {wrong[:5]} are not in the data set's table")
@@ -220,6 +234,11 @@ class ClassSpace:
         if self.kind == "raw":
             return rows.astype(np.int32)
         return np.asarray(self.categories.ids, np.int32)[rows]
+
+
+def _as_whole(value: Any) -> Any:
+    """Some tools write ids as floats; anything else stays as it is."""
+    return int(value) if isinstance(value, float) and value.is_integer() else value
 
 
 def _grouped(items: Sequence[Category], keys: Sequence[str]) -> dict[str, list[Category]]:

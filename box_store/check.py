@@ -11,8 +11,10 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from box_store.calibration.score_map import read_calibration
-from box_store.coco.annotations import CocoData, load_coco
+from box_store.coco.annotations import CocoData
 from box_store.errors import FormatError, StoreError
+from box_store.forms.opening import annotations_of
+from box_store.places.image_files import stored_name
 from box_store.places.locations import Location, location, relative, size_of, staged
 from box_store.selection.file import Selection
 from box_store.store import schema
@@ -71,7 +73,7 @@ def check_store(path: Location, annotations: Path | None = None) -> Report:
     store at all, and DataError for faulty annotations.
     """
     report = Report(location(path))
-    coco = None if annotations is None else load_coco(annotations)
+    coco = None if annotations is None else annotations_of(annotations)
     try:
         store = BoxStore.open(path)
     except FormatError as error:
@@ -251,6 +253,7 @@ class _Checker:
         if self._coco is None or by != teacher:
             return
         info = self._coco.by_id.get(key)
+        listed = info and (stored_name(info.file_name), info.width, info.height)
         if info is None:
             self._add(
                 "images",
@@ -259,13 +262,12 @@ class _Checker:
                 f"{self._coco.path.name} does not list this image",
                 "check against the annotation file that the teacher was run with",
             )
-        elif (info.file_name, info.width, info.height) != said:
+        elif listed is not None and listed != said:
             self._add(
                 "images",
                 path,
                 where,
-                f"{_described(said)} here, "
-                f"{_described((info.file_name, info.width, info.height))} in the annotations",
+                f"{_described(said)} here, {_described(listed)} in the annotations",
                 "correct the annotation file: boxes are in pixels of the file on disk",
             )
 

@@ -10,6 +10,7 @@ from pathlib import PurePosixPath
 
 from box_store.coco.annotations import CocoData, ImageInfo
 from box_store.errors import DataError
+from box_store.places.image_files import stored_name
 from box_store.store.reader import images_of
 from box_store.store.store import BoxStore
 
@@ -41,7 +42,8 @@ def same_name(one: str, other: str) -> bool:
 
     The folder that they count from may differ. An empty name is not known, and contradicts nothing.
     """
-    parts = [PurePosixPath(path.replace("\\", "/")).parts for path in (one, other)]
+    plain = (stored_name(path).replace("\\", "/") for path in (one, other))
+    parts = [PurePosixPath(path).parts for path in plain]
     shorter = min(len(each) for each in parts)
     return shorter == 0 or parts[0][-shorter:] == parts[1][-shorter:]
 

@@ -14,10 +14,10 @@ from typing import TYPE_CHECKING, Any
 import pyarrow as pa
 
 from box_store.calibration.score_map import need_calibration, read_calibration
-from box_store.coco.annotations import load_coco
 from box_store.errors import FormatError, StoreError, TeachDetrError, UsageError, nearest
+from box_store.forms.opening import annotations_of
 from box_store.identity import check_store
-from box_store.places.locations import Location, cache_folder, location
+from box_store.places.locations import Location, location
 from box_store.selection.file import content_key, write_selection
 from box_store.selection.selecting import licence_admitted
 from box_store.sql.examples import (
@@ -68,7 +68,7 @@ def open_store(
     """
     duckdb = _duckdb()
     store = BoxStore.open(path)
-    coco = None if annotations is None else load_coco(annotations, cache=cache_folder())
+    coco = None if annotations is None else annotations_of(annotations)
     connection = duckdb.connect(config={} if threads is None else {"threads": threads})
     try:
         if coco is not None:

@@ -1,11 +1,14 @@
 """JSON arrays entry by entry: a 10 GB results file needs some megabytes of memory."""
 
+import gzip
 import json
+import zlib
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any, BinaryIO
 
 from box_store.errors import DataError
+from box_store.places.text import open_text
 
 _CHUNK = 1 << 20
 # characters that one entry may have: a detection has about 100, one with a polygon some thousands
@@ -31,14 +34,18 @@ def iter_array(path: Path, what: str) -> Iterator[Any]:
     anything but an array, and for one that is cut off.
     """
     try:
-        with Path(path).open(encoding="utf-8-sig") as file:
+        with open_text(Path(path)) as file:
             yield from _Reader(file.read, path, what).entries()
     except FileNotFoundError as error:
         raise DataError(f"no {what} at {path}") from error
     except UnicodeDecodeError as error:
-        raise DataError(f"{path} is no {what}: it is not UTF-8 text ({error.reason})") from error
+        raise DataError(
+            f"{path} is no {what}: it is not UTF-8 text, nor UTF-16 or UTF-32 ({error.reason})"
+        ) from error
+    except (EOFError, zlib.error, gzip.BadGzipFile) as error:
+        raise DataError(f"{path} is packed by gzip and damaged: {error}") from error
     except OSError as error:
-        raise DataError(f"cannot read {path}: {error.strerror}") from error
+        raise DataError(f"cannot read {path}: {error.strerror or error}") from error
 
 
 class _Reader:
@@ -55,7 +62,7 @@ class _Reader:
     def entries(self) -> Iterator[Any]:
         first = self._next_character()
         if first != "[":
-            hint = " This looks like an annotation file." if first == "{" else ""
+            hint = self._looks_like() if first == "{" else ""
             raise DataError(
                 f"{self._path} is no {self._what}: expected a JSON array, got "
                 f"{f'a text that begins with {first!r}' if first else 'an empty file'}.{hint}"
@@ -71,10 +78,29 @@ class _Reader:
                 self._position += 1
                 if separator == "]":
                     break
+                if separator == "," and self._next_character() == "]":
+                    raise DataError(
+                        f"{self._path} is no valid {self._what} behind entry {self._count}: "
+                        "expected a whole entry, got ']': a comma stands before it"
+                    )
                 if separator != ",":
                     raise self._broken("expected ',' or ']'", separator)
         if self._next_character():
             raise self._broken("expected the end of the file", self._next_character())
+
+    def _looks_like(self) -> str:
+        """What an object at the start seems to be of; begins with a space."""
+        head = self._window[self._position :][:_CHUNK]
+        if '"images"' in head or '"annotations"' in head or '"categories"' in head:
+            return " This looks like an annotation file."
+        try:
+            _, end = json.JSONDecoder().raw_decode(head)
+        except (ValueError, RecursionError):
+            end = 0
+        rest = head[end:].lstrip()
+        if end and rest.startswith("{"):
+            return " These are objects line by line: put [ before, ] behind and , between them."
+        return " The array has to be the whole file, not a value in an object."
 
     def _entry(self) -> Any:
         decoder = json.JSONDecoder()
@@ -83,7 +109,7 @@ class _Reader:
         while True:
             try:
                 value, end = decoder.raw_decode(self._window, self._position)
-            except (json.JSONDecodeError, RecursionError) as error:
+            except (ValueError, RecursionError) as error:
                 # cut off by the window, or really wrong: more text decides
                 if self._extend(wanted):
                     wanted *= 2

@@ -7,6 +7,15 @@ from box_store.errors import DataError
 from box_store.places.locations import Location, RemotePath
 
 
+def stored_name(name: str) -> str:
+    """A file name as text that UTF-8 can hold: what it cannot is written as an escape.
+
+    Names in other bytes come from JSON as halves of surrogate pairs, which Parquet has no place
+    for. Every file name in a store is written so, and compared so.
+    """
+    return name.encode("utf-8", "backslashreplace").decode("utf-8")
+
+
 @overload
 def image_path(root: Path, file_name: str) -> Path: ...
 @overload
@@ -27,7 +36,11 @@ def image_path(root: Location, file_name: str) -> Location:
     if isinstance(root, RemotePath):
         return root / file_name
     base = Path(root).resolve()
-    path = (base / file_name).resolve()
+    try:
+        path = (base / file_name).resolve()
+    except (ValueError, OSError, RuntimeError) as error:
+        # half a surrogate pair, which no file system takes; links that go round in a circle
+        raise DataError(f"no image can be called {file_name!a}: {error}") from error
     if not path.is_relative_to(base):
         raise DataError(f"the image {file_name!r} is a link to {path}, outside the folder {base}")
     return path

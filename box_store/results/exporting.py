@@ -19,13 +19,15 @@ from box_store.store.schema import MAX_BOXES_PER_IMAGE
 from box_store.store.store import BoxStore
 
 _KEYS = ("image_id", "category_id", "bbox", "score")
+_ROUNDING = 1e-6
 
 
 def iter_results(path: Path) -> Iterator[dict[str, Any]]:
     """The detections of a COCO results file, one by one, in bounded memory.
 
-    Each has image_id, category_id, bbox (x, y, width, height in pixels) and score. Raises DataError
-    for a file that is no JSON array, is cut off, or has an entry without these.
+    Each has image_id and category_id (int), bbox (a list x, y, width, height of finite numbers,
+    pixels) and score (float in 0..1). Raises DataError for a file that is no JSON array, is cut
+    off, or has an entry without these.
     """
     for position, entry in enumerate(iter_array(path, "COCO results file")):
         if not isinstance(entry, dict):
@@ -36,12 +38,29 @@ def iter_results(path: Path) -> Iterator[dict[str, Any]]:
         for key in ("image_id", "category_id"):
             value = entry[key]
             # some tools write ids as floats
-            if not is_number(value) or value != int(value):
+            if not is_number(value) or value != int(value) or abs(value) >= 2**63:
                 raise DataError(
-                    f"{path}: entry {position} has the {key} {shortened(value)}, not a whole number"
+                    f"{path}: entry {position} has the {key} {shortened(value)}, not a whole "
+                    "number of 64 bits"
                 )
             entry[key] = int(value)
+        entry["score"] = _score(path, position, entry["score"])
+        _check_box(path, position, entry["bbox"])
         yield entry
+
+
+def _score(path: Path, position: int, score: Any) -> float:
+    if not is_number(score) or not -_ROUNDING <= score <= 1 + _ROUNDING:
+        raise DataError(f"{path}: entry {position} has the score {shortened(score)}, expected 0..1")
+    return min(max(float(score), 0.0), 1.0)
+
+
+def _check_box(path: Path, position: int, box: Any) -> None:
+    if not isinstance(box, list) or len(box) != 4 or not all(is_number(value) for value in box):
+        raise DataError(
+            f"{path}: entry {position} has the bbox {shortened(box)}, expected "
+            "[x, y, width, height]"
+        )
 
 
 def export_results(
@@ -104,8 +123,10 @@ def detections(image_id: int, boxes: Boxes) -> Iterator[dict[str, Any]]:
 
 
 def is_number(value: Any) -> bool:
-    """A finite JSON number."""
-    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
+    """A finite JSON number that a float can hold."""
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        return False
+    return abs(value) < 1e300 if isinstance(value, int) else math.isfinite(value)
 
 
 def shortened(value: Any) -> str:

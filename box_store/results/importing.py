@@ -20,7 +20,7 @@ from box_store.categories import Categories
 from box_store.coco.annotations import ImageInfo
 from box_store.errors import DataError, StoreError, UsageError
 from box_store.places.lease import hold
-from box_store.results.exporting import is_number, iter_results, shortened
+from box_store.results.exporting import iter_results
 from box_store.store.reader import known_images
 from box_store.store.records import ImageRow, TeacherRecord, image_ids_sha256, split_units
 from box_store.store.schema import COORDINATE_STEPS, SCORE_STEPS
@@ -205,7 +205,7 @@ def _sort_into(
     unknown_categories: Counter[int] = Counter()
     counts = _Counts()
     for path in results:
-        for position, entry in enumerate(iter_results(path)):
+        for entry in iter_results(path):
             image_id, category_id = entry["image_id"], entry["category_id"]
             image = images.get(image_id)
             if image is None:
@@ -213,31 +213,18 @@ def _sort_into(
             if category_id not in categories:
                 unknown_categories[category_id] += 1
             elif image is not None:
-                score, box = _checked(path, position, entry)
-                corners = _clipped(box, image)
+                score, corners = entry["score"], _clipped(entry["bbox"], image)
                 if score < score_floor:
                     counts.dropped["below the score floor"] += 1
                 elif isinstance(corners, str):
                     counts.dropped[corners] += 1
                 else:
-                    counts.cut += _reaches_out(box, image)
+                    counts.cut += _reaches_out(entry["bbox"], image)
                     counts.faint += 0 < score < 0.5 / SCORE_STEPS
                     buckets.add(image.id, category_id, score, corners)
     if unknown_images or unknown_categories:
         raise DataError(_wrong_ids(results, unknown_images, unknown_categories, images, categories))
     return counts
-
-
-def _checked(path: Path, position: int, entry: dict[str, Any]) -> tuple[float, list[float]]:
-    score, box = entry["score"], entry["bbox"]
-    if not is_number(score) or not -1e-6 <= score <= 1 + 1e-6:
-        raise DataError(f"{path}: entry {position} has the score {score!r}, expected 0..1")
-    if not isinstance(box, list) or len(box) != 4 or not all(is_number(value) for value in box):
-        raise DataError(
-            f"{path}: entry {position} has the bbox {shortened(box)}, expected "
-            "[x, y, width, height]"
-        )
-    return min(max(float(score), 0.0), 1.0), box
 
 
 def _clipped(box: list[float], image: ImageInfo) -> list[float] | str:

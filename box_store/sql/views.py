@@ -9,6 +9,7 @@ import pyarrow as pa
 
 from box_store.calibration.score_map import read_calibration
 from box_store.coco.annotations import CocoData
+from box_store.places.image_files import stored_name
 from box_store.places.locations import staged
 from box_store.sql.examples import setup_sql
 from box_store.store import schema
@@ -201,7 +202,7 @@ def _make_dataset_images(connection: "DuckDBPyConnection", coco: CocoData | None
     rows = pa.table(
         {
             "image_id": pa.array([image.id for image in images], pa.int64()),
-            "file_name": pa.array([image.file_name for image in images], pa.string()),
+            "file_name": pa.array([stored_name(image.file_name) for image in images], pa.string()),
             "width": pa.array([image.width for image in images], pa.int32()),
             "height": pa.array([image.height for image in images], pa.int32()),
         }

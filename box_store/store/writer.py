@@ -24,6 +24,7 @@ from box_store.boxes import Boxes
 from box_store.categories import Categories
 from box_store.errors import StoreError
 from box_store.places import files
+from box_store.places.image_files import stored_name
 from box_store.places.locations import Location, RemoteError
 from box_store.store import schema
 from box_store.store.parts import is_committed, part_path
@@ -116,12 +117,12 @@ def unit_tables(
     }
     images: dict[str, Any] = {
         "image_id": [row.image_id for row in ordered],
-        "file_name": [row.file_name for row in ordered],
+        "file_name": [stored_name(row.file_name) for row in ordered],
         "width": [row.width for row in ordered],
         "height": [row.height for row in ordered],
         "n_boxes": kept.counts,
         "status": [row.status for row in ordered],
-        "error": [row.error for row in ordered],
+        "error": [stored_name(row.error) for row in ordered],
         "seconds": [row.seconds for row in ordered],
     }
     return {

@@ -7,6 +7,7 @@ import typer
 from rich.console import Console
 
 from box_store.errors import TeachDetrError
+from teach_detr.commands.data import data
 from teach_detr.commands.demo import demo, demo_weights
 from teach_detr.commands.doctor import doctor
 from teach_detr.commands.experiment import experiment
@@ -27,6 +28,7 @@ app = typer.Typer(
 
     \b
     teach-detr demo               all of it on drawn scenes: no data, weights, GPU
+    teach-detr data SRC           what a folder is: YOLO, VOC, COCO, CSV, ...
     teach-detr run CONFIG.toml    teachers, store and student from one file
     teach-detr experiment ...     do teachers help, and how sure is that
     teach-detr scenes OUT         drawn scenes to experiment with, and teachers
@@ -44,6 +46,7 @@ app = typer.Typer(
 )
 
 app.command()(demo)
+app.command()(data)
 app.command()(run)
 app.command()(scenes)
 app.command("demo-weights")(demo_weights)

@@ -1,6 +1,5 @@
 """Pictures of a comparison: a grid of images with several sets of boxes, and training curves."""
 
-import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,6 +14,7 @@ from torchvision.utils import draw_bounding_boxes, make_grid
 
 from box_store.boxes import Boxes
 from box_store.coco.annotations import CocoData
+from box_store.results.exporting import iter_results
 from student_train.data import read_image
 
 # distinct on light and dark grounds; a class keeps its colour in every picture
@@ -56,7 +56,7 @@ def truth_boxes(coco: CocoData, image_id: int) -> Boxes:
 def result_boxes(path: Path, coco: CocoData, ids: Sequence[int]) -> dict[int, Boxes]:
     """The detections of these images in a COCO results file."""
     rows: dict[int, list[Mapping[str, Any]]] = {i: [] for i in ids}
-    for row in json.loads(path.read_text(encoding="utf-8")):
+    for row in iter_results(path):
         if row["image_id"] in rows:
             rows[row["image_id"]].append(row)
     found: dict[int, Boxes] = {}

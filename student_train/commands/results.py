@@ -24,7 +24,9 @@ from student_train.commands.terminal import (
 def evaluate(
     run: Annotated[Path, typer.Argument(help="Run folder, or a .safetensors file of a run.")],
     overrides: Overrides = None,
-    data: Annotated[Path | None, typer.Option(help="Data set in COCO layout.")] = None,
+    data: Annotated[
+        Path | None, typer.Option(help="Data set as it lies: COCO, YOLO, Pascal VOC, ...")
+    ] = None,
     split: Annotated[str | None, typer.Option(help="Split; by default the run's own.")] = None,
     weights: Weights = "best",
     device: Device = "auto",

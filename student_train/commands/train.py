@@ -27,7 +27,9 @@ def train(
             help="TOML file of settings, weaker than arguments; or a run's config.json, all of it."
         ),
     ] = None,
-    data: Annotated[Path | None, typer.Option(help="Data set in COCO layout.")] = None,
+    data: Annotated[
+        Path | None, typer.Option(help="Data set as it lies: COCO, YOLO, Pascal VOC, CSV, ...")
+    ] = None,
     train_split: Annotated[str | None, typer.Option(help="Split to train on.")] = None,
     val_split: Annotated[str | None, typer.Option(help="Split to evaluate on, or none.")] = None,
     store: Annotated[Path | None, typer.Option(help="Box store with teachers' boxes.")] = None,

@@ -13,7 +13,7 @@ from box_store.boxes import Boxes
 from box_store.categories import ClassSpace
 from box_store.coco.annotations import CocoData
 from box_store.errors import DataError
-from box_store.places.image_files import image_path
+from box_store.pixels import SIZE_MISMATCH, find_image
 from box_store.places.locations import Location, as_typed
 from box_store.selection.selecting import Selection
 from student_train.config import AugmentConfig
@@ -188,10 +188,7 @@ class CocoDetection(Dataset[Loaded]):
         """An image as stored, the boxes of all sources, and its (height, width)."""
         image_id = int(self._table.image_ids[index])
         size = (int(self._table.heights[index]), int(self._table.widths[index]))
-        try:
-            path = image_path(self.root, self.file_name(index))
-        except DataError as error:
-            raise ImageError(str(error)) from None
+        path = find_image(self.root, self.file_name(index))
         image = read_image(path, (size[1], size[0]))
         return image, [self._truth(index, size), *self._teacher_boxes(image_id, size)], size
 
@@ -212,8 +209,9 @@ class CocoDetection(Dataset[Loaded]):
         for name, boxes in zip(self.teachers, found, strict=True):
             if boxes is not None and (boxes.height, boxes.width) != size:
                 raise ImageError(
+                    SIZE_MISMATCH,
                     f"teacher {name!r} saw image {image_id} at {boxes.width} x {boxes.height} px, "
-                    f"the annotations say {size[1]} x {size[0]}: let it label these images again"
+                    f"the annotations say {size[1]} x {size[0]}: let it label these images again",
                 )
         return found
 

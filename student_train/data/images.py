@@ -1,21 +1,14 @@
-"""One image file to pixels, in the frame its annotations use.
+"""One image file to a tensor; `box_store.pixels` decodes it, for teachers and students alike."""
 
-Pillow reads the files, and JPEG photos a faster decoder of the same pixels where it is installed:
-torchvision's own are deprecated since 0.29. COCO boxes refer to
-the pixels as they are stored, so an EXIF orientation is not applied.
-"""
-
-import io
 from dataclasses import dataclass
 
-import numpy as np
 import torch
-from PIL import Image, UnidentifiedImageError
 from torch import Tensor
 
-from box_store.errors import DataError
-from box_store.jpeg import decode_photo
-from box_store.places.locations import Location, RemoteError
+from box_store.pixels import ImageError, read_pixels
+from box_store.places.locations import Location
+
+__all__ = ["ImageError", "ImageProblem", "read_image"]
 
 
 @dataclass(frozen=True)
@@ -24,10 +17,6 @@ class ImageProblem:
 
     image_id: int
     message: str
-
-
-class ImageError(DataError):
-    """An image file that is missing, damaged, or of another size than the annotations say."""
 
 
 class Decoded:
@@ -73,48 +62,8 @@ def read_image(path: Location, size: tuple[int, int] | None = None) -> Tensor:
 
 
 def decode(path: Location, size: tuple[int, int] | None = None) -> Tensor:
-    """Decode a file to RGB, uint8 [3, H, W].
-
-    Grayscale, palette, CMYK, 16-bit and transparent images are converted; the first frame of an
-    animation is taken. size: (width, height) that the file must have.
+    """Decode a file to RGB, uint8 [3, H, W]. size: (width, height) that the file must have.
 
     Raises ImageError, whose message names the file, and RemoteError where a server fails.
     """
-    try:
-        data = path.read_bytes()
-    except FileNotFoundError:
-        raise ImageError(f"no image file {path}") from None
-    except RemoteError:
-        # the server fails: that says nothing of the image
-        raise
-    except OSError as error:
-        raise ImageError(f"cannot read {path}: {error.strerror or error}") from None
-    try:
-        with Image.open(io.BytesIO(data)) as image:
-            if size and image.size != size:
-                raise ImageError(
-                    f"{path} is {image.width} x {image.height} px, the annotations say "
-                    f"{size[0]} x {size[1]}: its boxes would be in another frame"
-                )
-            pixels = decode_photo(data, image)
-            if pixels is None:
-                pixels = _rgb(image)
-    except UnidentifiedImageError:
-        raise ImageError(f"{path} is no image that Pillow can read ({len(data)} bytes)") from None
-    except ImageError:
-        raise
-    except Exception as error:
-        # decoders raise anything from OSError to SyntaxError and struct.error on damaged files
-        raise ImageError(f"{path} cannot be decoded: {error}") from None
-    return torch.from_numpy(pixels).permute(2, 0, 1).contiguous()
-
-
-def _rgb(image: Image.Image) -> np.ndarray:
-    """uint8 [H, W, 3]."""
-    if image.mode.startswith("I"):
-        # 16 bits of gray: keep the high byte, where Pillow would cut everything above 255
-        gray = (np.asarray(image) >> 8).clip(0, 255).astype(np.uint8)
-        return np.repeat(gray[:, :, None], 3, axis=2)
-    if image.mode == "P" and "transparency" in image.info:
-        image = image.convert("RGBA")
-    return np.array(image.convert("RGB"))
+    return torch.from_numpy(read_pixels(path, size)).permute(2, 0, 1).contiguous()

@@ -4,9 +4,12 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from box_store.categories import ClassSpace, check_same_categories
-from box_store.coco.annotations import CocoData, load_coco
+from box_store.coco.annotations import CocoData
 from box_store.errors import DataError, nearest
-from box_store.places.locations import Location, as_typed, cache_folder
+from box_store.forms.coco import coco_split
+from box_store.forms.opening import open_data
+from box_store.forms.protocol import Split
+from box_store.places.locations import Location, as_typed
 from student_train.config import DataConfig, TrainConfig
 from student_train.data import (
     CocoDetection,
@@ -19,25 +22,10 @@ from student_train.machine.distributed import World
 
 
 @dataclass(frozen=True)
-class Source:
-    """One split: where its images and annotations are, and what it is called."""
-
-    name: str
-    images: Location
-    annotations: Location
-
-    @property
-    def label(self) -> str:
-        """What people call it: the split's name, or that of a file of theirs."""
-        laid_out = self.annotations.name == f"instances_{self.name}.json"
-        return self.name if laid_out else self.annotations.name
-
-
-@dataclass(frozen=True)
 class Validation:
     """A split to evaluate on."""
 
-    source: Source
+    source: Split
     dataset: CocoDetection
     loader: Loader
     class_space: ClassSpace
@@ -47,46 +35,52 @@ class Validation:
 
 def find_split(
     data: DataConfig, split: str, images: Location | None, annotations: Location | None
-) -> Source:
-    """Where a split lies: the explicit paths where given, else the COCO layout below `data.root`.
+) -> Split:
+    """A split of `data.root`, whatever form that has; or of the explicit paths where given, for
+    which `data.root`, in COCO's layout, only supplies what is not.
 
     Raises:
-        DataError: a folder or file is missing; the message says what is there instead.
+        DataError: a folder, file or split is missing; the message says what is there instead.
     """
     if data.root is None and (images is None or annotations is None):
         raise ConfigError(
             [
-                f"no data for {split!r}: give --data DIR in COCO layout, "
-                "or both its images and its annotations"
+                f"no data for {split!r}: give --data DIR, or both its images and its annotations "
+                f"(COCO); `teach-detr data DIR` says what is in a folder"
             ]
         )
+    if images is None and annotations is None:
+        return open_data(data.root or Path()).split(split)
     root = as_typed(data.root or Path())
-    if data.root is not None and not root.is_dir() and (images is None or annotations is None):
-        raise DataError(f"no data folder at {root}")
     images = as_typed(images or root / split)
     annotations = as_typed(annotations or root / "annotations" / f"instances_{split}.json")
     if not images.is_dir():
         raise DataError(f"no image folder at {images}.{_alternatives(images)}")
     if not annotations.is_file():
         raise DataError(f"no annotations at {annotations}.{_alternatives(annotations)}")
-    return Source(split, images, annotations)
+    return coco_split(split, images, annotations)
 
 
-def open_split(source: Source) -> CocoData:
+def open_split(source: Split) -> CocoData:
     """The annotations of a split.
 
     Raises:
         DataError: they cannot be used, or list no image or no category.
     """
-    coco = load_coco(source.annotations, cache=cache_folder())
+    coco = source.coco
     if not len(coco.table):
         raise DataError(f"{source.annotations} lists no images: the data set is empty")
+    if not source.labelled or not coco.labelled:
+        raise DataError(
+            f"{source.annotations} has no annotations: its images can be labelled by teachers "
+            "(`teacher-infer run`), not trained on"
+        )
     if not coco.categories.items:
         raise DataError(f"{source.annotations} lists no categories: there is nothing to detect")
     return coco
 
 
-def val_source(config: TrainConfig) -> Source | None:
+def val_source(config: TrainConfig) -> Split | None:
     """The evaluation split; None where it is "none"."""
     data = config.data
     if data.val_split == NO_SPLIT and data.val_annotations is None:
@@ -96,7 +90,7 @@ def val_source(config: TrainConfig) -> Source | None:
 
 def make_validation(
     config: TrainConfig,
-    source: Source,
+    source: Split,
     coco: CocoData,
     space: ClassSpace,
     world: World,

@@ -11,6 +11,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from box_store.coco.annotations import CocoData
+
 # COCO results are written with so many digits; metrics are of what a file would say
 _PIXEL_DIGITS, _SCORE_DIGITS = 2, 5
 
@@ -94,18 +96,17 @@ class Truth:
     iscrowd: NDArray[np.bool_]
 
     @classmethod
-    def of_table(cls, table: Mapping[str, Any]) -> "Truth":
-        """Of what `read_annotations` gives."""
-        rows = table["annotations"]
-        n = len(rows)
+    def of_coco(cls, coco: CocoData) -> "Truth":
+        """Of annotations as training and labelling see them."""
+        table = coco.table
         return cls(
-            np.array([int(row["id"]) for row in table["images"]], np.int64),
-            tuple((int(row["id"]), str(row["name"])) for row in table["categories"]),
-            np.fromiter((int(row["image_id"]) for row in rows), np.int64, n),
-            np.fromiter((int(row["category_id"]) for row in rows), np.int64, n),
-            np.array([row["bbox"] for row in rows], np.float64).reshape(n, 4),
-            np.fromiter((float(row["area"]) for row in rows), np.float64, n),
-            np.fromiter((bool(row["iscrowd"]) for row in rows), np.bool_, n),
+            np.asarray(table.image_ids, np.int64),
+            tuple((item.id, item.name) for item in coco.categories.items),
+            np.repeat(table.image_ids, np.diff(table.offsets)),
+            table.category_ids.astype(np.int64),
+            table.boxes_xywh.astype(np.float64),
+            table.areas.astype(np.float64),
+            np.asarray(table.iscrowd, np.bool_),
         )
 
     def only(self, images: Collection[int]) -> "Truth":

@@ -1,22 +1,21 @@
 """COCO box metrics by pycocotools or a faster twin: the published number, and it per class."""
 
 import contextlib
-import copy
 import io
-import json
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from importlib.util import find_spec
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 from pycocotools.coco import COCO
 from pycocotools.cocoeval import COCOeval
 
+from box_store.coco.annotations import CocoData, coco_of, coco_table
 from box_store.errors import DataError, UsageError, nearest
-from box_store.places.locations import Location, RemoteError, RemotePath, staged
+from box_store.forms.opening import annotations_of
+from box_store.places.locations import Location
 from student_train.evaluation.coco_arrays import DetectionArrays, Truth
 
 METRIC_NAMES = ("AP", "AP50", "AP75", "APs", "APm", "APl", "AR100")
@@ -103,7 +102,7 @@ class Metrics:
 
 
 def coco_metrics(
-    annotations: Location | Mapping[str, Any] | Truth,
+    annotations: Location | Mapping[str, Any] | CocoData | Truth,
     results: Sequence[Mapping[str, Any]] | DetectionArrays,
     image_ids: Iterable[int] | None = None,
     backend: str = "pycocotools",
@@ -111,7 +110,8 @@ def coco_metrics(
     """Box metrics of detections.
 
     Args:
-        annotations: a COCO instances JSON, its content, or what was made of it.
+        annotations: a place that `annotations_of` reads, the content of a COCO file, or what was
+            made of it.
         results: COCO results (image_id, category_id, bbox xywh in px, score), or arrays of them.
         image_ids: evaluate these images only; by default all that the annotations list.
         backend: pycocotools, whose numbers are the published ones, or one of the same numbers:
@@ -125,7 +125,7 @@ def coco_metrics(
     compare = _load(backend)
     truth = annotations
     if not isinstance(truth, Truth):
-        truth = Truth.of_table(read_annotations(truth))
+        truth = Truth.of_coco(_read(truth))
     found = results if isinstance(results, DetectionArrays) else DetectionArrays.of_rows(results)
     _check_ids(found, truth)
     chosen = truth.image_ids
@@ -247,30 +247,18 @@ def load_backend(name: str) -> tuple[Any, Any]:
     return FasterCoco, COCOeval_faster
 
 
-def read_annotations(annotations: Location | Mapping[str, Any]) -> dict[str, Any]:
-    """A private copy with the fields that pycocotools needs and many exporters leave out."""
-    if isinstance(annotations, Path | RemotePath):
-        try:
-            table = json.loads(staged(annotations).read_text(encoding="utf-8"))
-        except FileNotFoundError:
-            raise DataError(f"no annotations at {annotations}") from None
-        except RemoteError:
-            raise
-        except (OSError, UnicodeDecodeError, json.JSONDecodeError) as error:
-            raise DataError(f"{annotations} is not a readable JSON file: {error}") from None
-    else:
-        table = copy.deepcopy(dict(annotations))
-    for key in ("images", "categories"):
-        if not isinstance(table, dict) or key not in table:
-            raise DataError(f"the annotations have no list {key!r}: expected COCO instances")
-    for at, row in enumerate(table.setdefault("annotations", []), start=1):
-        # pycocotools takes an object of id 0 for no object: what is matched to it would be wrong
-        row["id"] = at
-        row.setdefault("iscrowd", 0)
-        # pycocotools sorts objects into sizes by this field
-        if "area" not in row:
-            row["area"] = float(row["bbox"][2]) * float(row["bbox"][3])
-    return table
+def read_annotations(annotations: Location | Mapping[str, Any] | CocoData) -> dict[str, Any]:
+    """A COCO table of exactly the objects that training and labelling see: see `coco_table`.
+
+    Raises DataError.
+    """
+    return coco_table(_read(annotations))
+
+
+def _read(annotations: Location | Mapping[str, Any] | CocoData) -> CocoData:
+    if isinstance(annotations, CocoData):
+        return annotations
+    return coco_of(annotations) if isinstance(annotations, Mapping) else annotations_of(annotations)
 
 
 def _indexed(coco_class: Any, table: Any) -> Any:

@@ -86,7 +86,7 @@ def evaluate_model(
     if len(rows) > _MANY_DETECTIONS and world.is_first:
         say(f"comparing {len(rows)} detections with the annotations")
     metrics = coco_metrics(
-        validation.source.annotations,
+        validation.source.coco,
         rows,
         image_ids=validation.dataset.image_ids.tolist(),
         backend=validation.backend,

@@ -4,11 +4,12 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+from box_store.forms.protocol import Split
 from box_store.patience import Say
 from box_store.places.files import local_folder, write_json
 from box_store.places.locations import Location, RemotePath, as_typed
 from student_train.config import problems_of
-from student_train.data.splits import Source, find_split, make_validation, open_split
+from student_train.data.splits import find_split, make_validation, open_split
 from student_train.evaluation.coco_metrics import read_annotations
 from student_train.evaluation.confusion import Confusion, confusion_matrix
 from student_train.evaluation.evaluate import Evaluation, evaluate_model
@@ -27,7 +28,7 @@ class EvaluatedRun:
     evaluation: Evaluation
     path: Location
     weights: str
-    source: Source
+    source: Split
     confusion: Confusion
     pictures: tuple[Location, ...]
 
@@ -89,7 +90,7 @@ def evaluate_run(
         model = student.model.to(runtime.device)
         evaluation = evaluate_model(model, validation, runtime, say=say)
         confusion = confusion_matrix(
-            read_annotations(source.annotations),
+            read_annotations(source.coco),
             evaluation.results,
             set(validation.dataset.image_ids.tolist()),
             score=confusion_score,

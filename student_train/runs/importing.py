@@ -10,8 +10,8 @@ from typing import Any
 import torch
 
 from box_store.categories import Categories, Category, ClassSpace
-from box_store.coco.annotations import load_coco
 from box_store.coco.categories80 import COCO_CATEGORIES
+from box_store.forms.opening import annotations_of
 from box_store.places.locations import local_only
 from student_train.config import TrainConfig, as_plain, from_plain, resolve
 from student_train.errors import CheckpointError, ConfigError, RunError
@@ -311,7 +311,7 @@ def _with_categories(
     if ours is not None and annotations is None:
         return resolved, class_space_from_plain(ours["classes"])
     n_classes = config.model.n_classes
-    categories = COCO_CATEGORIES if annotations is None else load_coco(annotations).categories
+    categories = COCO_CATEGORIES if annotations is None else annotations_of(annotations).categories
     spaces = [ClassSpace(kind, categories) for kind in ("raw", "contiguous")]
     named = _named_classes(names) if annotations is None else []
     space = next((each for each in (*named, *spaces) if each.n_classes == n_classes), None)

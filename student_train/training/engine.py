@@ -10,9 +10,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
+from box_store.forms.protocol import Split
 from student_train.config import TrainConfig, as_plain
 from student_train.data import Batch, prefetch
-from student_train.data.splits import Source
 from student_train.errors import CheckpointError, Interrupted, NonFiniteLoss
 from student_train.evaluation.evaluate import Evaluation, evaluate_model
 from student_train.losses import Criterion, Losses, NonFinitePrediction, Supervision, Totals
@@ -356,7 +356,7 @@ class Trainer:
                 self._keep_evaluation(evaluation, validation.source)
             self.position.evaluated_step = self.position.step
 
-    def _keep_evaluation(self, evaluation: Evaluation, source: Source) -> None:
+    def _keep_evaluation(self, evaluation: Evaluation, source: Split) -> None:
         ap = evaluation.metrics.AP or 0.0
         better = self.position.best < ap
         self.recorder.evaluated(self.position.step, evaluation.metrics, source, better)

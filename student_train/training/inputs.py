@@ -6,6 +6,7 @@ from math import lcm
 
 from box_store.categories import ClassSpace
 from box_store.coco.annotations import CocoData
+from box_store.forms.protocol import Split
 from student_train.config import AugmentConfig, TrainConfig
 from student_train.data import (
     Batch,
@@ -16,7 +17,6 @@ from student_train.data import (
 )
 from student_train.data.mixtures import mixed
 from student_train.data.splits import (
-    Source,
     Validation,
     find_split,
     make_validation,
@@ -49,7 +49,7 @@ class Inputs:
         return mixed(batches, self.augment, self.train.seed, epoch, start)
 
 
-def train_source(config: TrainConfig) -> Source:
+def train_source(config: TrainConfig) -> Split:
     """The training split."""
     data = config.data
     return find_split(data, data.train_split, data.train_images, data.train_annotations)
@@ -68,7 +68,7 @@ def make_inputs(config: TrainConfig, coco: CocoData, world: World) -> Inputs:
     selection, notes = open_teachers(
         config.teachers, coco, data.limit, world, getattr(config.model, "n_queries", None)
     )
-    notes = [*_annotation_notes(source.name, coco), *notes]
+    notes = [*source.notes, *_annotation_notes(source.name, coco), *notes]
     fingerprints = {"train_annotations": coco.sha256}
     if selection is not None:
         fingerprints["boxes"] = str(selection.metadata.get("key", ""))
@@ -108,11 +108,11 @@ def make_inputs(config: TrainConfig, coco: CocoData, world: World) -> Inputs:
     validation = None
     chosen = val_source(config)
     if chosen is not None:
-        val_coco = coco if chosen.annotations == source.annotations else open_split(chosen)
+        val_coco = open_split(chosen)
         validation = make_validation(
             config, chosen, val_coco, space, world, config.eval_batch_size or per_part
         )
-        if val_coco is not coco:
+        if val_coco.sha256 != coco.sha256:
             notes += _annotation_notes(chosen.name, val_coco)
         fingerprints["val_annotations"] = val_coco.sha256
     steps = len(loader) // config.optim.accumulate

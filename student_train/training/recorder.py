@@ -10,10 +10,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from box_store.forms.protocol import Split
 from box_store.patience import duration
 from box_store.wording import counted
 from student_train.config import TrainConfig
-from student_train.data.splits import Source
 from student_train.evaluation.coco_metrics import Metrics
 from student_train.evaluation.tables import percent
 from student_train.losses import fold
@@ -105,7 +105,7 @@ class Recorder:
         """A message that a log needs when nothing else comes; a terminal has its bar."""
         self._progress.remark(text)
 
-    def evaluated(self, step: int, metrics: Metrics, source: Source, better: bool) -> None:
+    def evaluated(self, step: int, metrics: Metrics, source: Split, better: bool) -> None:
         """Write the record of an evaluation, and say its metrics (first process only)."""
         epoch = step / self._steps_per_epoch
         record = {"step": step, "epoch": epoch, "split": source.name, **metrics.to_json()}

@@ -14,7 +14,7 @@ from teacher_infer.teachers.spec import TeacherSpec, check_names, load_teachers,
 Data = Annotated[
     Path | None,
     typer.Option(
-        help="Folder in COCO's layout: DIR/SPLIT/*.jpg, DIR/annotations/instances_SPLIT.json"
+        help="Data set as it lies: COCO, YOLO, Pascal VOC, CSV, photos, ...; `teach-detr data DIR`"
     ),
 ]
 Splits = Annotated[

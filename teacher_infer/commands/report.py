@@ -114,6 +114,8 @@ def print_plan(
         console.print(text, markup=False, highlight=False, soft_wrap=True)
 
     say(f"data set {dataset.info.name}: {len(dataset.tasks)} images, {_categories(dataset)}")
+    for note in dataset.notes:
+        say(f"  note         {note}")
     for kind, count in dataset.problems.items():
         say(f"  note: {count} annotations are not as they should be ({kind})")
     say(f"store {where}")

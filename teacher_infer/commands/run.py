@@ -164,6 +164,7 @@ def _plan(
     if as_json:
         info = dataset.info
         described = {"name": info.name, "images": info.n_images, "problems": dataset.problems}
+        described["notes"] = list(dataset.notes)
         print_json({"store": str(path), "dataset": described, "teachers": rows})
         return
     where = f"{path}: {'there' if store else 'to be made'}"
@@ -182,6 +183,8 @@ def _label(
     previous = signal.signal(signal.SIGTERM, _interrupt)
     try:
         with make_reporter(Console(stderr=True)) as reporter:
+            for note in dataset.notes:
+                reporter.note(note)
             reporter.note(f"workers: {pool.description}{why}")
             Service(store, dataset, pool, reporter).run(jobs, takeover=takeover)
     finally:

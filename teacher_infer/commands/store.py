@@ -5,8 +5,8 @@ from typing import Annotated
 
 import typer
 
-from box_store.coco.annotations import load_coco
 from box_store.errors import UsageError
+from box_store.forms.opening import annotations_of
 from box_store.identity import check_store
 from box_store.patience import if_it_takes
 from box_store.results.exporting import export_results
@@ -67,7 +67,7 @@ def import_file(
     """
     listed = None
     if annotations is not None:
-        coco = load_coco(annotations, labelled=False)
+        coco = annotations_of(annotations, labelled=False)
         listed = coco.images
         info = DatasetInfo(annotations.stem, coco.sha256, len(coco.images))
         box_store = BoxStore.open_or_create(store, coco.categories, info)

@@ -1,12 +1,15 @@
-"""The images a run labels: one or several COCO splits, or any folder with an annotation file."""
+"""The images a run labels: splits of a data set of any form."""
 
 import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 
 from box_store.categories import Categories
-from box_store.coco.annotations import ImageInfo, load_coco
-from box_store.errors import DataError, UsageError, nearest
+from box_store.coco.annotations import ImageInfo
+from box_store.errors import DataError, UsageError
+from box_store.forms.coco import coco_split
+from box_store.forms.opening import open_data
+from box_store.forms.protocol import Split
 from box_store.places.locations import Location, as_typed, location
 from box_store.store.store import DatasetInfo
 from teacher_infer.data.images import ImageError, ImageTask, find_image
@@ -20,13 +23,14 @@ class Dataset:
     """Images in the order of their ids, and the category table that all their files share.
 
     problems: how many annotations were dropped or repaired, by kind; a teacher never reads them,
-    but whoever trains on them later wants to know.
+    but whoever trains on them later wants to know. notes: what the data set was taken for.
     """
 
     info: DatasetInfo
     categories: Categories
     tasks: tuple[ImageTask, ...]
     problems: dict[str, int]
+    notes: tuple[str, ...] = ()
 
     @property
     def image_ids(self) -> list[int]:
@@ -50,44 +54,50 @@ def load_dataset(
 ) -> Dataset:
     """Read what `--data`/`--split` or `--images`/`--annotations` name.
 
-    Paths or URLs. `data` is a folder in COCO's layout: `data/SPLIT/*.jpg` and
-    `data/annotations/instances_SPLIT.json`. Several splits make one data set.
+    Paths or URLs. `data` is a data set of any form that `box_store.forms` reads; of one with a
+    single split, that one is taken where none is named. Several splits make one data set.
 
     Raises:
-        UsageError: both forms, or half of one, or an unknown split.
+        UsageError: both forms, or half of one, or no split of several.
         DataError: a folder or file is missing or malformed, the splits do not fit together, there
             is no image, or none of the images is where it should be.
     """
-    sources = _sources(data, splits, images, annotations)
-    for root, _ in sources:
+    found, notes = _sources(data, splits, images, annotations)
+    files = [(split.images, split.coco) for split in found]
+    for root, _ in files:
         if not root.is_dir():
             raise DataError(f"no folder of images at {root}")
-    files = [(root, load_coco(path, labelled=False)) for root, path in sources]
     categories = files[0][1].categories
     tasks: dict[int, ImageTask] = {}
     problems: dict[str, int] = {}
     for root, coco in files:
-        if coco.categories != categories:
-            raise DataError(f"{coco.path} has other categories than {files[0][1].path}")
+        if difference := categories.differences(coco.categories):
+            raise DataError(
+                f"{coco.path} ({coco.split}) has other categories than {files[0][1].path} "
+                f"({files[0][1].split}): {difference}"
+            )
         for kind, count in coco.problems.items():
             problems[kind] = problems.get(kind, 0) + count
+        folder = str(root.resolve())
         for image in coco.images:
-            if image.id in tasks:
-                raise DataError(f"{coco.path}: image id {image.id} is in another split already")
-            tasks[image.id] = ImageTask(
-                image.id, image.file_name, image.width, image.height, str(root.resolve())
-            )
+            task = ImageTask(image.id, image.file_name, image.width, image.height, folder)
+            # one image may be in two splits, as in `train` and `trainval`
+            if tasks.setdefault(image.id, task) != task:
+                raise DataError(
+                    f"{coco.path}: image id {image.id} is in another split already, as "
+                    f"{tasks[image.id].file_name} and not as {image.file_name}"
+                )
     ordered = tuple(tasks[image_id] for image_id in sorted(tasks))
     where = ", ".join(str(coco.path) for _, coco in files)
     if not ordered:
         raise DataError(f"the data set is empty: {where} lists no image")
     _check_presence(ordered)
     info = DatasetInfo(
-        name="+".join(root.name for root, _ in sources),
+        name="+".join(split.name for split in found),
         annotations_sha256=_joined([coco.sha256 for _, coco in files]),
         n_images=len(ordered),
     )
-    return Dataset(info, categories, ordered, problems)
+    return Dataset(info, categories, ordered, problems, notes)
 
 
 def _sources(
@@ -95,33 +105,21 @@ def _sources(
     splits: Sequence[str],
     images: Location | None,
     annotations: Location | None,
-) -> list[tuple[Location, Location]]:
-    """Pairs of a folder of images and its annotation file."""
+) -> tuple[list[Split], tuple[str, ...]]:
+    """The splits to label, and what people should know of how they were found."""
     if data is not None and images is None and annotations is None:
-        if not splits:
-            raise UsageError(f"--data {data} needs --split, for example --split train2017")
-        data = as_typed(data)
-        if not data.is_dir():
-            raise DataError(f"no folder {data}")
-        return [_split_source(data, split) for split in dict.fromkeys(splits)]
+        found = open_data(data)
+        if not splits and len(found.splits) > 1:
+            names = ", ".join(split.name for split in found.splits)
+            raise UsageError(f"--data {data} needs --split: there are {names}")
+        chosen = [found.split(name) for name in dict.fromkeys(splits)] or list(found.splits)
+        return chosen, found.remarks
     if images is not None and annotations is not None and data is None and not splits:
-        return [(as_typed(images), as_typed(annotations))]
+        folder = as_typed(images)
+        return [coco_split(folder.name, folder, as_typed(annotations))], ()
     raise UsageError(
-        "say which images: --data DIR --split NAME (COCO's layout), or --images DIR "
-        "--annotations FILE; not both"
+        "say which images: --data DIR --split NAME, or --images DIR --annotations FILE; not both"
     )
-
-
-def _split_source(data: Location, split: str) -> tuple[Location, Location]:
-    annotations = data / "annotations" / f"instances_{split}.json"
-    if not annotations.is_file():
-        found = sorted(
-            path.stem.removeprefix("instances_")
-            for path in (data / "annotations").glob("instances_*.json")
-        )
-        listed = f"; there are: {', '.join(found)}.{nearest(split, found)}" if found else ""
-        raise DataError(f"no annotation file at {annotations}{listed}")
-    return data / split, annotations
 
 
 def _joined(hashes: list[str]) -> str:

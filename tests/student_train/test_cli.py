@@ -189,7 +189,7 @@ def test_a_file_is_stronger_than_the_preset_and_weaker_than_arguments(
         (("train", "--preset", "dino-micro", "--out", "r", "x"), 2, "'x' is not KEY=VALUE"),
         (("train", "--preset", "dino-micro", "--out", "r", "lr=1"), 2, "'optim.lr'"),
         (("train", "--preset", "dino-micro", "--out", "r"), 2, "give --data DIR"),
-        (("train", "--preset", "dino-micro", "--out", "r", "--data", "no"), 1, "no data folder"),
+        (("train", "--preset", "dino-micro", "--out", "r", "--data", "no"), 1, "no folder or file"),
         (("train", "--config", "no.toml", "--out", "r"), 2, "no configuration file at no.toml"),
         (("train", "--resume", "--out", "r"), 2, "--preset is missing"),
         (("eval", "no"), 1, "no is not a run folder"),

@@ -17,19 +17,14 @@ from box_store import (
     FusionConfig,
     Selection,
     SelectionSpec,
-    load_coco,
     read_images,
     select,
 )
 from box_store.errors import DataError
+from box_store.forms.opening import annotations_of
 from box_store.identity import check_store
 from student_train.evaluation.coco_arrays import DetectionArrays, Truth
-from student_train.evaluation.coco_metrics import (
-    Metrics,
-    best_backend,
-    coco_metrics,
-    read_annotations,
-)
+from student_train.evaluation.coco_metrics import Metrics, best_backend, coco_metrics
 
 FUSED = "fused"
 
@@ -107,9 +102,10 @@ def open_scorer(
     backend: of the metrics, by default the fastest that is installed; all give the same numbers.
     Raises DataError for annotations of other categories, UnknownTeacher, UsageError.
     """
+    coco = annotations_of(annotations)
     names = spec.teachers if spec.teachers is not None else tuple(store.teachers)
-    check_store(store, load_coco(annotations), names)
-    truth = Truth.of_table(read_annotations(annotations))
+    check_store(store, coco, names)
+    truth = Truth.of_coco(coco)
     if max_images is not None:
         seen = set(truth.image_ids.tolist()) & _seen_by(store, names)
         if len(seen) > max_images:

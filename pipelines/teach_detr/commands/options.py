@@ -5,10 +5,17 @@ from typing import Annotated
 
 import typer
 
+from box_store.errors import UsageError
+
 Store = Annotated[Path, typer.Argument(help="The box store: a folder")]
 Annotations = Annotated[
     Path | None, typer.Option(help="COCO annotations to compare with, or to attach as `truth`")
 ]
+Data = Annotated[
+    Path | None,
+    typer.Option(help="Data set of any form, in place of --annotations; `teach-detr data` knows"),
+]
+Split = Annotated[str | None, typer.Option(help="Split of --data, where it has several")]
 Teacher = Annotated[
     list[str] | None, typer.Option(help="Only this one; repeat it for more (default: all)")
 ]
@@ -36,3 +43,25 @@ FileOverrides = Annotated[
 DryRun = Annotated[
     bool, typer.Option("--dry-run", help="Say what would run, and how long; write nothing")
 ]
+
+
+def truth(annotations: Path | None, data: Path | None, split: str | None) -> Path | None:
+    """The place of the ground truth that was asked for, as `annotations_of` takes it.
+
+    Raises UsageError for both ways of naming it, or a split of nothing.
+    """
+    if data is None:
+        if split is not None:
+            raise UsageError("--split names a split of --data, which is missing")
+        return annotations
+    if annotations is not None:
+        raise UsageError("give --annotations FILE or --data SRC, not both")
+    return data if split is None else Path(f"{data},split={split}")
+
+
+def needed_truth(annotations: Path | None, data: Path | None, split: str | None) -> Path:
+    """As `truth`, where there has to be one."""
+    place = truth(annotations, data, split)
+    if place is None:
+        raise UsageError("what should boxes be compared with? --annotations FILE or --data SRC")
+    return place

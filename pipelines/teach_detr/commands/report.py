@@ -6,7 +6,7 @@ from typing import Annotated
 import typer
 from rich.console import Console
 
-from teach_detr.commands.options import Annotations, Store
+from teach_detr.commands.options import Annotations, Data, Split, Store, truth
 from teach_detr.terminal import AsJson, print_json
 
 
@@ -14,6 +14,8 @@ def report(
     store: Store,
     out: Annotated[Path, typer.Option(help="HTML file to write")] = Path("report.html"),
     annotations: Annotations = None,
+    data: Data = None,
+    split: Split = None,
     images: Annotated[
         Path | None, typer.Option(help="Folder of the images; else none are shown")
     ] = None,
@@ -33,8 +35,12 @@ def report(
 
     Example: teach-detr report boxes --annotations instances_val2017.json --images val2017
     """
+    from box_store.forms.opening import folder_of
     from teach_detr.report import ReportOptions, write_report
 
+    place = truth(annotations, data, split)
+    if images is None and data is not None and place is not None:
+        images = folder_of(place)
     options = ReportOptions(
         n_samples=samples, image_px=pixels, metric_images=metric_images, seed=seed
     )
@@ -49,7 +55,7 @@ def report(
                 progress.print(text, markup=False, highlight=False)
 
         written = write_report(
-            store, out, annotations=annotations, images=images, options=options, say=say
+            store, out, annotations=place, images=images, options=options, say=say
         )
     n_shown = 0 if written.pictures is None else len(written.pictures.samples)
     n_teachers = len(written.findings.teachers)

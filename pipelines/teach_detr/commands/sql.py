@@ -13,10 +13,13 @@ from box_store.errors import UsageError
 from box_store.patience import if_it_takes
 from teach_detr.commands.options import (
     Annotations,
+    Data,
     DeniedLicences,
     Licences,
     Parameters,
+    Split,
     Store,
+    truth,
 )
 from teach_detr.terminal import AsJson, open_console, print_json, table
 
@@ -29,6 +32,8 @@ def sql(
         str | None, typer.Option(help="Run a documented query; `list` lists them")
     ] = None,
     annotations: Annotations = None,
+    data: Data = None,
+    split: Split = None,
     licence: Licences = None,
     deny_licence: DeniedLicences = None,
     param: Parameters = None,
@@ -63,7 +68,10 @@ def sql(
     if text is None and as_json:
         raise UsageError("--json answers a query: give one, or leave it out and a prompt opens")
     connection = open_store(
-        store, annotations, licences=licence or (), deny_licences=deny_licence or ()
+        store,
+        truth(annotations, data, split),
+        licences=licence or (),
+        deny_licences=deny_licence or (),
     )
     try:
         if text is None:
@@ -96,6 +104,8 @@ def select(
         typer.Option(help="Query for the image_id of every image that the boxes speak for"),
     ] = None,
     annotations: Annotations = None,
+    data: Data = None,
+    split: Split = None,
     licence: Licences = None,
     deny_licence: DeniedLicences = None,
     param: Parameters = None,
@@ -113,7 +123,7 @@ def select(
             store,
             query,
             out,
-            annotations=annotations,
+            annotations=truth(annotations, data, split),
             parameters=_parameters(param),
             images=images,
             licences=licence or (),
@@ -129,12 +139,18 @@ def select(
     open_console().print(f"next      student-train train --boxes {out} ...", highlight=False)
 
 
-def check(store: Store, annotations: Annotations = None, as_json: AsJson = False) -> None:
+def check(
+    store: Store,
+    annotations: Annotations = None,
+    data: Data = None,
+    split: Split = None,
+    as_json: AsJson = False,
+) -> None:
     """Read everything in a store and report what is wrong with it; ends with 1 if anything is."""
     from box_store.check import check_store
 
     with if_it_takes(f"reading everything in {store}"):
-        report = check_store(store, annotations)
+        report = check_store(store, truth(annotations, data, split))
     if as_json:
         print_json(report.to_json())
     else:

@@ -1,19 +1,30 @@
 """Commands about the worth of teachers: `teachers`, `calibrate`."""
 
 from importlib.util import find_spec
-from pathlib import Path
 from typing import Annotated, Literal
 
 import typer
 
 from box_store.patience import if_it_takes
-from teach_detr.commands.options import Calibrated, MaxImages, Store, Teacher, TopK
+from teach_detr.commands.options import (
+    Annotations,
+    Calibrated,
+    Data,
+    MaxImages,
+    Split,
+    Store,
+    Teacher,
+    TopK,
+    needed_truth,
+)
 from teach_detr.terminal import AsJson, open_console, print_json
 
 
 def teachers(
     store: Store,
-    annotations: Annotated[Path, typer.Option(help="COCO annotations to compare with")],
+    annotations: Annotations = None,
+    data: Data = None,
+    split: Split = None,
     teacher: Teacher = None,
     score_floor: Annotated[
         float, typer.Option(min=0, max=1, help="Leave out boxes below this score")
@@ -46,8 +57,9 @@ def teachers(
         calibrated=calibrated,
         fusion=FusionConfig(fusion, fusion_iou),
     )
-    with if_it_takes(f"comparing the boxes of {store} with {annotations}"):
-        found = assess(BoxStore.open(store), annotations, spec, max_images=max_images, seed=seed)
+    place = needed_truth(annotations, data, split)
+    with if_it_takes(f"comparing the boxes of {store} with {place}"):
+        found = assess(BoxStore.open(store), place, spec, max_images=max_images, seed=seed)
     if as_json:
         print_json(found.to_json())
         return
@@ -58,7 +70,9 @@ def teachers(
 
 def calibrate(
     store: Store,
-    annotations: Annotated[Path, typer.Option(help="COCO annotations of images that they saw")],
+    annotations: Annotations = None,
+    data: Data = None,
+    split: Split = None,
     teacher: Teacher = None,
     method: Annotated[
         Literal["isotonic", "temperature"],
@@ -80,18 +94,20 @@ def calibrate(
 
     Example: teach-detr calibrate boxes --annotations coco/annotations/instances_val2017.json
     """
-    from box_store import BoxStore, load_coco
+    from box_store import BoxStore
     from box_store.calibration.fitting import calibrate as fit
     from box_store.calibration.score_map import write_calibration
+    from box_store.forms.opening import annotations_of
     from teach_detr.assessment.assessment import shared_mistakes
     from teach_detr.assessment.tables import calibration_tables, label_notes
 
     opened = BoxStore.open(store)
-    coco = load_coco(annotations)
+    place = needed_truth(annotations, data, split)
+    coco = annotations_of(place)
     names = teacher or list(opened.teachers)
     found = []
     for name in names:
-        with if_it_takes(f"fitting the scores of {name} to {annotations}"):
+        with if_it_takes(f"fitting the scores of {name} to {place}"):
             found.append(
                 fit(
                     opened,
@@ -108,7 +124,7 @@ def calibrate(
         if not dry_run:
             write_calibration(opened, calibration)
     # SQL is an extra, and this only a remark
-    mistakes = shared_mistakes(store, annotations) if find_spec("duckdb") else []
+    mistakes = shared_mistakes(store, place) if find_spec("duckdb") else []
     if as_json:
         told = {"calibrations": [calibration.to_json() for calibration in found]}
         print_json(told | {"shared_mistakes": mistakes})

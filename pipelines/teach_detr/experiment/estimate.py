@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from box_store import load_coco
+from box_store.forms.opening import annotations_of
 from box_store.patience import Say, patience
 from student_train.config import NO_TEACHERS, TrainConfig
 from student_train.data.order import steps_per_epoch
@@ -135,6 +135,6 @@ def run_steps(grid: Grid, config: TrainConfig) -> int:
     """Steps of a whole run, as the trainer counts them."""
     data = grid.plan.config.data
     path = grid.plan.config.annotations(data.train_split)
-    listed = len(load_coco(path, labelled=False).images)
+    listed = len(annotations_of(path, labelled=False).table)
     n_images = min(listed, data.images or listed, config.data.limit or listed)
     return config.total_steps(steps_per_epoch(n_images, config.batch_size))

@@ -6,8 +6,9 @@ from pathlib import Path
 
 import numpy as np
 
-from box_store import Boxes, CocoData, load_coco
+from box_store import Boxes, CocoData
 from box_store.boxes import pairwise_iou
+from box_store.forms.opening import annotations_of
 from student_train.evaluation.plots import new_figure, save_figure
 from student_train.runs.metrics import read_metrics
 from teach_detr.experiment.grid import Cell, Grid
@@ -130,7 +131,7 @@ def draw_scenes(outcome: Outcome, grid: Grid, path: Path) -> tuple[str, str] | N
         return None
     condition, arm = chosen
     config = grid.plan.config
-    coco = load_coco(config.annotations(config.data.val_split))
+    coco = annotations_of(config.annotations(config.data.val_split))
     by_cell = {run.cell: run for run in outcome.runs}
     pairs = [
         (by_cell[Cell(condition, arm, seed)], by_cell[Cell(condition, outcome.reference, seed)])

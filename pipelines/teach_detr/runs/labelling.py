@@ -11,7 +11,8 @@ from typing import Generic, TypeVar
 
 from rich.console import Console
 
-from box_store.errors import UsageError
+from box_store.errors import DataError, UsageError
+from box_store.forms.opening import open_data
 from box_store.places.files import write_json
 from box_store.places.locations import location
 from box_store.wording import counted
@@ -34,15 +35,21 @@ class Labelling(Stages, Generic[C]):
     def check_paths(self) -> None:
         """Raise UsageError for a data set that is not there: now, not after the teachers."""
         config = self.config
-        for split in {config.data.train_split, config.data.val_split} - {"none"}:
-            for path in (config.data.images_of(split), config.annotations(split)):
-                if not location(path).exists():
-                    raise UsageError(
-                        f"{path} is not there: data.root should hold {split}/ and "
-                        f"annotations/instances_{split}.json. Is the layout another one? Give "
-                        "data.train_images, data.train_annotations, data.val_images and "
-                        "data.val_annotations"
-                    )
+        data = config.data
+        try:
+            for split in {data.train_split, data.val_split} - {"none"}:
+                if data.is_laid_out(split):
+                    open_data(data.root).split(split)
+                    continue
+                for path in (data.images_of(split), data.annotations_of(split)):
+                    if not location(path).exists():
+                        raise DataError(f"{path} is not there")
+        except DataError as error:
+            raise UsageError(
+                f"{error}. data.root should be a data set as `teach-detr data` knows it; or give "
+                "data.train_images, data.train_annotations, data.val_images and "
+                "data.val_annotations"
+            ) from error
 
     def claim(self, note: str) -> None:
         """Make the folder, or see that the file `note` in it marks it as one; write that file anew

@@ -3,7 +3,7 @@
 out = "runs/yolox"                       # everything that the run makes
 baseline = true                          # also train without teachers, to compare
 
-[data]                                   # COCO's layout
+[data]                                   # COCO, YOLO, Pascal VOC, ...: see `teach-detr data`
 root = "coco"
 
 [teachers.yolox]                         # as in `teacher-infer run --teachers FILE`
@@ -31,6 +31,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal, TypeVar
 
+from box_store.forms.opening import open_data
+from box_store.places.locations import location
 from student_train.config import TrainConfig, resolve
 from student_train.errors import ConfigError
 from student_train.presets import load_preset
@@ -45,18 +47,18 @@ T = TypeVar("T")
 
 @dataclass(frozen=True)
 class RunData:
-    """Images and annotations, in COCO's layout or wherever the four paths say."""
+    """A data set of any form that `teach-detr data` knows, or what the four paths say."""
 
     root: Path = Path()
-    """Folder that holds SPLIT/ and annotations/instances_SPLIT.json."""
+    """Data set: COCO, YOLO, Pascal VOC, ...; options behind commas, as everywhere."""
     train_images: Path | None = None
-    """Folder of training images, where the layout is another one."""
+    """Folder of training images, where they lie apart."""
     train_annotations: Path | None = None
-    """COCO JSON of the training images, where the layout is another one."""
+    """COCO JSON of the training images, where it lies apart."""
     val_images: Path | None = None
-    """Folder of evaluation images, where the layout is another one."""
+    """Folder of evaluation images, where they lie apart."""
     val_annotations: Path | None = None
-    """COCO JSON of the evaluation images, where the layout is another one."""
+    """COCO JSON of the evaluation images, where it lies apart."""
     train_split: str = "train2017"
     """Split that teachers label and the student trains on."""
     val_split: str = "val2017"
@@ -65,16 +67,23 @@ class RunData:
     """Let teachers label the evaluation split too, to know how good they are."""
 
     def images_of(self, split: str) -> Path:
-        """Folder of a split's images."""
-        return self._given(split, "images") or self.root / split
+        """Folder of a split's images. Raises DataError."""
+        given = self._given(split, "images")
+        if given is not None or not self.is_laid_out(split):
+            return given or self.root / split
+        found = open_data(self.root).split(split).images
+        return found if isinstance(found, Path) else self.root / split
 
     def annotations_of(self, split: str) -> Path:
-        """COCO annotations of a split."""
+        """Annotations of a split, as `box_store.forms.opening.annotations_of` takes them."""
         given = self._given(split, "annotations")
-        return given or self.root / "annotations" / f"instances_{split}.json"
+        layout = self.root / "annotations" / f"instances_{split}.json"
+        if given is not None or not self.is_laid_out(split) or location(layout).exists():
+            return given or layout
+        return Path(f"{self.root},split={split}")
 
     def is_laid_out(self, split: str) -> bool:
-        """Whether a split lies below `root` as COCO's do."""
+        """Whether a split is one of the data set at `root`."""
         return not (self._given(split, "images") or self._given(split, "annotations"))
 
     @property

@@ -10,10 +10,10 @@ from student_train.settings.overrides import Operational
 
 @dataclass(frozen=True)
 class DataConfig:
-    """Where the images and their annotations are (COCO layout), and how they are read."""
+    """Where the images and their annotations are, and how they are read."""
 
     root: Operational[Path | None] = None
-    """Folder in COCO layout: SPLIT/ with images, annotations/instances_SPLIT.json (`--data`)."""
+    """Data set of any form that `teach-detr data` knows (`--data`): COCO, YOLO, Pascal VOC, ..."""
     train_split: str = "train2017"
     """Name of the split to train on (`--train-split`)."""
     val_split: str = "val2017"

@@ -146,7 +146,7 @@ def test_bad_images_are_replaced_and_reported(folder) -> None:
     assert loaded.sample is not None
     assert loaded.sample.image_id == 100
     assert [problem.image_id for problem in loaded.problems] == [101, 102, 103, 104]
-    words = ["no image file", "torn.jpg", "annotations say 40 x 60", "leaves the image folder"]
+    words = ["no image file", "torn.jpg", "annotations say 40x60", "leaves the image folder"]
     for problem, expected in zip(loaded.problems, words, strict=True):
         assert expected in problem.message
 

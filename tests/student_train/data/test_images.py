@@ -83,8 +83,8 @@ def jpeg() -> bytes:
     [
         (jpeg()[: len(jpeg()) // 2], "cannot be decoded"),
         (jpeg()[:20], "a.jpg"),
-        (b"", r"no image that Pillow can read \(0 bytes\)"),
-        (b"<html>not found</html>", "no image that Pillow can read"),
+        (b"", "is empty"),
+        (b"<html>not found</html>", "not in an image format that Pillow knows"),
     ],
 )
 def test_damaged(tmp_path: Path, data: bytes, words: str) -> None:
@@ -103,5 +103,5 @@ def test_missing_and_unreadable(tmp_path: Path) -> None:
 
 def test_other_size_than_annotated(tmp_path: Path) -> None:
     picture().save(tmp_path / "a.png")
-    with pytest.raises(ImageError, match="is 40 x 24 px, the annotations say 24 x 40"):
+    with pytest.raises(ImageError, match="is 40x24 px, the annotations say 24x40"):
         read_image(tmp_path / "a.png", (24, 40))

@@ -215,11 +215,11 @@ def test_ids_of_another_data_set_are_named(row: dict, words: str):
 
 
 def test_annotations_that_are_none_are_named(tmp_path: Path):
-    with pytest.raises(DataError, match="no annotations at"):
+    with pytest.raises(DataError, match="no annotation file at"):
         coco_metrics(tmp_path / "a.json", [])
     (tmp_path / "a.json").write_text("[1]")
-    with pytest.raises(DataError, match="no list 'images'"):
+    with pytest.raises(DataError, match="looks like a results file"):
         coco_metrics(tmp_path / "a.json", [])
     (tmp_path / "a.json").write_text("{")
-    with pytest.raises(DataError, match="not a readable JSON"):
+    with pytest.raises(DataError, match="not valid JSON"):
         coco_metrics(tmp_path / "a.json", [])

@@ -65,9 +65,9 @@ def test_data_can_be_limited(toy: Path):
 @pytest.mark.parametrize(
     ("values", "words"),
     [
-        ({"data__root": "nowhere"}, "no data folder at nowhere"),
-        ({"data__train_split": "train2071"}, r"no image folder.*Did you mean 'train2017'"),
-        ({"data__val_split": "val"}, r"no image folder.*Did you mean 'val2017'"),
+        ({"data__root": "nowhere"}, "no folder or file nowhere"),
+        ({"data__train_split": "train2071"}, r"no split 'train2071'.*Did you mean 'train2017'"),
+        ({"data__val_split": "val"}, r"no split 'val'.*Did you mean 'val2017'"),
         (
             {"data__train_annotations": "ann.json"},
             r"no annotations at ann\.json",

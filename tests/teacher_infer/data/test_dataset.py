@@ -73,13 +73,12 @@ def test_annotations_are_not_needed_and_bad_ones_are_counted(make_folder, edit_a
     assert sum(problems.values()) == 2
 
 
-@pytest.mark.parametrize("given", ["nothing", "no split", "half", "both"])
+@pytest.mark.parametrize("given", ["nothing", "half", "both"])
 def test_half_a_request_is_a_usage_error(make_folder, given):
     data = make_folder(1)
     file = data / "annotations" / "instances_train.json"
     arguments = {
         "nothing": (None, [], None, None),
-        "no split": (data, [], None, None),
         "half": (None, [], data / "train", None),
         "both": (data, ["train"], data / "train", file),
     }[given]

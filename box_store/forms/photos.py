@@ -1,0 +1,28 @@
+"""A bare folder of photos: nothing to learn from, all to be labelled."""
+
+from box_store.coco.rows import Problems
+from box_store.forms.at_once import Classes, Labelled, assemble, size_of
+from box_store.forms.protocol import Form, Options, Reading
+from box_store.forms.tree import Tree
+from box_store.forms.yolo import by_role
+
+
+def _recognise(tree: Tree) -> str | None:
+    if tree.file is not None or not tree.images:
+        return None
+    return f"{len(tree.images)} images without annotations"
+
+
+def _read(tree: Tree, options: Options) -> Reading:
+    def read(path: str, found: Problems) -> Labelled | None:
+        size = size_of(tree, path, found)
+        return None if size is None else Labelled(*size)
+
+    reading = assemble(
+        tree, by_role(tree.images), read, Classes(closed=True), lambda path, number: path
+    )
+    reading.labelled = False
+    return reading
+
+
+FORM = Form("photos", "a folder of photos", _recognise, _read)
