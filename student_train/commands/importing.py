@@ -74,6 +74,7 @@ def import_file(
     for words, names in (
         ("filled in", done.added),
         ("assumed", done.assumed),
+        ("warning", done.warnings),
         ("missing", report.missing),
         ("unused", [done.in_file(name) for name in report.unexpected]),
         ("dropped", report.misshapen),

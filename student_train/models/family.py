@@ -58,6 +58,9 @@ class Family:
     """settings that are the length of an official tensor"""
     from_state: Callable[[State], dict[str, Any]] = _nothing
     """further settings that an official state dict tells"""
+    unsaid: Mapping[str, str] = field(default_factory=dict)
+    """settings that no file tells although another value computes something else -> a sentence for
+    whoever imports a file without saying them"""
     from_settings: Callable[[Settings, State], dict[str, Any]] = _nothing
     """further settings that the official settings beside a state dict tell, in words that other
     families do not share (`student_train.models.official.arguments` has those)"""

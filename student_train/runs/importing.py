@@ -64,6 +64,8 @@ class Imported:
     """official names of what the file lacks and does not need"""
     assumed: tuple[str, ...] = ()
     """settings that the file does not tell, each as `key=value`, as the preset has them"""
+    warnings: tuple[str, ...] = ()
+    """sentences about what no file of the family tells, and nobody said"""
 
     def in_file(self, name: str) -> str:
         """The file's own word for an official name."""
@@ -87,6 +89,7 @@ class Imported:
             "ignored": self.report.ignored,
             "filled_in": list(self.added),
             "assumed": list(self.assumed),
+            "warnings": list(self.warnings),
         }
 
 
@@ -158,6 +161,7 @@ def import_checkpoint(
         translation.origin,
         translation.added,
         opened.assumed,
+        warnings=() if opened.ours is not None else _unsaid(config, preset, overrides or {}),
     )
 
 
@@ -356,6 +360,16 @@ def _assumed(resolved: Resolved[TrainConfig]) -> tuple[str, ...]:
         for key in (f"model.{name}" for name in _SILENT)
         if key in known and (key not in resolved.origins or resolved.origins[key].kind not in told)
     )
+
+
+def _unsaid(
+    config: TrainConfig, preset: str | None, overrides: Mapping[str, str]
+) -> tuple[str, ...]:
+    """What the family warns of, unless a preset or an argument says it."""
+    if preset is not None:
+        return ()
+    sentences = FAMILIES[config.model.family].unsaid
+    return tuple(text for key, text in sentences.items() if f"model.{key}" not in overrides)
 
 
 def _refuse_nothing(report: LoadReport, path: Path) -> None:

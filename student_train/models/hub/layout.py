@@ -68,7 +68,9 @@ class HubLayout:
         """Whether a tensor on disk belongs to a decoder layer, or its heads, after the first
         `layers`.
         """
-        found = re.match(r"model\.decoder\.(?:layers|class_embed|bbox_embed)\.(\d+)\.", name)
+        found = re.match(
+            r"model\.decoder\.(?:layers|(?:class|bbox)_embed|lqe_layers)\.(\d+)\.", name
+        )
         return found is not None and int(found[1]) >= layers > 0
 
     def on_disk(self, official: str) -> list[str]:

@@ -223,6 +223,10 @@ def test_a_file_of_d_fine_may_be_one_of_deim_and_says_so(tmp_path: Path):
     heads = {"model.n_heads": "8"}
     done = import_checkpoint(tmp_path / "official.pth", tmp_path / "run", overrides=heads)
     assert "model.activation=relu" in done.assumed
+    (warning,) = done.warnings
+    assert "DEIM" in warning
+    assert "model.activation=silu" in warning
+    assert done.to_json()["warnings"] == [warning]
     told = import_checkpoint(
         tmp_path / "official.pth",
         tmp_path / "deim",
@@ -230,3 +234,4 @@ def test_a_file_of_d_fine_may_be_one_of_deim_and_says_so(tmp_path: Path):
     )
     assert told.config.model.activation == "silu"  # type: ignore[attr-defined]
     assert not any("activation" in each for each in told.assumed)
+    assert not told.warnings

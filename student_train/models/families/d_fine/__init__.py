@@ -11,4 +11,9 @@ FAMILY = Family(
     names=official_names,
     marks=("decoder.enc_score_head.weight", "decoder.pre_bbox_head.layers.0.weight"),
     from_state=settings_from_shapes,
+    unsaid={
+        "activation": "nothing in a file tells DEIM from D-FINE, and either is wrong as the other: "
+        "this one was taken for a D-FINE. Give model.activation=silu for a DEIM, "
+        "model.activation=relu if you know that it is none"
+    },
 )
