@@ -18,9 +18,16 @@ def presets(
     markdown: Annotated[
         bool, typer.Option("--markdown", help="Print the table as docs/students.md has it.")
     ] = False,
+    weights: Annotated[
+        bool,
+        typer.Option("--weights", help="List trained weights that others offer, with licences."),
+    ] = False,
     as_json: Json = False,
 ) -> None:
     """List what can be trained, or all settings of one preset."""
+    if weights:
+        _weights(name, as_json)
+        return
     from student_train.commands.tables import presets_table
     from student_train.presets.listing import preset_rows, preset_settings
     from student_train.presets.markdown import presets_markdown
@@ -54,3 +61,24 @@ def presets(
         console.print(f"{key} = {row['text']}{origin}", markup=False, soft_wrap=True)
         if row["help"]:
             console.print(f"    {row['help']}", markup=False, highlight=False, style="dim")
+
+
+def _weights(preset: str | None, as_json: bool) -> None:
+    """Those of one preset, or all."""
+    from student_train.commands.tables import weights_table
+    from student_train.presets.weights import NOT_FETCHED, known_weights
+
+    rows = known_weights(preset)
+    if as_json:
+        print_json([row.to_json() for row in rows])
+        return
+    console = open_console()
+    console.print(weights_table(rows))
+    for note in dict.fromkeys(row.notes for row in rows if row.notes):
+        names = ", ".join(row.preset for row in rows if row.notes == note)
+        console.print(f"{names}: {note}", highlight=False)
+    console.print(
+        "student-train import hub:ORG/NAME --out RUN reads them, and student-train train --init "
+        f"RUN starts from there. {NOT_FETCHED}",
+        highlight=False,
+    )

@@ -11,6 +11,7 @@ from student_train.evaluation.compare import RunSummary, curves, differences, me
 from student_train.evaluation.tables import percent
 from student_train.parity import Row
 from student_train.presets import Preset
+from student_train.presets.weights import KnownWeights
 
 
 def compare_table(runs: Sequence[RunSummary]) -> Table:
@@ -67,6 +68,19 @@ def presets_table(rows: Sequence[tuple[Preset, TrainConfig, int]]) -> Table:
             f"{published.ap}" if published else "",
             f"{published.ap_with_teachers}" if published and published.ap_with_teachers else "",
         )
+    return table
+
+
+def weights_table(rows: Sequence[KnownWeights]) -> Table:
+    """Weights of others, with what their authors say of them."""
+    table = Table(box=box.SIMPLE_HEAD, padding=(0, 1), show_edge=False)
+    table.add_column("weights", overflow="fold")
+    for name in ("preset", "licence", "trained on"):
+        table.add_column(name)
+    table.add_column("AP", justify="right", no_wrap=True)
+    for row in rows:
+        ap = "" if row.ap is None else f"{row.ap}"
+        table.add_row(row.place, row.preset, row.licence, row.trained_on, ap)
     return table
 
 

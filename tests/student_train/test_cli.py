@@ -236,6 +236,18 @@ def test_presets_are_listed_with_their_size(call):
     assert "This project has not measured them" in out
 
 
+def test_weights_of_others_are_listed_with_their_licence(call):
+    code, out, _ = call("presets", "--weights", "--json")
+    rows = {row["place"]: row for row in json.loads(out)}
+    assert code == 0
+    row = rows["hub:ustc-community/dfine-small-coco"]
+    assert (row["preset"], row["licence"], row["published_AP"]) == ("d-fine-s", "Apache-2.0", 48.5)
+    code, out, _ = call("presets", "deim-s", "--weights")
+    assert code == 0
+    assert "model.activation=silu" in out
+    assert "downloaded none" in " ".join(out.split())
+
+
 def test_a_preset_shows_every_setting_with_its_origin(call):
     code, out, _ = call("presets", "dino-micro")
     assert code == 0

@@ -98,8 +98,8 @@ def _settings(config: Mapping[str, Any]) -> dict[str, Any]:
     points = config.get("decoder_n_points", 4)
     if config.get("eval_idx", -1) not in (-1, fields["decoder_layers"] - 1):
         raise CheckpointError(
-            f"config.json: eval_idx={config['eval_idx']}, for which transformers stores layers that "
-            "nothing uses; this student reads folders whose last layer answers, eval_idx=-1"
+            f"config.json: eval_idx={config['eval_idx']}, for which transformers stores layers "
+            "that nothing uses; this student reads folders whose last layer answers, eval_idx=-1"
         )
     return {
         **fields,
