@@ -2,6 +2,7 @@
 
 import json
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -31,7 +32,7 @@ B0 = {
 }
 
 
-def theirs(levels: int, **settings: object) -> nn.Module:
+def theirs(levels: int, **settings: object) -> Any:
     """A D-FINE of transformers in float64, every parameter and statistic moved off its start."""
     stages = [f"stage{i}" for i in range(5 - levels, 5)]
     backbone = transformers.HGNetV2Config(out_features=stages, **B0)
