@@ -89,6 +89,24 @@ def read_pixels(path: Location, size: tuple[int, int] | None = None) -> NDArray[
     return decode(read_file(path), str(path), size)
 
 
+def read_upright(path: Location) -> NDArray[np.uint8]:
+    """`read_pixels`, turned as the file's orientation tag asks viewers to: for pictures without
+    annotations, whose frame would have to be kept.
+    """
+    data = read_file(path)
+    pixels = decode(data, str(path))
+    with open_image(io.BytesIO(data)) as image:
+        orientation = _orientation(image)
+    if orientation in _TURNED:
+        pixels = pixels.swapaxes(0, 1)
+    # of what is then seen: left and right exchanged, top and bottom exchanged
+    if orientation in (2, 3, 6, 7):
+        pixels = pixels[:, ::-1]
+    if orientation in (3, 4, 7, 8):
+        pixels = pixels[::-1]
+    return np.ascontiguousarray(pixels)
+
+
 def read_file(path: Location) -> bytes:
     """The encoded image. Raises ImageError, and RemoteError where a server fails."""
     try:

@@ -10,6 +10,7 @@
     ├── CheckpointError                a weights or checkpoint file cannot be read or does not fit
     ├── ExportError                    a student has no form in another format, or came out wrong
     ├── NonFiniteLoss                  a loss became NaN or infinite; names the step and the parts
+    ├── LoaderDied                   a process that loads images is gone; the state was saved
     └── Interrupted                    Ctrl-C or SIGTERM; the state was saved (exit code 130 or 143)
 """
 
@@ -56,6 +57,10 @@ class ExportError(TeachDetrError):
 
 class NonFiniteLoss(TeachDetrError):
     """The loss became NaN or infinite; the weights before that step were kept."""
+
+
+class LoaderDied(TeachDetrError):
+    """A process that loads images ended on its own, or was ended."""
 
 
 class Interrupted(TeachDetrError):

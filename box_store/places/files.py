@@ -100,6 +100,25 @@ def local_folder(place: Location) -> Iterator[Path]:
                 target.upload(file)
 
 
+def check_writable(place: Location) -> None:
+    """Find out before the work whether a folder can be written into; it is made if there is none. A
+    URL says so only when something is put there.
+
+    Raises:
+        UsageError: it cannot be made, or takes no file.
+    """
+    if isinstance(place, RemotePath):
+        return
+    try:
+        make_folder(place)
+        with tempfile.TemporaryFile(dir=place):
+            pass
+    except OSError as error:
+        raise UsageError(
+            f"{place} cannot be written: {error.strerror or error}; choose another --out"
+        ) from None
+
+
 def create_exclusive(target: Location, data: bytes) -> bool:
     """Write a whole file unless one of that name exists; True if this call created it.
 

@@ -66,6 +66,8 @@ def import_file(
         f"classes   {done.config.model.n_classes} ({done.class_space.kind}, "
         f"{len(done.class_space.categories)} categories)",
     )
+    if done.classes:
+        print_plain(console, f"          {done.classes}")
     print_plain(
         console,
         f"used      {report.loaded} parameters and buffers, {report.copies} copies of them, "

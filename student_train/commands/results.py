@@ -2,7 +2,7 @@
 
 from functools import partial
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -19,6 +19,9 @@ from student_train.commands.terminal import (
     print_json,
     print_plain,
 )
+
+if TYPE_CHECKING:
+    from student_train.evaluation.of_run import EvaluatedRun
 
 
 def evaluate(
@@ -68,9 +71,15 @@ def evaluate(
         return
     for problem in done.evaluation.problems:
         print_plain(console, f"skipped: {problem}")
+    if done.evaluation.problems:
+        print_plain(
+            console,
+            f"{counted(len(done.evaluation.problems), 'image')} count as without detections",
+        )
     metrics = done.evaluation.metrics
     if as_json:
         print_json(metrics.to_json() | {"run": str(as_typed(run)), "split": done.source.name})
+        _refuse_unwritten(done)
         return
     if per_class:
         console.print(class_table(metrics))
@@ -79,9 +88,15 @@ def evaluate(
     console.print(metrics_table(title, metrics))
     for annotated, detected, count in done.confusion.worst(3):
         print_plain(console, f"confused  {annotated} taken for {detected}: {count}")
+    _refuse_unwritten(done)
     print_plain(console, f"results   {done.path}")
     for picture in done.pictures:
         print_plain(console, f"picture   {picture}")
+
+
+def _refuse_unwritten(done: "EvaluatedRun") -> None:
+    if done.unwritten:
+        raise TeachDetrError(done.unwritten)
 
 
 def predict(
@@ -96,7 +111,11 @@ def predict(
     device: Device = "auto",
     as_json: Json = False,
 ) -> None:
-    """Detect in images and videos; draws the boxes and writes them as JSON."""
+    """Detect in images and videos; draws the boxes and writes them as JSON.
+
+    Photos are turned as their EXIF orientation says. Files that predict did not draw are never
+    replaced.
+    """
     from student_train.prediction.predicting import predict_images
 
     console = open_console(to_stderr=as_json)

@@ -124,6 +124,20 @@ class CocoDetection(Dataset[Loaded]):
         """Ground truth boxes, crowds not counted."""
         return int((~self._table.iscrowd[: self._table.offsets[self._n]]).sum())
 
+    @property
+    def objects_per_image(self) -> NDArray[np.int64]:
+        """[N], crowds not counted."""
+        return np.bincount(self.objects()[0], minlength=self._n)
+
+    def objects(self) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
+        """Of every object that is no crowd: its image's index [K], and its box [K, 4], x, y, width,
+        height in pixels of the file.
+        """
+        offsets = self._table.offsets[: self._n + 1]
+        keep = ~self._table.iscrowd[: offsets[-1]]
+        images = np.repeat(np.arange(self._n), np.diff(offsets))
+        return images[keep], self._table.boxes_xywh[: offsets[-1]][keep]
+
     def __getitem__(self, key: Key | int) -> Loaded:
         """The sample of an index (in epoch 0) or of a Key.
 

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from box_store.pixels import ImageError, read_pixels
+from box_store.pixels import ImageError, read_pixels, read_upright
 from box_store.places.locations import Location
 
 __all__ = ["ImageError", "ImageProblem", "read_image"]
@@ -49,10 +49,12 @@ def keep_decoded(limit: int) -> None:
     _decoded.limit = limit
 
 
-def read_image(path: Location, size: tuple[int, int] | None = None) -> Tensor:
+def read_image(
+    path: Location, size: tuple[int, int] | None = None, *, oriented: bool = False
+) -> Tensor:
     """`decode`, once for each photo that is kept."""
-    if not _decoded.limit:
-        return decode(path, size)
+    if oriented or not _decoded.limit:
+        return decode(path, size, oriented=oriented)
     key = str(path), size
     found = _decoded.get(key)
     if found is None:
@@ -61,9 +63,13 @@ def read_image(path: Location, size: tuple[int, int] | None = None) -> Tensor:
     return found
 
 
-def decode(path: Location, size: tuple[int, int] | None = None) -> Tensor:
+def decode(
+    path: Location, size: tuple[int, int] | None = None, *, oriented: bool = False
+) -> Tensor:
     """Decode a file to RGB, uint8 [3, H, W]. size: (width, height) that the file must have.
+    oriented: turn it as its EXIF orientation says, where no annotation refers to stored pixels.
 
     Raises ImageError, whose message names the file, and RemoteError where a server fails.
     """
-    return torch.from_numpy(read_pixels(path, size)).permute(2, 0, 1).contiguous()
+    pixels = read_upright(path) if oriented else read_pixels(path, size)
+    return torch.from_numpy(pixels).permute(2, 0, 1).contiguous()

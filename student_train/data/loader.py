@@ -1,20 +1,25 @@
 """Batches from processes that live from epoch to epoch, and what went wrong on the way."""
 
 import logging
+import signal
+import threading
+import time
 from collections.abc import Iterator, Sequence
 from functools import partial
 from multiprocessing import get_all_start_methods, get_context
 from multiprocessing.context import BaseContext
 
 import torch
-from torch.utils.data import DataLoader, Dataset
+from torch.utils.data import DataLoader, Dataset, get_worker_info
 
-from box_store.errors import TeachDetrError
+from box_store.errors import DataError, TeachDetrError
 from box_store.places.locations import RemotePath
 from student_train.data.batch import Batch, collate
 from student_train.data.coco import CocoDetection, Key, Loaded
 from student_train.data.images import ImageProblem
 from student_train.data.order import Order, aspect_groups
+from student_train.errors import LoaderDied
+from student_train.machine.shared_memory import SHARED_MEMORY, free_shared_memory
 
 logger = logging.getLogger(__name__)
 
@@ -41,7 +46,32 @@ def _collate_loaded(
     items = [item for item in items if isinstance(item, Loaded)]
     samples = [item.sample for item in items if item.sample is not None]
     problems = [problem for item in items for problem in item.problems]
-    return collate(samples, problems, pad_to)
+    return _in_shared_memory(collate(samples, problems, pad_to))
+
+
+# a batch for which there is no room by then has none
+_PATIENCE = 20.0
+
+
+def _in_shared_memory(batch: Batch) -> Batch | DataError:
+    """A batch that has room on its way out of a loader process. PyTorch's own failure would be
+    lost in a thread of that process, and the trainer would wait for ever.
+    """
+    worker = get_worker_info()
+    if worker is None:
+        return batch
+    # the others may be writing too
+    needed = worker.num_workers * sum(each.nbytes for each in batch.tensors)
+    end = time.monotonic() + _PATIENCE
+    while (room := free_shared_memory()) is not None and room.free < needed:
+        if time.monotonic() > end:
+            return DataError(
+                f"shared memory ({SHARED_MEMORY}, {room.total / 2**20:.4g} MiB) is full: "
+                f"{worker.num_workers} processes that load images need {needed / 2**20:.4g} MiB "
+                "at a time. Make it larger (docker: --shm-size), or give data.workers=0"
+            )
+        time.sleep(0.1)
+    return batch
 
 
 def _start_method(dataset: CocoDetection) -> BaseContext | None:
@@ -81,7 +111,7 @@ class Loader:
     def epoch(self, epoch: int, start: int = 0) -> Iterator[Batch]:
         """The batches of an epoch from step `start` on, as if the earlier ones had been loaded."""
         self.order.epoch, self.order.start = epoch, start
-        for batch in self._loader:
+        for batch in self._loaded():
             if isinstance(batch, TeachDetrError):
                 raise batch
             for problem in batch.problems:
@@ -90,6 +120,33 @@ class Loader:
                     logger.warning("image %d: %s", problem.image_id, problem.message)
             if len(batch):
                 yield batch
+
+    def _loaded(self) -> Iterator[Batch | TeachDetrError]:
+        """Raises LoaderDied, and only where the next batch is waited for."""
+        # PyTorch raises from a handler of SIGCHLD otherwise: in the middle of a step, or of saving
+        in_main = threading.current_thread() is threading.main_thread()
+        former = signal.getsignal(signal.SIGCHLD) if in_main else None
+        batches = iter(self._loader)
+        if in_main:
+            signal.signal(signal.SIGCHLD, former)
+        while True:
+            try:
+                batch = next(batches, None)
+            except RuntimeError as error:
+                if "DataLoader worker" not in str(error):
+                    raise
+                raise LoaderDied(
+                    "a process that loads images died. Most often memory ran out and the system "
+                    "killed it: fewer data.workers need less"
+                ) from None
+            if batch is None:
+                return
+            yield batch
+
+    def kill(self) -> None:
+        """End the processes at once, whatever they wait for; nothing can be loaded any more."""
+        for worker in getattr(self._loader._iterator, "_workers", ()):
+            worker.kill()
 
     def __iter__(self) -> Iterator[Batch]:
         """Epoch 0 from its start."""

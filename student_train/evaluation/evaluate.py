@@ -1,6 +1,6 @@
 """Evaluating a model over a split: detections of every image, then COCO metrics."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -8,8 +8,10 @@ from typing import Any
 import torch
 
 from box_store.boxes import Boxes
+from box_store.errors import DataError
 from box_store.patience import Patience, Say
 from box_store.places.files import write_json
+from student_train.data import Batch
 from student_train.data.splits import Validation
 from student_train.evaluation.coco_metrics import METRIC_NAMES, ClassMetrics, Metrics, coco_metrics
 from student_train.evaluation.detections import to_boxes
@@ -67,6 +69,7 @@ def evaluate_model(
     how far it is.
 
     Raises:
+        DataError: none of the images can be used.
         Stopped: one of the processes was asked to stop on the way; raised on all.
     """
     world = runtime.world
@@ -85,13 +88,19 @@ def evaluate_model(
     messages = [problem.message for problem in validation.loader.problems.values()]
     if len(rows) > _MANY_DETECTIONS and world.is_first:
         say(f"comparing {len(rows)} detections with the annotations")
+    messages = world.gather(messages)
+    if len(messages) >= len(validation.dataset):
+        raise DataError(
+            f"none of the {len(validation.dataset)} images in {validation.dataset.root} can be "
+            f"used; the first problem: {messages[0]}"
+        )
     metrics = coco_metrics(
         validation.source.coco,
         rows,
         image_ids=validation.dataset.image_ids.tolist(),
         backend=validation.backend,
     )
-    return Evaluation(metrics, rows, tuple(world.gather(messages)))
+    return Evaluation(metrics, rows, tuple(messages))
 
 
 @torch.inference_mode()
@@ -106,9 +115,7 @@ def _detect(
     was_training = model.training
     model.eval()
     rows: list[dict[str, Any]] = []
-    for batch in validation.loader:
-        if stop is not None and stop.signal_number:
-            break
+    for batch in _until_stopped(iter(validation.loader), stop):
         batch = batch.to(runtime.device, model.config.pixels)  # type: ignore[union-attr]
         with runtime.autocast():
             output = model(batch.images, batch.mask)
@@ -121,6 +128,19 @@ def _detect(
         told.advance(len(batch.image_ids) * runtime.world.size)
     model.train(was_training)
     return rows, stop.signal_number if stop is not None else 0
+
+
+def _until_stopped(batches: Iterator[Batch], stop: StopRequest | None) -> Iterator[Batch]:
+    while stop is None or not stop.signal_number:
+        try:
+            batch = (
+                next(batches, None) if stop is None else stop.waiting(lambda: next(batches, None))
+            )
+        except Stopped:
+            return
+        if batch is None:
+            return
+        yield batch
 
 
 def to_results(image_id: int, boxes: Boxes) -> list[dict[str, Any]]:

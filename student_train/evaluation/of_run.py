@@ -6,8 +6,8 @@ from pathlib import Path
 
 from box_store.forms.protocol import Split
 from box_store.patience import Say
-from box_store.places.files import local_folder, write_json
-from box_store.places.locations import Location, RemotePath, as_typed
+from box_store.places.files import check_writable, local_folder, write_json
+from box_store.places.locations import Location, RemoteError, RemotePath, as_typed
 from student_train.config import problems_of
 from student_train.data.splits import find_split, make_validation, open_split
 from student_train.evaluation.coco_metrics import read_annotations
@@ -31,6 +31,8 @@ class EvaluatedRun:
     source: Split
     confusion: Confusion
     pictures: tuple[Location, ...]
+    unwritten: str = ""
+    """why not all of it could be written, for people"""
 
 
 def evaluate_run(
@@ -57,7 +59,8 @@ def evaluate_run(
         say: hears how far it is.
 
     Raises:
-        TeachDetrError: the run, the weights or the data are missing or do not fit each other.
+        TeachDetrError: the run, the weights or the data are missing or do not fit each other, or
+            the folder of the results takes none.
     """
     check_weights_name(weights)
     if plot:
@@ -86,7 +89,10 @@ def evaluate_run(
         config.eval_batch_size or min(config.batch_size, 8),
     )
     folder = as_typed(out) if out else beside(run, "results")
+    unwritten = ""
     try:
+        if runtime.world.is_first:
+            check_writable(folder)
         model = student.model.to(runtime.device)
         evaluation = evaluate_model(model, validation, runtime, say=say)
         confusion = confusion_matrix(
@@ -97,15 +103,19 @@ def evaluate_run(
         )
         names: tuple[str, ...] = ()
         if runtime.world.is_first:
-            with local_folder(folder) as here:
-                evaluation.write(here, source.name)
-                write_json(here / f"{source.name}.confusion.json", confusion.to_json())
-                if plot:
-                    names = _draw(evaluation, confusion, here, source.name)
+            try:
+                with local_folder(folder) as here:
+                    evaluation.write(here, source.name)
+                    write_json(here / f"{source.name}.confusion.json", confusion.to_json())
+                    if plot:
+                        names = _draw(evaluation, confusion, here, source.name)
+            except (OSError, RemoteError) as error:
+                # what took so long to measure is told in any case
+                unwritten = f"{folder} could not be written: {error}"
     finally:
         runtime.world.close()
     path, pictures = folder / f"{source.name}.json", tuple(folder / name for name in names)
-    return EvaluatedRun(evaluation, path, student.origin, source, confusion, pictures)
+    return EvaluatedRun(evaluation, path, student.origin, source, confusion, pictures, unwritten)
 
 
 def _draw(evaluation: Evaluation, confusion: Confusion, folder: Path, name: str) -> tuple[str, ...]:

@@ -3,8 +3,19 @@
 import os
 import signal
 import threading
+import time
+from collections.abc import Callable
 from types import FrameType, TracebackType
-from typing import Self
+from typing import Self, TypeVar
+
+T = TypeVar("T")
+
+# schedulers signal a process and then its whole group: that is one request
+_ONE_REQUEST = 1.0
+
+
+class _Leave(BaseException):
+    """Out of a wait. Readers of files catch every `Exception`, and must not catch this."""
 
 
 class Stopped(Exception):
@@ -24,14 +35,21 @@ def was_stopped(exit_code: int) -> bool:
 
 
 class StopRequest:
-    """While active, SIGINT and SIGTERM only leave a note; a second SIGINT interrupts at once.
+    """While active, SIGINT and SIGTERM only leave a note; a second SIGINT interrupts at once, and a
+    second SIGTERM, more than a second later, ends the process at once.
 
     `signal_number` is 0 until one came. In another thread than the main one, where Python delivers
     no signals, nothing is changed.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, cuts_waits: bool = True) -> None:
+        """cuts_waits: whether `waiting` ends when a signal comes; of several processes one alone
+        cannot leave what all do together.
+        """
         self.signal_number = 0
+        self._cuts_waits = cuts_waits
+        self._waits = False
+        self._noted_at = 0.0
         self._owner = os.getpid()
         self._former: dict[int, object] = {}
 
@@ -51,10 +69,43 @@ class StopRequest:
         for number, handler in self._former.items():
             signal.signal(number, handler)  # type: ignore[arg-type]
 
+    def waiting(self, wait: Callable[[], T]) -> T:
+        """What `wait` returns: waiting for something that may never come, such as a file of a
+        server that is gone, and changing nothing that has to stay whole.
+
+        Raises:
+            Stopped: a signal came before or meanwhile.
+        """
+        if not self._cuts_waits:
+            return wait()
+        try:
+            try:
+                self._waits = True
+                if self.signal_number:
+                    raise _Leave
+                return wait()
+            finally:
+                self._waits = False
+        except _Leave:
+            raise Stopped(self.signal_number) from None
+
+    def comes_within(self, seconds: float) -> bool:
+        """Whether a signal has come, or comes in that time."""
+        end = time.monotonic() + seconds
+        while not self.signal_number and time.monotonic() < end:
+            time.sleep(0.05)
+        return bool(self.signal_number)
+
     def _note(self, number: int, frame: FrameType | None) -> None:
         # loader workers inherit this handler when they are forked: the parent decides for them
         if os.getpid() != self._owner:
             return
         if self.signal_number and number == signal.SIGINT:
             raise KeyboardInterrupt
-        self.signal_number = number
+        if self.signal_number and time.monotonic() - self._noted_at > _ONE_REQUEST:
+            signal.signal(number, signal.SIG_DFL)
+            os.kill(os.getpid(), number)
+        if not self.signal_number:
+            self.signal_number, self._noted_at = number, time.monotonic()
+        if self._waits:
+            raise _Leave

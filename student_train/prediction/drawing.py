@@ -9,6 +9,7 @@ from PIL import Image
 from torchvision.utils import draw_bounding_boxes
 
 from box_store.boxes import Boxes
+from student_train.prediction.overwriting import MARK
 
 
 def draw_boxes(image: np.ndarray, boxes: Boxes, names: tuple[str, ...]) -> np.ndarray:
@@ -36,6 +37,6 @@ def class_colour(index: int) -> tuple[int, int, int]:
 
 
 def save_picture(path: Path, image: np.ndarray) -> None:
-    """Write an RGB array in the format of the suffix."""
+    """Write an RGB array in the format of the suffix; a JPEG says who drew it."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    Image.fromarray(image).save(path)
+    Image.fromarray(image).save(path, comment=MARK)

@@ -9,11 +9,12 @@ from typing import Any
 import numpy as np
 
 from box_store.errors import DataError, UsageError
-from box_store.places.files import local_folder
+from box_store.places.files import check_writable, local_folder
 from box_store.places.locations import Location, RemotePath, as_typed, staged
 from student_train.data import ImageError, read_image
 from student_train.machine.runtime import Runtime
 from student_train.prediction.drawing import draw_boxes, save_picture
+from student_train.prediction.overwriting import ROWS, check_targets
 from student_train.prediction.video import (
     VIDEO_SUFFIXES,
     frames_per_second,
@@ -56,11 +57,13 @@ def predict_images(
 ) -> Predictions:
     """Draw what a run sees in images into a folder, with `predictions.json` beside the pictures.
 
-    An image that cannot be read is a row with its error. A video becomes a video, and each of its
-    frames (every `every`-th) a row with its number as `frame`. `told` hears of each row at once.
+    Photos are turned as their EXIF orientation says. An image that cannot be read is a row with its
+    error. A video becomes a video, and each of its frames (every `every`-th) a row with its number
+    as `frame`. `told` hears of each row at once.
 
     Raises:
-        TeachDetrError: the run or all images are missing.
+        TeachDetrError: the run or all images are missing, or a picture would replace a file that
+            no earlier call drew.
     """
     check_weights_name(weights)
     if not 0 <= threshold <= 1:
@@ -70,13 +73,15 @@ def predict_images(
     files = list_images(images)
     if any(map(is_video, files)):
         require_opencv()
-    predictor = Predictor(load_student(run, weights), Runtime.start(device))
     folder = as_typed(out) if out else beside(run, "predictions")
-    rows = []
     taken: set[str] = set()
+    names = [_free_name(file, taken) for file in files]
+    check_writable(folder)
+    check_targets(folder, dict(zip(files, names, strict=True)))
+    predictor = Predictor(load_student(run, weights), Runtime.start(device))
+    rows = []
     with local_folder(folder) as here:
-        for file in files:
-            name = _free_name(file, taken)
+        for file, name in zip(files, names, strict=True):
             if is_video(file):
                 found = _predict_video(predictor, file, here / name, threshold, every)
             else:
@@ -87,7 +92,7 @@ def predict_images(
                 rows.append(row if "error" in row else row | where)
                 told(rows[-1])
         text = json.dumps(rows, indent=2) + "\n"
-        (here / "predictions.json").write_text(text, encoding="utf-8")
+        (here / ROWS).write_text(text, encoding="utf-8")
     return Predictions(rows, folder)
 
 
@@ -95,7 +100,7 @@ def _predict_one(
     predictor: Predictor, file: Location, picture: Path, threshold: float
 ) -> dict[str, Any]:
     try:
-        image = read_image(file).permute(1, 2, 0).numpy()
+        image = read_image(file, oriented=True).permute(1, 2, 0).numpy()
     except ImageError as error:
         return {"file": str(file), "error": str(error)}
     drawn, row = _detect(predictor, image, threshold)

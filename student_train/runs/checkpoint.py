@@ -14,6 +14,7 @@ from torch import Tensor, nn
 
 from box_store.places.files import remove_temporaries, replacing
 from student_train.errors import CheckpointError
+from student_train.models.class_rows import ClassRows
 
 WEIGHTS_FORMAT = "teach-detr weights 1"
 
@@ -69,30 +70,44 @@ class InitReport:
     unused: tuple[str, ...]
     """tensors of the file that the model does not have"""
     other_shape: tuple[str, ...]
-    """names that both have, with different shapes: the model's initial values stay"""
+    """names that both have, with different shapes or of other classes: the model's initial values
+    stay
+    """
+    classes: str = ""
+    """what became of the rows of single classes, for people"""
 
     def describe(self) -> str:
         """One line for people."""
         parts = [f"{self.loaded} tensors loaded"]
         for names, words in (
             (self.missing, "not in the file"),
-            (self.other_shape, "of another shape"),
+            (self.other_shape, "of another shape or other classes"),
             (self.unused, "of the file not used"),
         ):
             if names:
                 shown = ", ".join(names[:3]) + (", ..." if len(names) > 3 else "")
                 parts.append(f"{len(names)} {words} ({shown})")
+        if self.classes:
+            parts.append(self.classes)
         return "; ".join(parts)
 
 
-def load_matching(model: nn.Module, tensors: Mapping[str, Tensor]) -> InitReport:
+def load_matching(
+    model: nn.Module, tensors: Mapping[str, Tensor], classes: ClassRows | None = None
+) -> InitReport:
     """Copy every tensor whose name and shape the model shares (fine-tuning on other classes).
+
+    classes: of the tensors and of the model, whose rows go by name; None: both have the same.
 
     Raises:
         CheckpointError: not one fits.
     """
     own = model.state_dict()
-    fitting = {k: v for k, v in tensors.items() if k in own and own[k].shape == v.shape}
+    if classes is not None:
+        fitted = {k: classes.fit(k, v, own[k]) for k, v in tensors.items() if k in own}
+    else:
+        fitted = {k: v for k, v in tensors.items() if k in own}
+    fitting = {k: v for k, v in fitted.items() if v is not None and own[k].shape == v.shape}
     if not fitting:
         raise CheckpointError("none of the tensors fits this model: was it another architecture?")
     model.load_state_dict(fitting, strict=False)
@@ -101,4 +116,5 @@ def load_matching(model: nn.Module, tensors: Mapping[str, Tensor]) -> InitReport
         missing=tuple(sorted(set(own) - set(tensors))),
         unused=tuple(sorted(set(tensors) - set(own))),
         other_shape=tuple(sorted(k for k in tensors if k in own and k not in fitting)),
+        classes="" if classes is None else classes.describe(),
     )

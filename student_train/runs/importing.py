@@ -9,13 +9,14 @@ from typing import Any
 
 import torch
 
-from box_store.categories import Categories, Category, ClassSpace
+from box_store.categories import ClassSpace
 from box_store.coco.categories80 import COCO_CATEGORIES
 from box_store.forms.opening import annotations_of
 from box_store.places.locations import local_only
 from student_train.config import TrainConfig, as_plain, from_plain, resolve
 from student_train.errors import CheckpointError, ConfigError, RunError
 from student_train.models import FAMILIES, Student, build_student, family_of
+from student_train.models.class_rows import ClassRows, padded
 from student_train.models.hub.classes import class_space_of
 from student_train.models.hub.fetching import fetch
 from student_train.models.hub.folder import is_hub_folder, read_hub_folder
@@ -26,6 +27,11 @@ from student_train.models.official.names import has_marks, settings_beside, sett
 from student_train.models.weights_file import OURS, WeightsFile, read_weights_file
 from student_train.presets import all_presets, load_preset
 from student_train.runs.checkpoint import save_weights
+from student_train.runs.class_names import (
+    logit_names,
+    spaces_of_names,
+    written_names,
+)
 from student_train.runs.run_folder import RunFolder, class_space_from_plain, class_space_to_plain
 from student_train.settings.origin import ARGUMENT, Kind, Origin
 from student_train.settings.overrides import Layer, Resolved, settings
@@ -66,6 +72,8 @@ class Imported:
     """settings that the file does not tell, each as `key=value`, as the preset has them"""
     warnings: tuple[str, ...] = ()
     """sentences about what no file of the family tells, and nobody said"""
+    classes: str = ""
+    """what became of the rows of single classes, for people; empty where all kept their meaning"""
 
     def in_file(self, name: str) -> str:
         """The file's own word for an official name."""
@@ -90,6 +98,7 @@ class Imported:
             "filled_in": list(self.added),
             "assumed": list(self.assumed),
             "warnings": list(self.warnings),
+            "class_rows": self.classes,
         }
 
 
@@ -109,8 +118,7 @@ def import_checkpoint(
 
     `family` and `preset` are found out where they are not given; `annotations` is a COCO file whose
     categories the student is to have. A file that does not fit is refused unless `partial`; where
-    the number of classes was changed on purpose, the parameters that depend on it keep their
-    initial values.
+    its classes are others, rows of single classes go by name and the rest of them begins anew.
 
     Raises:
         CheckpointError: the file cannot be read, is nobody's that is known, or does not fit.
@@ -135,8 +143,9 @@ def import_checkpoint(
     torch.manual_seed(config.seed)
     model = build_student(config.model)
     translation = opened.translated(model)
-    changed = config.model.n_classes != in_file
-    report = load_official(model, translation.state, strict=not (partial or changed))
+    rows = _class_rows(opened, config, space, in_file)
+    changed = not rows.same
+    report = load_official(model, translation.state, not (partial or changed), rows)
     _refuse_nothing(report, path)
     if changed and not partial:
         _refuse_more_than_classes(report, path)
@@ -162,7 +171,23 @@ def import_checkpoint(
         translation.added,
         opened.assumed,
         warnings=() if opened.ours is not None else _unsaid(config, preset, overrides or {}),
+        classes=rows.describe() if changed else "",
     )
+
+
+def _class_rows(
+    opened: "_Opened", config: TrainConfig, space: ClassSpace, in_file: int
+) -> ClassRows:
+    """How the file's classes become those of the student. Where it does not say which they are, as
+    many as the student has are the student's: they were given as what it was trained on.
+    """
+    names = padded(space.names, config.model.n_classes)
+    if opened.space is not None:
+        return ClassRows(padded(opened.space.names, in_file), names)
+    says = opened.ours is not None or opened.class_names is not None
+    if says or config.model.n_classes != in_file:
+        return ClassRows(logit_names(opened.ours, opened.class_names, in_file), names)
+    return ClassRows(names, names)
 
 
 @dataclass(frozen=True)
@@ -195,7 +220,7 @@ def _open(
         (path,),
         plan.assumed,
         file.beside.get(OURS),
-        class_names=file.settings.get("class_names"),
+        class_names=written_names(file),
     )
 
 
@@ -317,7 +342,7 @@ def _with_categories(
     n_classes = config.model.n_classes
     categories = COCO_CATEGORIES if annotations is None else annotations_of(annotations).categories
     spaces = [ClassSpace(kind, categories) for kind in ("raw", "contiguous")]
-    named = _named_classes(names) if annotations is None else []
+    named = spaces_of_names(names) if annotations is None else []
     space = next((each for each in (*named, *spaces) if each.n_classes == n_classes), None)
     if space is None and annotations is None:
         known = " or ".join(str(each.n_classes) for each in spaces)
@@ -336,20 +361,6 @@ def _with_categories(
     )
     origins = resolved.origins | dict.fromkeys(layer.values, layer.origin)
     return Resolved(resolve(config, arguments=[layer]).config, origins), space
-
-
-def _named_classes(names: object) -> list[ClassSpace]:
-    """What logits mean where a file names its classes: they count from 0, or leave the first logit
-    unused, as RF-DETR's do.
-    """
-    if not isinstance(names, Sequence) or not all(isinstance(name, str) for name in names):
-        return []
-    if not names or len(set(names)) < len(names):
-        return []
-    return [
-        ClassSpace("raw", Categories(tuple(Category(i, n) for i, n in enumerate(names, first))))
-        for first in (0, 1)
-    ]
 
 
 def _assumed(resolved: Resolved[TrainConfig]) -> tuple[str, ...]:

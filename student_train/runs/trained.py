@@ -48,7 +48,8 @@ def load_student(run: Path | RemotePath, weights: str = "best") -> TrainedStuden
         if "config" not in about or "classes" not in about:
             raise CheckpointError(
                 f"{run} does not say which student it belongs to: expected a file written by "
-                "student-train; official checkpoints go through `student-train train --init`"
+                "student-train. `student-train import {run} --out RUN` makes a run of a file "
+                "of official names, and `student-train train --init` starts from it"
             )
         space = class_space_from_plain(about["classes"])
         config, origin = from_plain(about["config"], str(run)), str(run)

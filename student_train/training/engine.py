@@ -11,9 +11,10 @@ from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
 from box_store.forms.protocol import Split
+from box_store.wording import counted
 from student_train.config import TrainConfig, as_plain
 from student_train.data import Batch, prefetch
-from student_train.errors import CheckpointError, Interrupted, NonFiniteLoss
+from student_train.errors import CheckpointError, Interrupted, LoaderDied, NonFiniteLoss
 from student_train.evaluation.evaluate import Evaluation, evaluate_model
 from student_train.losses import Criterion, Losses, NonFinitePrediction, Supervision, Totals
 from student_train.machine.compiling import compile_parts
@@ -32,6 +33,7 @@ from student_train.training.optim import (
     lr_factor,
     make_optimizer,
     set_lr,
+    train_what_moves,
 )
 from student_train.training.progress import ProgressLine
 from student_train.training.recorder import Recorder
@@ -140,6 +142,7 @@ class Trainer:
                 "intervals": intervals,
                 "processes": world.size,
                 "config": as_plain(self.config),
+                "classes": class_space_to_plain(self.inputs.class_space),
             },
         )
         self.recorder.publish()
@@ -168,9 +171,9 @@ class Trainer:
     def _train(self) -> Evaluation | None:
         at = self.position
         self.recorder.begin(at.step, at.evaluated_step)
-        with StopRequest() as stop:
+        with StopRequest(cuts_waits=self.runtime.world.size == 1) as stop:
             self._evaluate_if_due(stop)
-            for batches in self._batches():
+            for batches in self._batches(stop):
                 self._restart_if_due()
                 rates = set_lr(
                     self.optimizer,
@@ -191,7 +194,7 @@ class Trainer:
         self.save()
         return self.evaluation
 
-    def _batches(self) -> Iterator[list[Batch]]:
+    def _batches(self, stop: StopRequest) -> Iterator[list[Batch]]:
         """The parts of each step that is left, across epochs, in the order that the seed fixes."""
         n_parts = self.config.optim.accumulate
         while self.position.step < self.total_steps:
@@ -200,8 +203,19 @@ class Trainer:
             batches = prefetch(loaded, self.runtime.device)
             for _ in range(min(self.steps_per_epoch - done, self.total_steps - self.position.step)):
                 with self.recorder.waiting():
-                    parts = [next(batches) for _ in range(n_parts)]
+                    parts = self._wait_for(batches, n_parts, stop)
                 yield parts
+
+    def _wait_for(self, batches: Iterator[Batch], n_parts: int, stop: StopRequest) -> list[Batch]:
+        """The parts of the next step. Between two steps the state is whole: whatever ends the wait
+        leaves it saved.
+        """
+        try:
+            return stop.waiting(lambda: [next(batches) for _ in range(n_parts)])
+        except Stopped as stopped:
+            self._stop_for(stopped.signal_number)
+        except LoaderDied as error:
+            self._stop_without_loader(error, stop)
 
     def _step(self, batches: list[Batch], stop: StopRequest) -> tuple[Tensor, int]:
         """One step of the optimiser over the parts of a batch.
@@ -210,7 +224,7 @@ class Trainer:
         """
         device = self.runtime.device
         batches = [batch.to(device, self.config.model.pixels) for batch in batches]
-        self.model.train()
+        train_what_moves(self.model)
         self.runtime.seed_step(self.config.seed, "step", self.position.step)
         taught = [look_all(self.online, batch, self._epoch, self.runtime) for batch in batches]
         supervisions = [
@@ -319,7 +333,20 @@ class Trainer:
             f"--init {self.folder.place}"
         )
 
+    def _stop_without_loader(self, error: LoaderDied, stop: StopRequest) -> NoReturn:
+        """A signal to all processes of a run reaches its loaders too, maybe first."""
+        if self.runtime.world.size > 1:
+            raise error
+        if stop.comes_within(2.0):
+            self._stop_for(stop.signal_number)
+        self.save()
+        raise LoaderDied(
+            f"{error}. The state is saved; to go on: student-train train --resume --out "
+            f"{self.folder.place}"
+        )
+
     def _stop_for(self, signal_number: int) -> NoReturn:
+        self.inputs.kill_loaders()
         self.save()
         raise Interrupted(
             f"stopped after step {self.position.step} of {self.total_steps}; the state is saved. "
@@ -351,20 +378,34 @@ class Trainer:
                 )
             except Stopped as stopped:
                 self._stop_for(stopped.signal_number)
+            except LoaderDied as error:
+                self._stop_without_loader(error, stop)
             self.evaluation = evaluation
             if self.runtime.world.is_first:
                 self._keep_evaluation(evaluation, validation.source)
             self.position.evaluated_step = self.position.step
 
     def _keep_evaluation(self, evaluation: Evaluation, source: Split) -> None:
-        ap = evaluation.metrics.AP or 0.0
-        better = self.position.best < ap
+        ap = evaluation.metrics.AP
+        # of equals the newer, which has seen more
+        better = self.position.best < 0 if ap is None else self.position.best <= ap
+        if ap is None:
+            kept = "the newest weights are kept as the best" if better else "the best stays"
+            self.recorder.say(
+                f"warning   AP is undefined, no object of {source.label} is annotated: {kept}"
+            )
+        if evaluation.problems:
+            self.recorder.say(
+                f"warning   {counted(len(evaluation.problems), 'image')} of {source.label} could "
+                "not be used and count as images without detections: "
+                f"{'; '.join(evaluation.problems[:2])}"
+            )
         self.recorder.evaluated(self.position.step, evaluation.metrics, source, better)
         try:
             evaluation.write(self.folder.results, source.name)
             if better or not self.folder.best.exists():
                 self._save_best()
-                self.position.best = max(self.position.best, ap)
+                self.position.best = max(self.position.best, -1.0 if ap is None else ap)
         except (CheckpointError, OSError) as error:
             self.recorder.say(f"warning   {error}; a later evaluation tries again")
         self.recorder.publish()

@@ -48,6 +48,12 @@ class Inputs:
         batches = self.train_loader.epoch(epoch, start)
         return mixed(batches, self.augment, self.train.seed, epoch, start)
 
+    def kill_loaders(self) -> None:
+        """End the processes that load images, which may wait for ever."""
+        self.train_loader.kill()
+        if self.validation is not None:
+            self.validation.loader.kill()
+
 
 def train_source(config: TrainConfig) -> Split:
     """The training split."""

@@ -13,14 +13,22 @@ from box_store.categories import ClassSpace
 from box_store.places.locations import Location, RemotePath, as_typed, staged
 from student_train.config import TrainConfig, changed
 from student_train.data.splits import open_split
-from student_train.errors import ConfigError, RunError
+from student_train.errors import CheckpointError, ConfigError, RunError
 from student_train.evaluation.evaluate import Evaluation
 from student_train.machine.runtime import Runtime
 from student_train.models import Student, build_student
-from student_train.models.official import load_official, read_checkpoint, translate
+from student_train.models.class_rows import ClassRows, padded
+from student_train.models.official import load_official, translate
+from student_train.models.weights_file import read_weights_file
 from student_train.runs import provenance
 from student_train.runs.checkpoint import InitReport, load_matching, load_weights
-from student_train.runs.run_folder import RunFolder, SavedRun, changed_settings
+from student_train.runs.class_names import class_names_of, names_in_file
+from student_train.runs.run_folder import (
+    RunFolder,
+    SavedRun,
+    changed_settings,
+    class_space_to_plain,
+)
 from student_train.runs.states import is_state, read_state, state_weights
 from student_train.runs.trained import load_student
 from student_train.runs.working_folder import working_folder
@@ -35,6 +43,7 @@ from student_train.training.describing import (
     space_on_disk,
 )
 from student_train.training.engine import Trainer
+from student_train.training.foreseen import foreseen
 from student_train.training.inputs import make_inputs, train_source
 from student_train.training.progress import ProgressLine
 
@@ -133,7 +142,7 @@ def _train(
         remarks += check_resumable(saved, config, inputs.fingerprints)
     torch.manual_seed(config.seed)
     model = build_student(config.model)
-    report = None if resuming or config.init is None else initialise(model, config.init)
+    report = None if resuming or config.init is None else initialise(model, config.init, space)
 
     world.barrier()
     # what runs at a URL has a lease, under which a newcomer displaces whoever is there
@@ -148,6 +157,7 @@ def _train(
                 folder.write(resolved, space, command, inputs.fingerprints, choices)
                 folder.publish()
         trainer = Trainer(config, model, inputs, folder, runtime, progress)
+        remarks += foreseen(config, inputs, trainer.total_steps)
         for line in describe(resolved, folder, runtime, inputs, trainer, report):
             progress.say(line)
         for line in (*remarks, *space_on_disk(folder.root, trainer)):
@@ -248,8 +258,9 @@ def with_classes(resolved: Resolved[TrainConfig], space: ClassSpace) -> Resolved
     return Resolved(config, {**resolved.origins, N_CLASSES: DATA})
 
 
-def initialise(model: Student, source: Path | RemotePath) -> InitReport:
-    """Load weights to fine-tune: what fits is taken, the rest keeps its initial values.
+def initialise(model: Student, source: Path | RemotePath, space: ClassSpace) -> InitReport:
+    """Load weights to fine-tune: what fits is taken, the rest keeps its initial values. What
+    belongs to single classes goes by name; `space` has those of `model`.
 
     `source` is a run folder, a `.safetensors` file of ours, or an official checkpoint; a path or a
     URL.
@@ -258,17 +269,35 @@ def initialise(model: Student, source: Path | RemotePath) -> InitReport:
         CheckpointError, RunError: there is no such thing, or nothing in it fits.
     """
     source = as_typed(source)
+    target = padded(space.names, model.config.n_classes)
     if source.is_dir():
-        weights = "best" if SavedRun(source).best.exists() else "last"
-        return load_matching(model, load_student(source, weights).model.state_dict())
-    source = staged(source)
+        trained = load_student(source, "best" if SavedRun(source).best.exists() else "last")
+        names = padded(trained.class_space.names, trained.config.model.n_classes)
+        return load_matching(model, trained.model.state_dict(), ClassRows(names, target))
+    place, source = source, staged(source)
     if source.suffix == ".safetensors":
-        return load_matching(model, load_weights(source)[0])
+        tensors, about = load_weights(source)
+        if "classes" in about:
+            return load_matching(model, tensors, ClassRows(class_names_of(about), target))
     if source.suffix == ".pt" and is_state(source):
-        return load_matching(model, state_weights(read_state(source)))
-    found = load_official(model, translate(read_checkpoint(source)).state, strict=False)
+        state = read_state(source)
+        # a state says its classes, those of older versions lie in their run's folder
+        run = SavedRun(place.parent.parent)
+        if "classes" not in state and run.config_file.exists():
+            state["classes"] = class_space_to_plain(run.read().class_space)
+        names = class_names_of(state) if "classes" in state else None
+        return load_matching(model, state_weights(state), ClassRows(names, target))
+    file = read_weights_file(source)
+    rows = ClassRows(names_in_file(file, model.config.family), target)
+    found = load_official(model, translate(file.weights).state, strict=False, classes=rows)
+    if not found.used:
+        raise CheckpointError(f"nothing in {source} fits this student: {found}")
     return InitReport(
-        found.loaded, tuple(found.missing), tuple(found.unexpected), tuple(found.misshapen)
+        found.loaded,
+        tuple(found.missing),
+        tuple(found.unexpected),
+        tuple(found.misshapen),
+        rows.describe(),
     )
 
 

@@ -65,6 +65,23 @@ def parameter_groups(model: Student, config: OptimConfig) -> list[dict[str, obje
     ]
 
 
+def train_what_moves(model: Student) -> None:
+    """Training mode, except for what of the backbone is frozen: that computes what it computes in
+    evaluation, so that statistics of batch norms stay too and nothing is dropped.
+    """
+    model.train()
+    _hold_frozen(model.get_submodule("backbone"))
+
+
+def _hold_frozen(module: nn.Module) -> None:
+    parameters = list(module.parameters())
+    if parameters and not any(parameter.requires_grad for parameter in parameters):
+        module.eval()
+        return
+    for child in module.children():
+        _hold_frozen(child)
+
+
 def _named(model: Student, patterns: Iterable[str]) -> set[str]:
     """Our names of the parameters in whose official names one of the patterns is found."""
     found = [re.compile(pattern) for pattern in patterns]

@@ -14,9 +14,11 @@ from rich.console import Console
 from box_store.errors import DataError, UsageError
 from student_train.config import resolve
 from student_train.errors import CheckpointError, RunError
+from student_train.evaluation import of_run
 from student_train.evaluation.evaluate import to_results
 from student_train.evaluation.of_run import evaluate_run
-from student_train.prediction.drawing import draw_boxes
+from student_train.prediction.drawing import draw_boxes, save_picture
+from student_train.prediction.overwriting import check_targets
 from student_train.prediction.predicting import list_images, predict_images
 from student_train.prediction.video import read_frames, writing
 from student_train.predictor import load_predictor
@@ -200,3 +202,57 @@ def test_odd_sizes_are_images_too(run: Path, size: tuple[int, int]):
     boxes = load_predictor(run, "cpu").predict([np.zeros((*size, 3), np.uint8)])[0]
     assert (boxes.height, boxes.width) == size
     assert boxes == boxes.clipped()
+
+
+def test_pictures_do_not_replace_what_predict_did_not_draw(tmp_path: Path):
+    photo, other, drawn = (tmp_path / f"{name}.jpg" for name in ("photo", "other", "drawn"))
+    Image.new("RGB", (8, 8)).save(photo)
+    with pytest.raises(UsageError, match=r"photo.jpg would be overwritten, and is one of the imag"):
+        check_targets(tmp_path, {photo: "photo.jpg"})
+    elsewhere = tmp_path / "in" / "other.jpg"
+    elsewhere.parent.mkdir()
+    Image.new("RGB", (8, 8)).save(elsewhere)
+    Image.new("RGB", (8, 8)).save(other)
+    with pytest.raises(UsageError, match="was not drawn by an earlier predict"):
+        check_targets(tmp_path, {elsewhere: "other.jpg"})
+    save_picture(drawn, np.zeros((8, 8, 3), np.uint8))
+    check_targets(tmp_path, {photo: "drawn.jpg", elsewhere: "new.jpg"})
+    (tmp_path / "clip.mp4").write_bytes(b"x")
+    (tmp_path / "predictions.json").write_text(json.dumps([{"file": "a", "picture": "p/clip.mp4"}]))
+    check_targets(tmp_path, {photo: "clip.mp4"})
+    (tmp_path / "predictions.json").write_text('{"mine": 1}')
+    with pytest.raises(UsageError, match=r"predictions.json would be overwritten"):
+        check_targets(tmp_path, {photo: "new.jpg"})
+
+
+def test_a_hard_link_to_an_input_is_the_input(tmp_path: Path):
+    photo = tmp_path / "in" / "a.png"
+    photo.parent.mkdir()
+    Image.new("RGB", (8, 8)).save(photo)
+    (tmp_path / "out").mkdir()
+    (tmp_path / "out" / "a.jpg").hardlink_to(photo)
+    with pytest.raises(UsageError, match="is one of the images"):
+        check_targets(tmp_path / "out", {photo: "a.jpg"})
+
+
+def test_a_folder_that_takes_no_results_is_refused_before_the_work(
+    toy: Path, run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    (tmp_path / "file").write_text("in the way")
+    monkeypatch.setattr(of_run, "evaluate_model", lambda *_, **__: pytest.fail("too late"))
+    with pytest.raises(UsageError, match="file/x cannot be written"):
+        evaluate_run(run, toy, None, "best", "cpu", tmp_path / "file" / "x", {})
+    with pytest.raises(UsageError, match="file/x cannot be written"):
+        predict_images(run, [toy / "val2017"], tmp_path / "file" / "x", 0.5, "best", "cpu")
+
+
+def test_metrics_are_told_though_they_can_not_be_written(
+    toy: Path, run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    def full(*_: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(of_run, "write_json", full)
+    done = evaluate_run(run, toy, None, "best", "cpu", tmp_path / "out", {})
+    assert done.evaluation.metrics.AP is not None
+    assert "could not be written" in done.unwritten

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from student_train.errors import CheckpointError
+from student_train.models.class_rows import ClassRows
 from student_train.models.official.names import official_names
 from student_train.models.student import Student
 from student_train.models.weights_file import read_checkpoint
@@ -41,7 +42,7 @@ class LoadReport:
     unexpected: list[str] = field(default_factory=list)
     """entries that the student has no place for"""
     misshapen: list[str] = field(default_factory=list)
-    """NAME (shape there, shape here) of entries that do not fit"""
+    """NAME (shape there, shape here) of entries that do not fit, or hold rows of other classes"""
     differing: list[str] = field(default_factory=list)
     """names that should hold one shared tensor and hold several"""
     ignored: list[str] = field(default_factory=list)
@@ -71,8 +72,13 @@ class LoadReport:
         return "; ".join(lines)
 
 
-def load_official(student: Student, state: Mapping[str, Tensor], strict: bool = True) -> LoadReport:
-    """Fill `student` from an official state dict.
+def load_official(
+    student: Student,
+    state: Mapping[str, Tensor],
+    strict: bool = True,
+    classes: ClassRows | None = None,
+) -> LoadReport:
+    """Fill `student` from an official state dict; rows of `classes` go by name.
 
     `strict` demands that every parameter fits and every entry is used, and changes nothing
     otherwise. Without it what fits is loaded (a checkpoint of other classes for fine-tuning) and
@@ -91,11 +97,17 @@ def load_official(student: Student, state: Mapping[str, Tensor], strict: bool = 
         if not found:
             report.missing.append(names[0])
             continue
+        different = [n for n in found[1:] if not _equal(state[n], state[found[0]])]
         entry = state[found[0]]
+        if classes is not None:
+            named = classes.fit(key, entry, value)
+            if named is None:
+                report.misshapen.append(f"{found[0]} (of other classes)")
+                continue
+            entry = named
         if entry.shape != value.shape:
             report.misshapen.append(f"{found[0]} ({tuple(entry.shape)}, {tuple(value.shape)})")
             continue
-        different = [n for n in found[1:] if not _equal(state[n], entry)]
         if different:
             report.differing += different
             continue

@@ -105,3 +105,20 @@ def test_other_size_than_annotated(tmp_path: Path) -> None:
     picture().save(tmp_path / "a.png")
     with pytest.raises(ImageError, match="is 40x24 px, the annotations say 24x40"):
         read_image(tmp_path / "a.png", (24, 40))
+
+
+@pytest.mark.parametrize("orientation", [1, 3, 6, 8])
+def test_a_photo_is_turned_as_its_exif_says_only_when_asked(tmp_path: Path, orientation: int):
+    turns = {
+        1: None,
+        3: Image.Transpose.ROTATE_180,
+        6: Image.Transpose.ROTATE_90,
+        8: Image.Transpose.ROTATE_270,
+    }[orientation]
+    stored = picture() if turns is None else picture().transpose(turns)
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    stored.save(tmp_path / "phone.jpg", exif=exif, quality=95)
+    check_picture(read_image(tmp_path / "phone.jpg", oriented=True))
+    plain = read_image(tmp_path / "phone.jpg")
+    assert plain.shape == (3, stored.height, stored.width)

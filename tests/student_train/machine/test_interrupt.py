@@ -3,10 +3,11 @@
 import os
 import signal
 import threading
+import time
 
 import pytest
 
-from student_train.machine.interrupt import StopRequest
+from student_train.machine.interrupt import Stopped, StopRequest
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
@@ -39,3 +40,34 @@ def test_another_thread_leaves_the_handlers_alone():
     thread.start()
     thread.join()
     assert seen == [former]
+
+
+def test_a_signal_ends_a_wait_and_none_is_lost():
+    with StopRequest() as stop:
+        threading.Timer(0.2, os.kill, (os.getpid(), signal.SIGTERM)).start()
+        with pytest.raises(Stopped) as caught:
+            stop.waiting(lambda: time.sleep(30))
+        assert caught.value.signal_number == signal.SIGTERM
+        # and the next wait does not begin
+        with pytest.raises(Stopped):
+            stop.waiting(lambda: time.sleep(30))
+
+
+def test_readers_that_catch_everything_do_not_catch_the_end_of_a_wait():
+    def read() -> str:
+        try:
+            os.kill(os.getpid(), signal.SIGTERM)
+        except Exception:
+            return "a damaged image"
+        return "read"
+
+    with StopRequest() as stop, pytest.raises(Stopped):
+        stop.waiting(read)
+
+
+def test_one_of_several_processes_does_not_leave_alone():
+    with StopRequest(cuts_waits=False) as stop:
+        assert stop.waiting(lambda: os.kill(os.getpid(), signal.SIGTERM)) is None
+        assert stop.comes_within(0)
+        # a scheduler's second signal in the same moment is the same request
+        os.kill(os.getpid(), signal.SIGTERM)

@@ -228,7 +228,7 @@ def test_a_run_at_a_url_is_used_by_its_url(
     assert rows["runs"][0]["AP"] == rows["runs"][1]["AP"]
     assert rows["differences"] == {} or rows["differences"] == []
     model = build_student(load_student(whole).config.model)
-    assert initialise(model, url).missing == ()
+    assert initialise(model, url, load_student(whole).class_space).missing == ()
     # what lies there is not trained over by mistake
     done = CliRunner().invoke(app, ["train", "--preset", "dino-micro", "--out", str(url)])
     assert isinstance(done.exception, RunError)

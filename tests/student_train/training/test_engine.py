@@ -15,6 +15,7 @@ import torch
 from rich.console import Console
 
 from box_store.categories import Categories
+from box_store.errors import DataError
 from student_train.config import resolve
 from student_train.errors import CheckpointError, Interrupted, NonFiniteLoss, RunError
 from student_train.evaluation import evaluate
@@ -411,3 +412,48 @@ def test_a_gpu_trains_in_bf16_and_resumes(toy: Path, store: Path, tmp_path: Path
     assert [r["step"] for r in records] == [1, 2, 3, 4]
     assert all(r["memory_gib"] > 0 and r["loss"]["total"] > 0 for r in records)
     assert all(t.isfinite().all() for t in weights(tmp_path / "run").values())
+
+
+def test_without_an_annotated_object_the_newest_weights_are_the_best(toy: Path, tmp_path: Path):
+    data = tmp_path / "data"
+    shutil.copytree(toy, data)
+    file = data / "annotations/instances_val2017.json"
+    table = json.loads(file.read_text())
+    file.write_text(json.dumps(table | {"annotations": []}))
+    printed = run(data, tmp_path / "run", epochs=2, batch_size=6, eval_every=1)
+    assert printed.count("AP is undefined, no object of val2017 is annotated") == 2
+    _, about = load_weights(tmp_path / "run/checkpoints/best.safetensors")
+    assert about["step"] == 4
+
+
+def test_of_equal_evaluations_the_newer_is_the_best(
+    toy: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    original = engine.evaluate_model
+
+    def always_the_same(*args: Any) -> Any:
+        found = original(*args)
+        return dataclasses.replace(
+            found,
+            metrics=evaluate.coco_metrics(
+                toy / "annotations/instances_val2017.json", [], image_ids=[1, 2, 3, 4]
+            ),
+        )
+
+    monkeypatch.setattr(engine, "evaluate_model", always_the_same)
+    run(toy, tmp_path / "run", epochs=2, batch_size=6, eval_every=1)
+    _, about = load_weights(tmp_path / "run/checkpoints/best.safetensors")
+    assert (about["step"], about["metrics"]["AP"]) == (4, 0.0)
+
+
+def test_images_that_evaluation_can_not_use_are_said_or_refused(toy: Path, tmp_path: Path):
+    data = tmp_path / "data"
+    shutil.copytree(toy, data)
+    files = sorted((data / "val2017").iterdir())
+    files[0].write_bytes(b"no image")
+    printed = run(data, tmp_path / "run", steps=1, batch_size=2)
+    assert "1 image of val2017 could not be used and count as images without" in printed
+    for path in files:
+        path.write_bytes(b"no image")
+    with pytest.raises(DataError, match="none of the 4 images"):
+        run(data, tmp_path / "other", steps=1, batch_size=2)

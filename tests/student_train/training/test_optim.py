@@ -17,6 +17,7 @@ from student_train.training.optim import (
     make_optimizer,
     parameter_groups,
     set_lr,
+    train_what_moves,
 )
 
 
@@ -157,3 +158,24 @@ def test_official_names_say_what_is_not_decayed() -> None:
     assert {"encoder.layers.0.norm.weight", "queries.norm.bias"} <= groups["head_no_decay"]
     assert "neck.0.norm.weight" in groups["head_no_decay"]
     assert "encoder.layers.0.feed_forward.linear1.weight" in groups["head"]
+
+
+def test_nothing_of_a_frozen_backbone_moves():
+    config = load_preset("dino-micro").model
+    model = build_student(replace(config, norm="batch", backbone_weights=None))
+    make_optimizer(model, OptimConfig(backbone_lr=0), torch.device("cpu"))
+    train_what_moves(model)
+    before = {key: value.clone() for key, value in model.state_dict().items()}
+    images, mask = torch.rand(1, 3, 64, 64), torch.zeros(1, 64, 64, dtype=torch.bool)
+    model(images, mask)
+    after = model.state_dict()
+    assert [key for key in before if not torch.equal(before[key], after[key])] == []
+    assert model.training
+    assert model.get_submodule("decoder").training
+    # what is trained again learns statistics again
+    model.requires_grad_(True)
+    train_what_moves(model)
+    model(images, mask)
+    assert any(
+        "running_mean" in k and not torch.equal(before[k], v) for k, v in model.state_dict().items()
+    )
