@@ -11,6 +11,7 @@ from student_train.models.official.names import settings_from_shapes
 from student_train.models.weights_file import OURS, WeightsFile
 from student_train.runs.run_folder import class_space_from_plain
 
+
 def class_names_of(about: Mapping[str, Any]) -> tuple[str, ...]:
     """Name of every logit of a student of ours, from its `config` and `classes`."""
     space = class_space_from_plain(about["classes"])
