@@ -21,8 +21,17 @@ from student_train.training.inputs import make_inputs, train_source
 
 @pytest.fixture
 def data(toy: Path, tmp_path: Path) -> Path:
-    shutil.copytree(toy, tmp_path / "data")
-    return tmp_path / "data"
+    """The toy set, with names that tell the splits apart."""
+    data = tmp_path / "data"
+    shutil.copytree(toy, data)
+    file = data / "annotations/instances_val2017.json"
+    table = json.loads(file.read_text())
+    for image in table["images"]:
+        name = f"val_{image['file_name']}"
+        (data / "val2017" / image["file_name"]).rename(data / "val2017" / name)
+        image["file_name"] = name
+    file.write_text(json.dumps(table))
+    return data
 
 
 def warnings(data: Path, **values: object) -> str:
