@@ -165,6 +165,7 @@ def _matched(tree: Tree, coco: "CocoData", base: str, here: str) -> "tuple[Locat
     from box_store.coco.rows import Problems
 
     problems, names, moved = Problems(), [], 0
+    settled = bool(base) and 2 * _present(tree, coco, base) > _probed(coco)
     for at in range(len(coco.table)):
         name = coco.table.file_name(at)
         direct = f"{base}/{name}" if base else name
@@ -172,7 +173,8 @@ def _matched(tree: Tree, coco: "CocoData", base: str, here: str) -> "tuple[Locat
             names.append(direct)
             continue
         found = tree.find_image(name, base, here)
-        if found is None:
+        # splits number their files alike: beside a folder that has the others it is another's image
+        if found is None or (settled and not found[0].startswith(f"{base}/")):
             names.append(direct)
             continue
         moved += 1
