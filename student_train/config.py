@@ -66,7 +66,8 @@ class TrainConfig:
     teachers: TeacherConfig = field(default_factory=TeacherConfig)
     log: LogConfig = field(default_factory=LogConfig)
     init: Operational[Path | None] = None
-    """Weights to start from: run folder, .safetensors, or official checkpoint (`--init`)."""
+    """Weights to start from: run folder, .safetensors, official checkpoint, folder of transformers,
+    or hub:ORG/NAME[@REVISION] (`--init`)."""
     epochs: Operational[int] = 12
     """Passes over the training images."""
     steps: Operational[int | None] = None

@@ -44,7 +44,11 @@ def train(
         typer.Option("--calibrated", help="Teachers' scores as `teach-detr calibrate` made them."),
     ] = False,
     init: Annotated[
-        Path | None, typer.Option(help="Weights to start from: run, .safetensors, official file.")
+        Path | None,
+        typer.Option(
+            help="Weights to start from: run, .safetensors, official file, folder of transformers, "
+            "hub:ORG/NAME[@REVISION]."
+        ),
     ] = None,
     out: Annotated[Path | None, typer.Option(help="Folder of the run; a path or a URL.")] = None,
     resume: Annotated[bool, typer.Option("--resume", help="Go on where the run stopped.")] = False,

@@ -18,11 +18,16 @@ from student_train.evaluation.evaluate import Evaluation
 from student_train.machine.runtime import Runtime
 from student_train.models import Student, build_student
 from student_train.models.class_rows import ClassRows, padded
+from student_train.models.hub.classes import class_space_of
+from student_train.models.hub.fetching import fetch, is_hub_name
+from student_train.models.hub.folder import has_hub_weights, read_hub_folder
+from student_train.models.hub.layout import family_of_config, from_disk
 from student_train.models.official import load_official, translate
+from student_train.models.official.foreign import Translation
 from student_train.models.weights_file import read_weights_file
 from student_train.runs import provenance
 from student_train.runs.checkpoint import InitReport, load_matching, load_weights
-from student_train.runs.class_names import class_names_of, names_in_file
+from student_train.runs.class_names import class_names_of, logit_names, names_in_file
 from student_train.runs.run_folder import (
     RunFolder,
     SavedRun,
@@ -263,13 +268,15 @@ def initialise(model: Student, source: Path | RemotePath, space: ClassSpace) -> 
     belongs to single classes goes by name; `space` has those of `model`.
 
     `source` is a run folder, a `.safetensors` file of ours, or an official checkpoint; a path or a
-    URL.
+    URL; or a folder of transformers, which may be named as `hub:ORG/NAME[@REVISION]`.
 
     Raises:
         CheckpointError, RunError: there is no such thing, or nothing in it fits.
     """
-    source = as_typed(source)
     target = padded(space.names, model.config.n_classes)
+    if is_hub_name(source) or (isinstance(source, Path) and has_hub_weights(source)):
+        return _from_hub_folder(model, source, target)
+    source = as_typed(source)
     if source.is_dir():
         trained = load_student(source, "best" if SavedRun(source).best.exists() else "last")
         names = padded(trained.class_space.names, trained.config.model.n_classes)
@@ -289,7 +296,30 @@ def initialise(model: Student, source: Path | RemotePath, space: ClassSpace) -> 
         return load_matching(model, state_weights(state), ClassRows(names, target))
     file = read_weights_file(source)
     rows = ClassRows(names_in_file(file, model.config.family), target)
-    found = load_official(model, translate(file.weights).state, strict=False, classes=rows)
+    return _from_official(model, source, translate(file.weights), rows)
+
+
+def _from_hub_folder(
+    model: Student, source: Path | RemotePath, target: tuple[str, ...]
+) -> InitReport:
+    folder = read_hub_folder(fetch(str(source)).path)
+    family, layout = family_of_config(folder.config)
+    if family != model.config.family:
+        raise CheckpointError(
+            f"{source} holds a {family}, and this student is a {model.config.family}: choose a "
+            f"preset of {family}, or other weights"
+        )
+    n_classes = layout.settings(folder.config)["n_classes"]
+    said = class_space_of(folder.config)
+    names = logit_names(None, None, n_classes) if said is None else padded(said.names, n_classes)
+    translation = from_disk(layout, folder.weights, model)
+    return _from_official(model, source, translation, ClassRows(names, target))
+
+
+def _from_official(
+    model: Student, source: Path | RemotePath, translation: Translation, rows: ClassRows
+) -> InitReport:
+    found = load_official(model, translation.state, strict=False, classes=rows)
     if not found.used:
         raise CheckpointError(f"nothing in {source} fits this student: {found}")
     return InitReport(

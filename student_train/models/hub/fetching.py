@@ -22,7 +22,7 @@ class Fetched:
     """where they came from, for the run's record: repository and commit"""
 
 
-def is_hub_name(path: Path | str) -> bool:
+def is_hub_name(path: object) -> bool:
     """Whether a path is meant for the hub."""
     return str(path).startswith("hub:")
 

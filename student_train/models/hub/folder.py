@@ -32,6 +32,14 @@ def is_hub_folder(path: Path) -> bool:
     return path.is_dir() and (path / "config.json").is_file()
 
 
+def has_hub_weights(path: Path) -> bool:
+    """Whether it holds weights too, which tells it from a run folder, whose settings have the same
+    file name.
+    """
+    names = (SAFE, PICKLED, f"{SAFE}.index.json", f"{PICKLED}.index.json")
+    return is_hub_folder(path) and any((path / name).is_file() for name in names)
+
+
 def read_hub_folder(path: Path) -> HubFolder:
     """A folder of transformers: `config.json`, and `model.safetensors`, or `pytorch_model.bin` read
     by the safe loader, whole or in shards.

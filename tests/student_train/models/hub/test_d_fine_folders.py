@@ -8,11 +8,15 @@ import pytest
 import torch
 from torch import nn
 
+from box_store.categories import Categories, Category, ClassSpace
 from student_train.errors import CheckpointError
 from student_train.export.transformers_folder import export_folder
+from student_train.models import build_student
 from student_train.models.families.d_fine.hub import HUB
+from student_train.presets import load_preset
 from student_train.runs.importing import import_checkpoint
 from student_train.runs.trained import load_student
+from student_train.training.launch import initialise
 
 transformers = pytest.importorskip("transformers")
 
@@ -130,3 +134,33 @@ def test_what_our_student_does_not_do_is_refused(
     settings = {"backbone_config": B0, **changed}
     with pytest.raises(CheckpointError, match=message):
         HUB.settings(json.loads(json.dumps(settings)))
+
+
+def test_training_starts_from_a_folder_with_classes_by_name(tmp_path: Path) -> None:
+    theirs(3).save_pretrained(tmp_path / "folder")
+    weights = tmp_path / "folder"
+    import_checkpoint(weights, tmp_path / "run")
+    before = load_student(tmp_path / "run", "best")
+    after = build_student(before.config.model)
+    hens = Categories(tuple(Category(i, n) for i, n in enumerate(("hen", "cow", "cat"))))
+    report = initialise(after, weights, ClassSpace("contiguous", hens))
+    assert "2 of 3 classes by name, the rest anew (cow)" in report.describe()
+    old, new = before.model.state_dict(), after.state_dict()
+    for name, value in new.items():
+        if name.endswith("num_batches_tracked"):
+            continue
+        if name.startswith("heads.classes."):
+            assert torch.equal(value[[0, 2]], old[name][[2, 0]]), name
+        elif not name.startswith(("queries.classes.", "denoising.label_embedding.")):
+            assert torch.equal(value, old[name]), name
+    other = build_student(load_preset("rtdetrv2-micro").model)
+    with pytest.raises(CheckpointError, match="holds a d_fine, and this student is a rtdetr_v2"):
+        initialise(other, weights, ClassSpace("contiguous", hens))
+
+
+def test_training_from_a_name_that_is_not_kept_says_what_to_do(monkeypatch) -> None:
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
+    student = build_student(load_preset("d-fine-micro").model)
+    space = ClassSpace("contiguous", Categories((Category(0, "hen"),)))
+    with pytest.raises(CheckpointError, match="nobody/nothing cannot be downloaded, and is not"):
+        initialise(student, Path("hub:nobody/nothing"), space)
