@@ -9,7 +9,7 @@ import json
 import os
 import time
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -17,16 +17,64 @@ from box_store.categories import Categories
 from box_store.coco.annotation_table import open_with_metadata, write_table
 from box_store.coco.annotations import CocoData
 from box_store.errors import FormatError
-from box_store.forms.tree import IMAGE_SUFFIXES, suffix
+from box_store.forms.tree import IMAGE_SUFFIXES, Tree, suffix
 from box_store.places import files
 
-_VERSION = 1
+_VERSION = 2
 # reading fewer files is as fast as looking for an index
 _WORTH_FILES = 500
 # a file that changes within a tick of the clock after it was read would not be seen to change
 _SETTLED_NS = 2_000_000_000
 _PROBED_IMAGES = 64
 _MASK = 2**64 - 1
+# endings that most images have
+_PHOTOS = (".jpg", ".png", "jpeg", "webp", ".bmp")
+
+
+@dataclass(frozen=True)
+class Watched:
+    """What is looked at to see whether a data set has changed.
+
+    labels: folders that hold other files than images, all of which decide; photos: folders of
+    images alone, whose own times say whether one came or went; probes: some images, of which is
+    seen that all were resized. Paths from the root.
+    """
+
+    root: str
+    labels: list[str]
+    photos: list[str]
+    probes: list[str]
+
+    @classmethod
+    def of(cls, tree: Tree) -> "Watched":
+        """All that is below the root of a tree."""
+        labels, photos = [], []
+        for folder, names in tree.folders.items():
+            others = any(suffix(name) not in IMAGE_SUFFIXES for name in names)
+            (labels if others else photos).append(folder)
+        step = max(1, len(tree.images) // _PROBED_IMAGES)
+        return cls(str(tree.root), labels, photos, tree.images[::step])
+
+    def stamp(self) -> dict[str, int]:
+        """Numbers that change when a file does. Raises OSError where something is gone."""
+        count = size = times = newest = 0
+
+        def add(stat: os.stat_result) -> None:
+            nonlocal size, times, newest
+            size += stat.st_size
+            newest = max(newest, stat.st_mtime_ns)
+            times = (times + stat.st_mtime_ns * (stat.st_ino | 1)) & _MASK
+
+        for path in (*self.labels, *self.photos, *self.probes):
+            add(os.stat(f"{self.root}/{path}"))  # noqa: PTH116
+        for folder in self.labels:
+            with os.scandir(f"{self.root}/{folder}") as entries:
+                for entry in entries:
+                    count += 1
+                    # photos beside labels are known by the time of their folder
+                    if entry.name[-4:].lower() not in _PHOTOS:
+                        add(entry.stat(follow_symlinks=False))
+        return {"files": count, "bytes": size, "times": times, "newest": newest}
 
 
 @dataclass(frozen=True)
@@ -51,9 +99,9 @@ def find(cache: Path, key: str, place: Path) -> Index | None:
     folder = cache / "forms"
     try:
         document = json.loads((folder / f"{key}.json").read_bytes())
-        for root, folders, stamp in document["stamps"]:
-            if _stamp(Path(root), folders) != stamp:
-                return None
+        watched = Watched(**document["watched"])
+        if watched.stamp() != document["stamp"]:
+            return None
         splits = {}
         for name, row in document["splits"].items():
             table, about = open_with_metadata(folder / row["table"])
@@ -77,19 +125,16 @@ def find(cache: Path, key: str, place: Path) -> Index | None:
         return None
 
 
-def keep(cache: Path, key: str, index: Index, roots: Mapping[Path, list[str]]) -> Index:
-    """Write an index, if that is worth it; what to use from now on: the mapped tables if it was.
-
-    roots: the folders below each root whose files decide.
-    """
+def keep(cache: Path, key: str, index: Index, watched: Watched) -> None:
+    """Write an index, if that is worth it; a cache that cannot be written is done without."""
     n_files = sum(len(coco.table) for _, coco in index.splits.values())
     if n_files < _WORTH_FILES:
-        return index
+        return
     folder = cache / "forms"
     try:
-        stamps = [[str(root), folders, _stamp(root, folders)] for root, folders in roots.items()]
-        if max(stamp["newest"] for _, _, stamp in stamps) > time.time_ns() - _SETTLED_NS:
-            return index
+        stamp = watched.stamp()
+        if stamp["newest"] > time.time_ns() - _SETTLED_NS:
+            return
         splits: dict[str, Any] = {}
         for at, (name, (images, coco)) in enumerate(index.splits.items()):
             about = {
@@ -105,39 +150,12 @@ def keep(cache: Path, key: str, index: Index, roots: Mapping[Path, list[str]]) -
             "evidence": index.evidence,
             "notes": list(index.notes),
             "labelled": index.labelled,
-            "stamps": stamps,
+            "watched": asdict(watched),
+            "stamp": stamp,
             "splits": splits,
         }
         with files.replacing(folder / f"{key}.json") as file:
             file.write(json.dumps(document).encode("utf-8", "surrogatepass"))
     except OSError:
         # a cache that is full or read-only costs the time of reading, nothing else
-        return index
-    return index
-
-
-def _stamp(root: Path, folders: list[str]) -> dict[str, int]:
-    """What changes when a file of labels does: number, sizes and times, and times of folders."""
-    count = size = times = newest = images = 0
-    step = 0
-    for folder in folders:
-        place = root / folder if folder else root
-        changed = place.stat().st_mtime_ns
-        newest = max(newest, changed)
-        times = (times + changed * 31) & _MASK
-        with os.scandir(place) as entries:
-            for entry in entries:
-                if suffix(entry.name) in IMAGE_SUFFIXES:
-                    step += 1
-                    # photos are looked at now and then: that they were all resized is seen
-                    if step % 997 != 1 or images >= _PROBED_IMAGES:
-                        continue
-                    images += 1
-                elif entry.name.startswith(".") or not entry.is_file():
-                    continue
-                stat = entry.stat()
-                count += 1
-                size += stat.st_size
-                newest = max(newest, stat.st_mtime_ns)
-                times = (times + stat.st_mtime_ns * (stat.st_ino | 1)) & _MASK
-    return {"files": count, "bytes": size, "times": times, "newest": newest}
+        return

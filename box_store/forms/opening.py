@@ -179,8 +179,8 @@ def _read(path: Path, options: dict[str, str], key: str) -> DataSet:
     if isinstance(found, Found):
         return _as_set(path, form, evidence, Found(found.splits, [*notes, *found.notes]))
     index = _checked(path, form, evidence, found, notes)
-    roots = {tree.root: list(tree.folders)}
-    return _indexed(path, form, kept.keep(cache_folder(), key, index, roots))
+    kept.keep(cache_folder(), key, index, kept.Watched.of(tree))
+    return _indexed(path, form, index)
 
 
 def _images_folder(path: Path, images: str) -> Path:
