@@ -10,6 +10,7 @@ from dataclasses import replace
 from functools import partial
 from typing import TYPE_CHECKING
 
+from box_store.coco.document import read_bytes
 from box_store.errors import DataError
 from box_store.forms.at_once import ALL, role
 from box_store.forms.protocol import Form, Found, Options, Split
@@ -55,8 +56,11 @@ def _is_coco(tree: Tree, path: str) -> bool:
     head = tree.head(path).replace(b"\0", b"").lstrip(b"\xef\xbb\xbf\xff\xfe \t\r\n")
     if not head.startswith(b"{") or b'"shapes"' in head:
         return False
-    keys = (b'"images"', b'"annotations"', b'"categories"')
-    return any(re.search(key + rb"\s*:\s*\[", head) for key in keys)
+    if any(re.search(key + rb"\s*:\s*\[", head) for key in (b'"images"', b'"annotations"')):
+        return True
+    # LVIS begins with long categories; a list of classes alone, as Label Studio writes, is no COCO
+    begins = re.search(rb'"categories"\s*:\s*\[', head)
+    return bool(begins) and b'"images"' in read_bytes(tree.root / path).replace(b"\0", b"")
 
 
 def _read(tree: Tree, options: Options) -> Found:

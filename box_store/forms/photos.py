@@ -22,6 +22,12 @@ def _read(tree: Tree, options: Options) -> Reading:
         tree, by_role(tree.images), read, Classes(closed=True), lambda path, number: path
     )
     reading.labelled = False
+    others = list(tree.files("xml", "json", "csv", "txt", "parquet", "yaml", "mat", "tfrecord"))
+    if others:
+        reading.notes.append(
+            f"{len(others)} other files are of no form that is read, such as {others[0]}: if they "
+            "hold labels, export these as COCO, YOLO or Pascal VOC"
+        )
     return reading
 
 

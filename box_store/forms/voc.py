@@ -5,6 +5,7 @@ many tools write the same files with corners from 0, which is seen from the numb
 set.
 """
 
+import re
 import xml.etree.ElementTree as ET
 from collections.abc import Iterator
 
@@ -18,6 +19,7 @@ from box_store.places.text import number as as_number
 _IMAGE_FOLDERS = ("JPEGImages", "images", "Images", "JPEGImage", "imgs", "img")
 _CORNERS = ("xmin", "ymin", "xmax", "ymax")
 _DIFFICULT = ("keep", "drop", "crowd")
+_ROOT = re.compile(rb"<annotation[\s>]")
 # corners looked at, spread over the set, to see where they begin
 _PROBES = 1500
 
@@ -40,7 +42,7 @@ def _xml_folders(tree: Tree) -> dict[str, list[str]]:
     return {
         folder: paths
         for folder, paths in found.items()
-        if any(b"<annotation" in tree.head(path)[:2000] for path in paths[:3])
+        if any(_ROOT.search(tree.head(path)[:2000]) for path in paths[:3])
     }
 
 
@@ -52,12 +54,19 @@ def _read(tree: Tree, options: Options) -> Reading:
     if corners not in (None, "0", "1"):
         raise UsageError(f"corners={corners!r}: expected 0 or 1, where the first pixel is")
     files = [path for paths in _xml_folders(tree).values() for path in paths]
-    first = float(corners) if corners is not None else _first_corner(tree, files)
+    first, shifted = _corners(tree, files)
+    if corners is not None:
+        first, shifted = float(corners), False
     notes = []
     if corners is None and first == 0:
         notes.append("corners are counted from 0 (VOC's own begin at 1; ,corners=1 says so)")
+    if shifted:
+        notes.append(
+            "some right and lower corners are one pixel outside: all four corners are taken as "
+            "shifted by one, as some tools write them (,corners=1 says otherwise)"
+        )
     problems: dict[str, Problems] = {}
-    reader = _Reader(tree, first, difficult)
+    reader = _Reader(tree, first, difficult, 0.0 if shifted else first)
     members = _members(tree, files, reader, problems, notes)
     reading = assemble(
         tree, members, reader.read, reader.classes,
@@ -70,22 +79,32 @@ def _read(tree: Tree, options: Options) -> Reading:
     return reading
 
 
-def _first_corner(tree: Tree, files: list[str]) -> float:
-    """0 if corners seem to be counted from 0: some touch 0, or they are no whole numbers."""
-    zeros = ones = broken = whole = 0
+def _corners(tree: Tree, files: list[str]) -> tuple[float, bool]:
+    """Where the first pixel is, and whether right and lower corners are shifted with it.
+
+    0 if some corners touch 0, or they are no whole numbers; else 1. Shifted if corners pass the
+    border by the pixel that they begin late.
+    """
+    zeros = ones = broken = whole = beyond = 0
     for path in files[:: max(1, len(files) // _PROBES)]:
         try:
             root = ET.parse(tree.root / path).getroot()
         except (ET.ParseError, OSError, ValueError):
             continue
+        sides = [as_number(root.findtext(f"size/{key}")) for key in ("width", "height")]
         for box in root.iter("bndbox"):
+            for key, side in zip(("xmax", "ymax"), sides, strict=True):
+                value = as_number(box.findtext(key))
+                beyond += bool(side) and value is not None and 0.5 < value - (side or 0) <= 1
             for key in ("xmin", "ymin"):
                 value = as_number(box.findtext(key))
                 zeros += value == 0
                 ones += value == 1
                 broken += value is not None and value % 1 != 0
                 whole += value is not None and value % 1 == 0
-    return 0.0 if zeros > ones or broken > whole else 1.0
+    if zeros > ones or (broken > whole and not beyond):
+        return 0.0, False
+    return 1.0, beyond > 0
 
 
 def _members(
@@ -179,9 +198,10 @@ def _bare(name: str) -> str:
 class _Reader:
     """XML files to boxes."""
 
-    def __init__(self, tree: Tree, first: float, difficult: str) -> None:
+    def __init__(self, tree: Tree, first: float, difficult: str, wider: float) -> None:
         self._tree = tree
         self._first = first
+        self._wider = wider
         self._difficult = difficult
         self.classes = Classes()
         self.xml_of: dict[str, str] = {}
@@ -256,6 +276,8 @@ class _Reader:
             problems.note("object without a class", f"{path} object {number}")
             return None
         box = parts.get("bndbox")
+        if box is None and "polygon" in parts:
+            box = _hull(parts["polygon"], self._first, self._wider)
         if box is None:
             oriented = "robndbox" in parts
             what = "robndbox, which is turned" if oriented else "no bndbox"
@@ -278,8 +300,21 @@ class _Reader:
         assert position is not None
         first = self._first
         # a click is no object of one pixel
-        wider = first if x2 > x1 and y2 > y1 else 0.0
+        wider = self._wider if x2 > x1 and y2 > y1 else 0.0
         return position, (x1 - first, y1 - first, x2 - x1 + wider, y2 - y1 + wider), number, crowd
+
+
+def _hull(outline: ET.Element, first: float, wider: float) -> ET.Element | None:
+    """The box around an outline of LabelMe's old XML, whose corners are counted from 0."""
+    points = [(as_number(p.findtext("x")), as_number(p.findtext("y"))) for p in outline.iter("pt")]
+    xs, ys = [x for x, _ in points if x is not None], [y for _, y in points if y is not None]
+    if len(xs) < 2 or len(xs) != len(ys) or len(xs) != len(points):
+        return None
+    box = ET.Element("bndbox")
+    ends = (min(xs) + first, min(ys) + first, max(xs) + first - wider, max(ys) + first - wider)
+    for key, value in zip(_CORNERS, ends, strict=True):
+        ET.SubElement(box, key).text = repr(value)
+    return box
 
 
 def _text(part: ET.Element | None) -> str:

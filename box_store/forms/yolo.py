@@ -11,12 +11,11 @@ from typing import Any
 
 from box_store.coco.rows import Problems
 from box_store.errors import DataError, UsageError
-from box_store.forms.at_once import ALL, Box, Classes, Labelled, assemble, by_folder, size_of
+from box_store.forms.at_once import ALL, Box, Classes, Labelled, assemble, by_folder, role, size_of
 from box_store.forms.protocol import Form, Options, Reading
 from box_store.forms.tree import IMAGE_SUFFIXES, Tree, parent, stem, suffix
 from box_store.places.text import number as as_number
 
-_SPLITS = ("train", "val", "valid", "validation", "test", "minival")
 _NAME_FILES = ("classes.txt", "obj.names", "labels.names", "_darknet.labels", "class.names")
 # corners of a drawn rectangle agree to some thousandths of its size
 _RECTANGLE = 0.02
@@ -163,7 +162,7 @@ def _members(
     tree: Tree, base: str, table: dict[str, Any], problems: dict[str, Problems]
 ) -> dict[str, list[str]]:
     members: dict[str, list[str]] = {}
-    for split in (key for key in _SPLITS if table.get(key)):
+    for split in _split_keys(table):
         entries = table[split] if isinstance(table[split], list) else [table[split]]
         found = problems.setdefault(split, Problems())
         paths: list[str] = []
@@ -176,7 +175,7 @@ def _members(
     if members:
         return members
     if table:
-        listed = [f"{key}: {table[key]}" for key in _SPLITS if table.get(key)]
+        listed = [f"{key}: {table[key]}" for key in _split_keys(table)]
         if listed:
             raise DataError(
                 f"{tree.place}: none of {', '.join(listed)} is there (looked in {tree.root / base})"
@@ -192,6 +191,11 @@ def _members(
     if not images:
         raise DataError(f"{tree.place}: no image with a label file was found")
     return by_role(images)
+
+
+def _split_keys(table: dict[str, Any]) -> list[str]:
+    """Keys whose values are images: `train` and the like, also with a year as datumaro has it."""
+    return [str(key) for key, value in table.items() if value and role(str(key))]
 
 
 def by_role(images: Sequence[str]) -> dict[str, list[str]]:

@@ -309,3 +309,47 @@ def test_a_name_that_two_images_have_is_not_guessed(build: Builder) -> None:
     build.image("two/a.jpg")
     split = open_data(build.root).split("train")
     assert not (Path(str(split.images)) / split.coco.images[0].file_name).is_file()
+
+
+def test_files_that_only_look_like_annotations(build: Builder) -> None:
+    yolo(build, GOOD)
+    (build.root / "data.yaml").unlink()
+    build.text("classes.txt", "\n".join(CLASSES))
+    # Label Studio's list of classes beside its YOLO export
+    build.json("notes.json", {"categories": [{"id": 0, "name": "car"}], "info": {}})
+    assert open_data(build.root).form == "yolo"
+
+
+def test_photos_beside_files_of_no_known_form_say_so(build: Builder) -> None:
+    build.image("images/a.jpg")
+    build.text("annotations.xml", "<annotations><version>1.1</version></annotations>")
+    data = open_data(build.root)
+    assert data.form == "photos"
+    assert "1 other files are of no form that is read, such as annotations.xml" in data.notes[0]
+
+
+def test_outlines_of_old_labelme_are_boxes(build: Builder) -> None:
+    build.image("a.jpg")
+    points = "".join(f"<pt><x>{x}</x><y>{y}</y></pt>" for x, y in ((5, 6), (30, 6), (30, 40)))
+    build.text("a.xml", voc_object(f"<name>dog</name><polygon>{points}</polygon>"))
+    assert contents(open_data(build.root))["all"] == {"a.jpg": [("dog", 5, 6, 30, 40)]}
+
+
+def test_corners_that_are_all_shifted_by_one_are_seen(build: Builder) -> None:
+    voc(build, None)
+    for name in ("a.jpg", "b.jpg"):
+        text = build.voc_xml(name)
+        for key in ("xmax", "ymax"):
+            head, *rest = text.split(f"<{key}>")
+            ends = [part.partition("<") for part in rest]
+            text = head + "".join(f"<{key}>{int(n) + 1}<{tail}" for n, _, tail in ends)
+        build.text(f"Annotations/{name[:-4]}.xml", text)
+    data = open_data(build.root)
+    assert contents(data)["all"] == {name: BOXES[name] for name in ("a.jpg", "b.jpg")}
+    assert "shifted by one" in data.notes[0]
+
+
+def test_splits_of_yolo_may_have_a_year(build: Builder) -> None:
+    yolo(build, GOOD)
+    build.text("data.yaml", "train2017: images/train\nnames: [a, b]\ntrain: null\n")
+    assert [split.name for split in open_data(build.root / "data.yaml").splits] == ["train2017"]
