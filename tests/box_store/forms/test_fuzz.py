@@ -1,8 +1,10 @@
 """Whatever happens to the label files of a form, it is read, or refused in a sentence."""
 
 import random
+from contextlib import suppress
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from box_store.errors import TeachDetrError
