@@ -164,7 +164,8 @@ def _plan(
     if as_json:
         info = dataset.info
         described = {"name": info.name, "images": info.n_images, "problems": dataset.problems}
-        described["notes"] = list(dataset.notes)
+        if dataset.notes:
+            described["notes"] = list(dataset.notes)
         print_json({"store": str(path), "dataset": described, "teachers": rows})
         return
     where = f"{path}: {'there' if store else 'to be made'}"

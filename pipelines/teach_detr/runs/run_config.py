@@ -31,7 +31,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal, TypeVar
 
-from box_store.forms.opening import open_data
+from box_store.forms.opening import open_data, parse_place
 from box_store.places.locations import location
 from student_train.config import TrainConfig, resolve
 from student_train.errors import ConfigError
@@ -69,7 +69,7 @@ class RunData:
     def images_of(self, split: str) -> Path:
         """Folder of a split's images. Raises DataError."""
         given = self._given(split, "images")
-        if given is not None or not self.is_laid_out(split):
+        if given is not None or self._as_coco(split):
             return given or self.root / split
         found = open_data(self.root).split(split).images
         return found if isinstance(found, Path) else self.root / split
@@ -77,10 +77,20 @@ class RunData:
     def annotations_of(self, split: str) -> Path:
         """Annotations of a split, as `box_store.forms.opening.annotations_of` takes them."""
         given = self._given(split, "annotations")
-        layout = self.root / "annotations" / f"instances_{split}.json"
-        if given is not None or not self.is_laid_out(split) or location(layout).exists():
-            return given or layout
+        if given is not None or self._as_coco(split):
+            return given or self._layout(split)
         return Path(f"{self.root},split={split}")
+
+    def _layout(self, split: str) -> Path:
+        return self.root / "annotations" / f"instances_{split}.json"
+
+    def _as_coco(self, split: str) -> bool:
+        """Whether a split lies as COCO's do, or, for lack of anything else, should."""
+        return not (
+            self.is_laid_out(split)
+            and parse_place(self.root)[0].exists()
+            and not location(self._layout(split)).exists()
+        )
 
     def is_laid_out(self, split: str) -> bool:
         """Whether a split is one of the data set at `root`."""
