@@ -17,10 +17,15 @@ NOT_A_BOX = "not a box"
 NO_AREA = "no area"
 OUTSIDE = "outside its image"
 CUT = "cut to its image"
+CORNERS = "boxes look like two corners, not like a corner and an extent"
+PARTS = "boxes look like parts of 1, not like pixels"
 
 # COCO writes two decimals, so x + width may pass the border by a hundredth: not worth a report
 _ROUNDING_PX = 0.05
 _EXAMPLES = 3
+# of so many boxes something can be said; so many leave their images, or do what is suspected
+_FEW, _MANY_LEAVE, _NEARLY_ALL = 10, 0.2, 0.98
+_PART = 1.001
 _NAN = float("nan")
 
 Box = tuple[int, tuple[float, float, float, float], int, bool]
@@ -155,6 +160,25 @@ class Rows:
             areas[order].astype(np.float32),
         )
 
+    def _suspect(
+        self, raw: NDArray[np.float64], sides: NDArray[np.int64], leaves: NDArray[np.bool_]
+    ) -> None:
+        """Note what boxes seem to be, where they are hardly meant as corner and extent in pixels.
+
+        raw: float64 [K, 4]. sides: width and height of their images, [K, 2]. leaves: bool [K],
+        whether they leave them.
+        """
+        if len(raw) < _FEW:
+            return
+        fits = ((raw[:, 2:] > raw[:, :2]) & (raw[:, 2:] <= sides + 1)).all(1)
+        if leaves.mean() >= _MANY_LEAVE and fits.mean() >= _NEARLY_ALL:
+            self.problems.note(
+                CORNERS, f"{int(leaves.sum())} of {len(raw)} leave their images otherwise"
+            )
+        ends = raw[:, :2] + raw[:, 2:]
+        if (ends <= _PART).mean() >= _NEARLY_ALL and sides.min() > 2:
+            self.problems.note(PARTS, f"{int((ends <= _PART).all(1).sum())} of {len(raw)} end at 1")
+
     def _checked(
         self,
         owners: NDArray[np.int64],
@@ -189,6 +213,7 @@ class Rows:
             kept = finite & positive & inside
             cut = np.maximum(low - raw[:, :2], ends - high).max(1, initial=0) > _ROUNDING_PX
             note(CUT, kept & cut)
+            self._suspect(raw[finite], sides[finite], (~inside | cut)[finite])
         rows = np.flatnonzero(kept)
         boxes = _rounded(low[rows], high[rows], sides[rows])
         # what rounding left nothing of: narrower than a millionth of a pixel, at the border

@@ -124,3 +124,14 @@ def test_ids_outside_the_table_are_refused_by_name(kind: str) -> None:
 def test_an_empty_batch_of_ids_stays_empty() -> None:
     assert ClassSpace("contiguous", TABLE).to_index([]).shape == (0,)
     assert ClassSpace("raw", Categories(())).n_classes == 0
+
+
+def test_large_ids_need_no_table_as_long_as_the_largest() -> None:
+    large = Categories((Category(3, "a"), Category(2_000_000_000, "b")))
+    space = ClassSpace("contiguous", large)
+    assert space.to_index([2_000_000_000, 3]).tolist() == [1, 0]
+    assert space.to_category([1, 0]).tolist() == [2_000_000_000, 3]
+    with pytest.raises(DataError, match="not in the data set's table"):
+        space.to_index([4])
+    with pytest.raises(DataError, match=r"data\.class_space=contiguous"):
+        ClassSpace("raw", large)

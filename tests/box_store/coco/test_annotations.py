@@ -229,3 +229,17 @@ def test_a_table_that_cannot_be_written_is_done_without(maker: Any, tmp_path: Pa
 def test_small_files_leave_no_table(maker: Any, tmp_path: Path) -> None:
     load_coco(maker.json_file("a.json", three_images()), cache=tmp_path / "cache")
     assert not (tmp_path / "cache").exists()
+
+
+def many(bbox: Any) -> dict[str, Any]:
+    rows = [{"id": k, "image_id": 7, "category_id": 1, "bbox": bbox(k)} for k in range(20)]
+    return document(annotations=rows)
+
+
+def test_corners_and_parts_are_seen_for_what_they_are(maker: Any) -> None:
+    corners = load_coco(maker.json_file("c.json", many(lambda k: [20 + 3 * k, 20, 30 + 3 * k, 45])))
+    assert corners.problems["boxes look like two corners, not like a corner and an extent"] == 1
+    parts = load_coco(maker.json_file("p.json", many(lambda k: [0.01 * k, 0.2, 0.3, 0.4])))
+    assert parts.problems == {"boxes look like parts of 1, not like pixels": 1}
+    sound = load_coco(maker.json_file("s.json", many(lambda k: [2 * k, 5, 30, 20])))
+    assert not sound.problems

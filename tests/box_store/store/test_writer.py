@@ -288,3 +288,15 @@ def test_commits_reach_the_disk_in_order(maker: Any, monkeypatch: pytest.MonkeyP
     monkeypatch.setattr(Path, "replace", logged_replace)
     maker.fill(store, record, units=[0])
     assert events == ["flush", "flush", "boxes", "flush", "images", "flush"]
+
+
+def test_names_in_other_bytes_are_stored_as_escapes(maker: Any) -> None:
+    from dataclasses import replace
+
+    store = maker.store()
+    record = store.register(maker.record())
+    rows = [maker.row(image) for image in maker.images(6)[: record.unit_size]]
+    name = b"\xff.jpg".decode("utf-8", "surrogateescape")
+    rows[0] = replace(rows[0], file_name=name)
+    assert store.write_unit(record.name, 0, rows)
+    assert read_images(store, record.name)["file_name"].to_pylist()[0] == "\\udcff.jpg"
