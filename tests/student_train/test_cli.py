@@ -285,13 +285,13 @@ def test_the_commands_are_a_promise(call):
         "compare": ["--json", "--plot"],
         "export": [
             "--dynamic", "--json", "--official", "--onnx", "--size", "--tolerance",
-            "--torch-export", "--weights",
+            "--torch-export", "--transformers", "--weights",
         ],
         "import": [
             "--annotations", "--family", "--json", "--out", "--overwrite", "--partial", "--preset",
         ],
         "predict": ["--device", "--every", "--json", "--out", "--threshold", "--weights"],
-        "presets": ["--json", "--markdown"],
+        "presets": ["--json", "--markdown", "--weights"],
         "parity": ["--double", "--json"],
         "bench": [
             "--batch", "--boxes", "--data", "--json", "--out", "--preset", "--presets", "--profile",

@@ -152,7 +152,7 @@ def test_an_evaluation_that_was_cut_off_is_made_up_for(
         with pytest.raises(Killed):
             run(toy, tmp_path / "run", steps=3, eval_every=1)
     printed = run(toy, tmp_path / "run", resume=True, steps=3, eval_every=1)
-    assert "4 images of val2017: AP" in printed
+    assert "4 images of val2017, in percent: AP" in printed
     assert (tmp_path / "run/checkpoints/best.safetensors").exists()
 
 
