@@ -88,7 +88,7 @@ def test_dry_run_is_plan(cli, make_folder, request_of, store):
 def test_json_is_json_and_nothing_else(cli, make_folder, request_of, store):
     request = request_of(make_folder(4))
     plan = json.loads(cli("plan", *request, "--json")[1])
-    assert plan["dataset"] == {"name": "train", "images": 4, "problems": {}, "notes": []}
+    assert plan["dataset"] == {"name": "train", "images": 4, "problems": {}}
     assert plan["teachers"][0]["class_map"] == {"person": 1, "unicorn": None, "car": 3}
     assert plan["teachers"][0]["unseen"] == ["kite"]
     run = json.loads(cli("run", "--local", *request, "--json")[1])
