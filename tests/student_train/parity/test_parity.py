@@ -135,7 +135,7 @@ def test_other_random_numbers_are_noticed(r50: GoldenStudent) -> None:
 
 def test_sets_of_the_repository() -> None:
     names = golden_sets(GOLDEN)
-    assert names[:2] == ["dino_r50_4scale", "dino_swin_t"]
+    assert names[:3] == ["dfine_n", "dino_r50_4scale", "dino_swin_t"]
     assert "postprocess_focal" in names
     assert not any(name.endswith(".train") for name in names)
 
