@@ -90,7 +90,7 @@ def test_positives_stay_near_and_negatives_move_away() -> None:
 
 def test_labels_flip_at_half_the_noise() -> None:
     rows = 4000
-    noise = Noise.draw(rows, 7, torch.device("cpu"), torch.float32)
+    noise = Noise.draw((rows,), 7, torch.device("cpu"), torch.float32)
     noise.label[:] = 6
     module = ContrastiveDenoising(7, 8, 10, 0.5, 1.0)
     flipped = module._noisy_labels(torch.zeros(rows, dtype=torch.long), noise) == 6
