@@ -57,16 +57,16 @@ def known_images(store: BoxStore) -> tuple[ImageInfo, ...]:
 
 
 def images_of(store: BoxStore, teacher: str) -> Iterator[ImageInfo]:
-    """Every image that a teacher was shown and could read, in the order of its units.
+    """Every image that a teacher found boxes in, or none, in the order of its units: not those that
+    it could not read, or that are not the file that their annotations speak of.
 
     Raises UnknownTeacher, FormatError.
     """
     columns = ("image_id", "file_name", "width", "height")
-    table = read_images(store, teacher, columns).to_pydict()
-    for row in zip(*(table[column] for column in columns), strict=True):
-        image = ImageInfo(*row)
-        if image.width > 0:
-            yield image
+    table = read_images(store, teacher, (*columns, "status"))
+    seen = table.filter(pc.field("status") == "ok").to_pydict()
+    for row in zip(*(seen[column] for column in columns), strict=True):
+        yield ImageInfo(*row)
 
 
 def boxes_of(store: BoxStore, teacher: str, image_id: int) -> Boxes | None:

@@ -97,6 +97,9 @@ class FamilyParity:
             {ours: official[theirs] for theirs, ours in words.items() if theirs in official}
             for words in (_LOSS_WORDS, _MATCH_WORDS)
         )
+        if said.get("repeat") == 0:
+            # H-DETR's word for having no one-to-many queries
+            del said["repeat"]
         return replace(self.loss, **said, match=replace(self.loss.match, **match))
 
 

@@ -57,6 +57,12 @@ def load(spec: AdapterSpec) -> "MmdetDetector":
         try:
             with seeded():
                 model = import_module("mmdet.registry").MODELS.build(config.model)
+                if weights == RANDOM:
+                    # the constructors of some leave parameters as the memory was
+                    import_module("mmengine.logging").MMLogger.get_current_instance().setLevel(
+                        "ERROR"
+                    )
+                    model.init_weights()
         except Exception as error:  # so can the constructors that it names
             raise AdapterError(f"{path}: mmdet can't build this model: {error}") from error
         model = import_module("mmengine.model").revert_sync_batchnorm(model)

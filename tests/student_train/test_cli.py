@@ -316,7 +316,7 @@ def test_an_official_file_becomes_a_run_and_goes_back(call, toy: Path, tmp_path:
         "conditional-micro", "--annotations", annotations,
     )  # fmt: skip
     assert (code, err) == (0, "")
-    assert "class head: anew, the file does not name its classes" in out
+    assert "class head: 0 of 3 classes by name, the rest anew (red, green, blue)" in out
     code, out, _ = call("eval", tmp_path / "run", "--data", toy, "--json")
     assert code == 0
     assert json.loads(out)["n_images"] == 4

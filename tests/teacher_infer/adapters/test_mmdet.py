@@ -72,6 +72,7 @@ def trained(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
         model: Any = adapter.load(spec(folder / "config.py"))._model
         torch.manual_seed(5)
         torch.nn.init.normal_(model.bbox_head.retina_cls.weight, std=0.2)
+        torch.nn.init.zeros_(model.bbox_head.retina_cls.bias)
         log = MessageHub.get_instance("trained")
         log.update_scalar("train/loss", 0.5)
         meta = {"dataset_meta": {"CLASSES": ("person", "car", "kite")}, "epoch": 3}
