@@ -16,7 +16,17 @@ from box_store.pixels import ImageError
 
 ALL = "all"
 
-__all__ = ["ALL", "Box", "Classes", "Labelled", "assemble", "by_folder", "role", "size_of"]
+__all__ = [
+    "ALL",
+    "Box",
+    "Classes",
+    "Labelled",
+    "assemble",
+    "by_folder",
+    "by_role",
+    "role",
+    "size_of",
+]
 
 
 @dataclass(slots=True)
@@ -125,6 +135,18 @@ def by_folder(paths: Sequence[str]) -> dict[str, list[str]]:
         if found and all(role(name) for name in found):
             return found
     return {ALL: list(paths)}
+
+
+def by_role(images: Sequence[str]) -> dict[str, list[str]]:
+    """As `by_folder`; images/train and train/images alike."""
+    plain = by_folder(images)
+    if ALL not in plain:
+        return plain
+    inner = {path: path.partition("/")[2] for path in images if path.startswith("images/")}
+    if len(inner) == len(images):
+        again = by_folder(list(inner.values()))
+        return {name: [f"images/{path}" for path in paths] for name, paths in again.items()}
+    return plain
 
 
 def role(split: str) -> str | None:

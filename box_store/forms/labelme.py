@@ -10,10 +10,9 @@ from typing import Any
 from box_store.coco.document import read_document
 from box_store.coco.rows import Problems
 from box_store.errors import DataError
-from box_store.forms.at_once import Box, Classes, Labelled, assemble, size_of
+from box_store.forms.at_once import Box, Classes, Labelled, assemble, by_role, size_of
 from box_store.forms.protocol import Form, Options, Reading
 from box_store.forms.tree import Tree, parent, stem, suffix
-from box_store.forms.yolo import by_role
 
 
 def _recognise(tree: Tree) -> str | None:

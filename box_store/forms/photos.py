@@ -1,10 +1,9 @@
 """A bare folder of photos: nothing to learn from, all to be labelled."""
 
 from box_store.coco.rows import Problems
-from box_store.forms.at_once import Classes, Labelled, assemble, size_of
+from box_store.forms.at_once import Classes, Labelled, assemble, by_role, size_of
 from box_store.forms.protocol import Form, Options, Reading
 from box_store.forms.tree import Tree
-from box_store.forms.yolo import by_role
 
 
 def _recognise(tree: Tree) -> str | None:

@@ -10,7 +10,7 @@ import pytest
 from box_store.errors import TeachDetrError
 from box_store.forms.opening import open_data
 from tests.box_store.forms.conftest import Builder
-from tests.box_store.forms.test_reading import WRITERS
+from tests.box_store.forms.layouts import WRITERS
 
 EDITS = 25
 _TEXT = b"\x00<>{}[],:\"'-9e.\xff\xd8 \n/\\"

@@ -15,7 +15,7 @@ from box_store.forms.writing import stratified, write_coco
 from student_train.config import AugmentConfig
 from student_train.data import Batch, CocoDetection, TrainTransform, make_loader
 from tests.box_store.forms.conftest import Builder, contents
-from tests.box_store.forms.test_reading import WRITERS, coco_layout, roboflow, voc, yolo
+from tests.box_store.forms.layouts import WRITERS, coco_layout, roboflow, voc, yolo
 
 
 def batches(data: DataSet, split: str) -> list[Batch]:
