@@ -42,12 +42,6 @@ _MAX_IMAGES = 1000
 _MOST_BOXES = 300
 
 Verdict = Literal["as it is", "chosen", "left out", "not judged"]
-_WORDS: dict[Verdict, str] = {
-    "as it is": "worth having as it is",
-    "chosen": "worth having with other settings",
-    "left out": "not worth having",
-    "not judged": "not judged",
-}
 
 
 @dataclass(frozen=True)
@@ -72,7 +66,8 @@ class Taken:
 class Choice:
     """The settings of one teacher, and why.
 
-    rule: what a selection should ask of it. chosen: which of `CHOICES` were chosen rather than
+    rule: what a selection should ask of it. given, best: the settings as given, and those that
+    agree best with the annotations. chosen: which of `CHOICES` were chosen rather than
     given. before, after: what the given settings take, and the chosen ones; None where nothing
     could be judged. chance: agreement with the annotations of other images. repeats: share of the
     boxes before that overlap a better one of their class by
@@ -83,6 +78,8 @@ class Choice:
     teacher: str
     verdict: Verdict
     rule: Rule
+    given: Rule
+    best: Rule
     chosen: tuple[str, ...] = ()
     n_images: int = 0
     annotated: float = 0.0
@@ -98,33 +95,9 @@ class Choice:
         """Whether it teaches."""
         return self.verdict != "left out"
 
-    def describe(self) -> str:
-        """All of it in one line."""
-        words = _WORDS[self.verdict]
-        if self.before is None or self.after is None:
-            return f"{words}: {self.reason}"
-        had = (
-            f"{self.before.boxes:.1f} boxes an image, {100 * self.before.right:.0f} % right, "
-            f"{100 * self.repeats:.0f} % repeats; {self.annotated:.1f} annotated"
-        )
-        if not self.is_taken:
-            return f"{words}: {self.reason} ({had})"
-        kept = (
-            f"{said(self.rule)}: {self.after.boxes:.1f} boxes an image, "
-            f"{100 * self.after.right:.0f} % right, {100 * self.after.found:.0f} % of the objects "
-            f"found, agreement {self.after.agreement:.2f} (by chance {self.chance:.2f})"
-        )
-        return f"{words}: {had} -> {kept}"
-
     def to_json(self) -> dict[str, Any]:
         """All of it, for the record of a run."""
         return asdict(self) | {"is_taken": self.is_taken}
-
-
-def said(rule: Rule) -> str:
-    """The three settings as they are typed."""
-    nms = "off" if rule.nms_iou is None else f"{rule.nms_iou:g}"
-    return f"nms_iou {nms}, score_floor {rule.score_floor:g}, top_k {rule.top_k}"
 
 
 def choose(
@@ -145,7 +118,7 @@ def choose(
     scores, where `rule` asks for calibrated ones. keep: never leave it out. max_images: look at no
     more, drawn with `seed`. The same input gives the same choice.
     """
-    given = Choice(teacher, "not judged", rule)
+    given = Choice(teacher, "not judged", rule, rule, rule)
     nms_ious = (None, 0.5, rule.nms_iou, *(NMS_IOUS if "nms_iou" in free else ()))
     try:
         judged = judge_each(
@@ -186,7 +159,7 @@ def choose(
         n_objects,
     )
     chance = _chance(store, teacher, coco, best, calibration, n_objects, max_images, seed)
-    given = replace(given, after=after, chance=chance)
+    given = replace(given, best=best, after=after, chance=chance)
     if after.agreement < max(MIN_AGREEMENT, MIN_OVER_CHANCE * chance) and not keep:
         return replace(
             given,

@@ -97,11 +97,3 @@ def _applied(resolved: Resolved[TrainConfig], choices: Sequence[Choice]) -> Reso
         origins["teachers.names"] = CHOSEN
     changed = replace(teachers, names=names, each=each)
     return Resolved(replace(resolved.config, teachers=changed), origins)
-
-
-def verdict_lines(choices: Sequence[Choice]) -> list[str]:
-    """A line a teacher, and what follows where none is left."""
-    lines = [f"{choice.teacher}: {choice.describe()}" for choice in choices]
-    if choices and not any(choice.is_taken for choice in choices):
-        lines.append("no teacher is left: the annotations alone teach, as with --teachers none")
-    return lines

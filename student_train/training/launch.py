@@ -39,7 +39,8 @@ from student_train.runs.trained import load_student
 from student_train.runs.working_folder import working_folder
 from student_train.settings.origin import DATA
 from student_train.settings.overrides import Layer, Resolved
-from student_train.training.choice import as_recorded, verdict_lines, with_choice
+from student_train.training.choice import as_recorded, with_choice
+from student_train.training.choice_table import choice_notes, choice_table
 from student_train.training.describing import (
     DryRun,
     describe,
@@ -167,7 +168,9 @@ def _train(
             progress.say(line)
         for line in (*remarks, *space_on_disk(folder.root, trainer)):
             progress.say(f"warning   {line}")
-        for line in verdict_lines(choices):
+        if choices:
+            progress.show_table(choice_table(choices))
+        for line in choice_notes(choices):
             progress.say(f"teacher   {line}")
         if dry_run:
             then = f"resume {folder.place}" if resuming else f"start in {folder.place}"

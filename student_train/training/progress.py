@@ -7,8 +7,11 @@ from dataclasses import dataclass
 
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskID, TextColumn
+from rich.table import Table
 
 from box_store.patience import EVERY_S, duration
+
+_LOG_WIDTH = 160
 
 
 @dataclass(frozen=True)
@@ -92,6 +95,11 @@ class ProgressLine:
         if self._console is not None:
             self._spoke = time.monotonic()
             self._console.print(text, markup=False, highlight=False, soft_wrap=True)
+
+    def show_table(self, table: Table) -> None:
+        """A table that stays, as wide as it needs to be in a log."""
+        if self._console is not None:
+            self._console.print(table, width=None if self._console.is_terminal else _LOG_WIDTH)
 
     def remark(self, text: str) -> None:
         """A message about what is going on just now: in place of the bar's, or as a line."""

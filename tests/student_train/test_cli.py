@@ -83,7 +83,7 @@ def test_a_dry_run_tells_and_writes_nothing(call, toy: Path, store: Path, tmp_pa
     for words in ("12 training images", "teacher sharp: 24 boxes", "2 steps of 4 images", "memory"):
         assert words in out
     assert "nothing was written" in out
-    assert "sharp: worth having as it is: 2.0 boxes an image, 100 % right" in out
+    assert "teachers against the training annotations" in out
     assert "late: not judged: 12 annotated objects" in out
     assert "begins with random weights" in " ".join(out.split())
     assert not (tmp_path / "run").exists()

@@ -7,6 +7,7 @@ from rich.table import Table
 from box_store.calibration.score_map import Calibration, Part
 from student_train.evaluation.coco_metrics import METRIC_NAMES
 from student_train.evaluation.tables import percent
+from student_train.training.choice_table import choice_notes, choice_table
 from teach_detr.assessment.assessment import Assessment, Row
 from teach_detr.terminal import table
 
@@ -65,8 +66,10 @@ def assessment_tables(found: Assessment, classes: bool) -> Iterator[Table | str]
         )
     if classes:
         yield _class_table(found)
-    for choice in found.choices:
-        yield f"verdict   {choice.teacher}: {choice.describe()}"
+    if found.choices:
+        yield choice_table(found.choices)
+    for line in choice_notes(found.choices):
+        yield f"verdict   {line}"
 
 
 def _class_table(found: Assessment) -> Table:

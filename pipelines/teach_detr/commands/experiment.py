@@ -1,7 +1,7 @@
 """`teach-detr experiment`: the command."""
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -35,6 +35,12 @@ def experiment(
     out: Annotated[
         Path | None, typer.Option(help="Folder for everything it makes  [default: experiment]")
     ] = None,
+    quick: Annotated[
+        bool,
+        typer.Option(
+            "--quick", help="Which teachers to use, in minutes: small student, short runs, a race"
+        ),
+    ] = False,
     dry_run: DryRun = False,
     as_json: AsJson = False,
 ) -> None:
@@ -51,12 +57,17 @@ def experiment(
 
     Example: teach-detr experiment --data my --store boxes --images 2000 --epochs 12
 
+    Example: teach-detr experiment --quick --data my --store boxes
+
     Example: teach-detr experiment labels.toml --dry-run
     """
+    from student_train.commands.terminal import print_plain
     from student_train.settings.overrides import parse_assignments
+    from student_train.training.choice_table import choice_notes, choice_table
     from teach_detr.experiment import read_experiment, run_experiment
     from teach_detr.experiment.outcome import finite
     from teach_detr.experiment.own_data import option_layers, own_data
+    from teach_detr.experiment.quick import answers, quick_plan, with_answers
 
     console = open_console(to_stderr=as_json)
     if config is not None and "=" in str(config):
@@ -72,6 +83,12 @@ def experiment(
         init=init,
         out=out,
     )
+    choices: list[Any] = []
+    if config is not None and quick:
+        raise UsageError(
+            "--quick makes a plan of its own from --data and --store: leave the file out, or write "
+            "`race = true` into it"
+        )
     if config is not None:
         plan, folder = read_experiment(config, values, options), config.parent
     else:
@@ -80,7 +97,21 @@ def experiment(
                 "what should be compared? Give a file, or --data DIR with --store STORE; "
                 "teach-detr experiment --help explains both"
             )
-        plan, folder = own_data(store, options, values), Path()
-    outcome = run_experiment(plan, folder, dry_run=dry_run, console=console)
+        folder = Path()
+        if quick:
+            plan, choices = quick_plan(store, options, values)
+            console.print(choice_table(choices))
+            for line in choice_notes(choices):
+                print_plain(console, f"teacher   {line}")
+        else:
+            plan = own_data(store, options, values)
+    if quick and len(plan.arms) == 1:
+        # nothing to train: what the annotations say is the answer
+        found, outcome = answers(choices, {}), {}
+    else:
+        outcome = run_experiment(plan, folder, dry_run=dry_run, console=console)
+        found = answers(choices, outcome) if quick and not dry_run else []
+    for answer in found:
+        print_plain(console, f"answer    {answer}")
     if as_json:
-        print_json(finite(outcome))
+        print_json(finite(with_answers(outcome, found) if quick else outcome))

@@ -123,6 +123,8 @@ class ExperimentConfig(LabellingConfig):
     """Seeds: weights that are not loaded, order of images, augmentation, denoising."""
     reference: str = "none"
     """Arm that the others are compared with."""
+    race: bool = False
+    """Stop training arms that three seeds or more have shown to be better or worse at 99 %."""
     student: RunStudent = field(default_factory=RunStudent)
     conditions: dict[str, Any] = field(default_factory=dict)
     """A table for each condition; without any, the labels are as given."""

@@ -35,6 +35,7 @@ from teach_detr.experiment.labels import (
 )
 from teach_detr.experiment.outcome import gather
 from teach_detr.experiment.progress import CellProgress
+from teach_detr.experiment.racing import decided, heats
 from teach_detr.experiment.tables import print_outcome
 from teach_detr.experiment.workers import Ended, Job, run_here, run_on_cluster
 from teach_detr.experiment.writing import write_outcome
@@ -251,8 +252,25 @@ class Experiment(Labelling[Any]):
 
     def train(self) -> dict[str, str]:
         """Every run that is left; those that failed, with the end of what they said."""
-        left = {cell.name: cell for cell in self.grid.cells() if not self.is_trained(cell)}
-        n_cells = sum(1 for _ in self.grid.cells())
+        cells = list(self.grid.cells())
+        if not self.config.race:
+            return self._train(cells)
+        failed: dict[str, str] = {}
+        settled: set[tuple[str, str]] = set()
+        for heat in heats(cells, self.config.seeds):
+            running = [cell for cell in heat if (cell.condition, cell.arm) not in settled]
+            if not running:
+                break
+            failed |= self._train(running)
+            now = decided(gather(self.grid, failed))
+            for condition, arm in sorted(now - settled):
+                self._say(f"race      {condition}/{arm} is settled, and trained no further")
+            settled |= now
+        return failed
+
+    def _train(self, cells: Sequence[Cell]) -> dict[str, str]:
+        left = {cell.name: cell for cell in cells if not self.is_trained(cell)}
+        n_cells = len(cells)
         self.title(f"5 train: {len(left)} of {n_cells} runs are left")
         if not left:
             return {}

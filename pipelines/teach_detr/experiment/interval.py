@@ -14,7 +14,7 @@ one of four to eight comparisons of two or three seeds.
 """
 
 from collections.abc import Hashable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -59,6 +59,13 @@ class Difference:
         """Whether the interval holds for other seeds."""
         return self.n_seeds > 1 and self.freedom > 0
 
+    def half(self, level: float = 0.95) -> float:
+        """Half of the interval of that level."""
+        # without a spread of seeds there is the images' alone
+        freedom = self.freedom if self.says_of_seeds else np.inf
+        error = np.hypot(self.seed_error if self.says_of_seeds else 0.0, self.image_error)
+        return float(student_t.ppf(0.5 + level / 2, freedom) * error)
+
 
 def differences(gaps: Mapping[Hashable, Gap]) -> dict[Hashable, Difference]:
     """All comparisons of an experiment, by the same keys."""
@@ -93,16 +100,8 @@ def _difference(gap: Gap, spread: float, freedom: float) -> Difference:
     seeds = float(max(own, spread)) / n
     images = float(np.nanvar(np.nanmean(gap.resampled, 0), ddof=1))
     mean = float(gap.values.mean())
-    of_seeds = n > 1 and freedom > 0
-    # without a spread of seeds there is the images' alone
-    factor = float(student_t.ppf(0.975, freedom)) if of_seeds else 1.96
-    half = factor * float(np.sqrt((seeds if of_seeds else 0.0) + images))
-    return Difference(
-        mean,
-        mean - half,
-        mean + half,
-        n,
-        float(np.sqrt(seeds)),
-        float(np.sqrt(images)),
-        float(freedom),
+    found = Difference(
+        mean, mean, mean, n, float(np.sqrt(seeds)), float(np.sqrt(images)), float(freedom)
     )
+    half = found.half()
+    return replace(found, low=mean - half, high=mean + half)

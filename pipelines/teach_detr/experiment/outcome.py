@@ -79,6 +79,12 @@ class ArmSummary:
             return HELPS
         return HURTS if self.difference.high < 0 else UNCLEAR
 
+    def is_sure(self, level: float, seeds: int) -> bool:
+        """Whether at least so many seeds leave 0 out of the interval of that level."""
+        gap = self.difference
+        enough = gap is not None and gap.says_of_seeds and gap.n_seeds >= seeds
+        return enough and abs(gap.mean) > gap.half(level)  # type: ignore[union-attr]
+
 
 @dataclass(frozen=True)
 class Outcome:

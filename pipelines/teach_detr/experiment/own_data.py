@@ -35,13 +35,14 @@ def own_data(store: Path, options: Sequence[Layer], overrides: Mapping[str, str]
     return plan_of(merge(ExperimentConfig(), layers, problems_of).config)
 
 
-def arms_of(teachers: list[str]) -> dict[str, Any]:
-    """The arms for these teachers, as tables of a file."""
+def arms_of(teachers: list[str], *, fused: bool = True) -> dict[str, Any]:
+    """The arms for these teachers, as tables of a file; `fused`: with one for all of them fused."""
     arms: dict[str, Any] = {NONE: {"teachers": NONE}}
     arms |= {name: {"teachers": name} for name in teachers}
     if len(teachers) > 1:
         together = ",".join(teachers)
         arms["parallel"] = {"teachers": together}
+    if len(teachers) > 1 and fused:
         arms["fused"] = {"teachers": together, "settings": {"teachers.combine": "fused"}}
     return arms
 

@@ -11,7 +11,7 @@ import pytest
 from box_store.boxes import Boxes
 from box_store.calibration.judging import judge, judge_each
 from box_store.coco.annotations import load_coco
-from box_store.selection.choosing import CHOICES, Choice, choose, said
+from box_store.selection.choosing import CHOICES, Choice, choose
 from box_store.selection.rows import Rule
 
 GIVEN = Rule(score_floor=0.05, top_k=100, nms_iou=0.5, temperature=1.0, calibrated=False)
@@ -93,8 +93,9 @@ def test_wild_boxes_and_repeats_are_cut_off(world: World) -> None:
     assert found.rule.score_floor > 0.3
     assert found.after.right > 0.9
     assert found.after.found > 0.95
-    assert "34.0 boxes an image" in found.describe()
-    assert said(found.rule) in found.describe()
+    assert found.before is not None
+    assert found.before.boxes == 34
+    assert (found.given, found.best) == (replace(GIVEN, nms_iou=None), found.rule)
 
 
 def test_missing_annotations_do_not_move_the_choice(world: World) -> None:
@@ -150,7 +151,7 @@ def test_boxes_that_have_nothing_to_do_with_the_labels_are_left_out(
     found = world.choose(name, coco=coco)
     assert found.verdict == "left out"
     assert not found.is_taken
-    assert "wrong image ids or class map" in found.describe()
+    assert "wrong image ids or class map" in found.reason
     assert world.choose(name, coco=coco, keep=True).is_taken
 
 
@@ -166,9 +167,7 @@ def test_a_teacher_is_judged_by_the_classes_that_it_knows(world: World) -> None:
 
 def test_no_boxes_no_labels_and_few_labels_are_said(world: World) -> None:
     none = world.teacher("blind", lambda rng, boxes, ids, image: Boxes.empty(640, 480))
-    assert world.choose(none).describe() == (
-        "not worth having: it has no box in the 40 images looked at"
-    )
+    assert world.choose(none).reason == "it has no box in the 40 images looked at"
     world.teacher("exact", exact)
     unlabelled = world.choose("exact", coco=world.annotations(missing=1.0))
     assert unlabelled.verdict == "not judged"

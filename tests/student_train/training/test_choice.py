@@ -2,10 +2,12 @@
 
 import json
 from dataclasses import replace
+from io import StringIO
 from pathlib import Path
 from typing import Any
 
 import pytest
+from rich.console import Console
 
 from box_store.selection.selecting import TeacherFilter
 from box_store.store.store import BoxStore
@@ -16,7 +18,8 @@ from student_train.presets import load_preset
 from student_train.settings.origin import ARGUMENT
 from student_train.settings.overrides import Layer, Resolved
 from student_train.training import choice as module
-from student_train.training.choice import CHOSEN, verdict_lines, with_choice
+from student_train.training.choice import CHOSEN, with_choice
+from student_train.training.choice_table import choice_notes, choice_table
 from student_train.training.inputs import make_inputs, train_source
 from student_train.training.launch import resumed
 
@@ -77,8 +80,22 @@ def test_choices_are_settings_with_an_origin(toy: Path, store: Path, strict: Non
     # of two boxes an image, the second scores 0.4
     assert "teacher sharp: 12 boxes in 12 of 12 training images" in inputs.notes
     assert any(
-        "late: not worth having: it is late" in line for line in verdict_lines([*choices.values()])
+        "late: not worth having: it is late" in line for line in choice_notes([*choices.values()])
     )
+
+
+def test_a_table_says_what_is_taken_and_why(toy: Path, store: Path, strict: None) -> None:
+    _, choices = chosen(configured(toy, store))
+    console = Console(width=160, file=StringIO())
+    console.print(choice_table([*choices.values()]))
+    text = console.file.getvalue()  # type: ignore[attr-defined]
+    rows = [[cell.strip() for cell in line.split("│")[1:-1]] for line in text.splitlines()[4:-1]]
+    assert [(row[0], row[1], row[-1]) for row in rows] == [
+        *(("late", "given", ""), ("", "best", "not worth having")),
+        *(("sharp", "given", ""), ("", "chosen", "worth having")),
+    ]
+    # objects and boxes an image, percent right
+    assert (rows[2][5], rows[2][6], rows[2][7]) == ("2.0", "2.0", "100")
 
 
 def test_a_teacher_can_be_kept_all_the_same(toy: Path, store: Path, strict: None) -> None:
@@ -90,7 +107,7 @@ def test_a_teacher_can_be_kept_all_the_same(toy: Path, store: Path, strict: None
 def test_without_any_teacher_left_it_is_the_baseline(toy: Path, store: Path, strict: None) -> None:
     after, choices = chosen(configured(toy, store, teachers__names="late"))
     assert after.config.teachers.names == NO_TEACHERS
-    assert "no teacher is left" in verdict_lines([*choices.values()])[-1]
+    assert "no teacher is left" in [*choice_notes([*choices.values()])][-1]
 
 
 @pytest.mark.parametrize(

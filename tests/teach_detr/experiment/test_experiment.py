@@ -27,6 +27,7 @@ from teach_detr.experiment import read_experiment, run_experiment
 from teach_detr.experiment.figures import interval_panels
 from teach_detr.experiment.grid import Cell, Grid
 from teach_detr.experiment.outcome import gather
+from teach_detr.experiment.racing import heats
 from teach_detr.experiment.tables import summary_lines
 from teach_detr.experiment.workers import Ended, Finished, Job
 from teach_detr.runs.stages import StageError, Stages
@@ -290,6 +291,29 @@ def test_unknown_teachers_are_refused_before_anything_runs(file: Path, trained: 
         run(file, **{"arms.taught.teachers": "oracel"})
     assert not trained
     assert not (file.parent / "out").exists()
+
+
+def test_a_race_leaves_out_what_is_sure(file: Path, trained: list[Job]) -> None:
+    text = file.read_text().replace("seeds = [0, 1]", "seeds = [0, 1, 2, 3]\nrace = true")
+    file.write_text(text.replace("[conditions.missing]\nmissing = 0.5\n", ""))
+    outcome = run(file)
+    names = [job.name for job in trained]
+    # better from the start: three seeds say so, and the fourth is not trained
+    assert sum("taught" in name for name in names) == 3
+    assert outcome["conditions"]["complete"]["taught"]["verdict"] == "better"
+    # an arm that nothing can be said of runs to the end, and the reference with it
+    unsure = outcome["conditions"]["complete"]["astray"]["difference"]
+    assert (sum("astray" in name for name in names) == 4) == (unsure["n_seeds"] == 4)
+    before = len(trained)
+    assert run(file)["conditions"] == outcome["conditions"]
+    assert len(trained) == before
+
+
+def test_a_race_looks_from_the_third_seed_on() -> None:
+    cells = [Cell("c", arm, seed) for seed in (7, 8, 9, 5, 6) for arm in ("none", "a")]
+    found = list(heats(cells, (7, 8, 9, 5, 6)))
+    assert [[cell.seed for cell in heat] for heat in found] == [[7, 7, 8, 8, 9, 9], [5, 5], [6, 6]]
+    assert list(heats(cells[:2], (7,))) == [cells[:2]]
 
 
 def test_nothing_but_failures_is_an_error(file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
