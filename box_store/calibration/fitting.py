@@ -31,11 +31,14 @@ def calibrate(
     held_out: float = 0.5,
     seed: int = 0,
     iou: float = 0.5,
+    nms_iou: float | None = 0.5,
     max_images: int | None = None,
 ) -> Calibration:
     """Fit a teacher's score map on part of the images and judge it on the rest.
 
     held_out: share of the images, 0..1 but not 1, drawn with `seed`, that the fit does not see.
+    nms_iou: boxes are suppressed by it first, class by class, as a selection of the same `nms_iou`
+    does: repeats of a box that will not teach would make the one that does look unsure.
     Writes nothing: `write_calibration` does. Raises UsageError, and DataError where there are no
     annotated images, other categories, or too few boxes to fit to.
     """
@@ -43,7 +46,7 @@ def calibrate(
         raise UsageError(f"held_out is a share of the images from 0 to below 1, got {held_out}")
     check_store(store, coco, [teacher])
     record = store.record(teacher)
-    judged = judge(store, teacher, coco, iou=iou, max_images=max_images, seed=seed)
+    judged = judge(store, teacher, coco, iou=iou, nms_iou=nms_iou, max_images=max_images, seed=seed)
     n_images = len(judged.image_ids)
     is_held = np.zeros(n_images, bool)
     is_held[np.random.default_rng(seed).permutation(n_images)[: int(held_out * n_images)]] = True
@@ -60,6 +63,7 @@ def calibrate(
         held_out=held_out,
         fitted=_part(fitted, score_map),
         held=_part(held, score_map) if is_held.any() else None,
+        nms_iou=nms_iou,
     )
 
 

@@ -105,7 +105,8 @@ class Calibration:
 
     fingerprint: of the teacher's configuration. annotations, annotations_sha256: the ground truth.
     iou: from which a box counts as right. seed, held_out: how images were divided. fitted: the part
-    that made the map; held: the part that did not see it, None where nothing was held out.
+    that made the map; held: the part that did not see it, None where nothing was held out. nms_iou:
+    of the class-wise suppression before the fit (None: none, as earlier versions fitted).
     """
 
     teacher: str
@@ -118,6 +119,7 @@ class Calibration:
     held_out: float
     fitted: Part
     held: Part | None
+    nms_iou: float | None = None
 
     @property
     def key(self) -> str:

@@ -108,7 +108,9 @@ def calibration_tables(found: Sequence[Calibration]) -> Iterator[Table | str]:
             )
         )
     where = "on images held out" if all(c.held for c in found) else "on the images fitted to"
-    yield table(columns, rows, numbers=range(1, 8), title=f"{where}, in percent")
+    suppressed = {"no suppression" if c.nms_iou is None else f"NMS at {c.nms_iou:g}" for c in found}
+    title = f"{where}, after {' or '.join(sorted(suppressed))}, in percent"
+    yield table(columns, rows, numbers=range(1, 8), title=title)
     for calibration in found:
         yield _reliability(calibration, calibration.held or calibration.fitted)
     yield (

@@ -5,6 +5,7 @@ from typing import Annotated, Literal
 
 import typer
 
+from box_store.errors import UsageError
 from box_store.patience import if_it_takes
 from teach_detr.commands.options import (
     Annotations,
@@ -81,6 +82,12 @@ def calibrate(
     held_out: Annotated[
         float, typer.Option(min=0, max=0.99, help="Share of the images to judge the map on")
     ] = 0.5,
+    nms_iou: Annotated[
+        str,
+        typer.Option(
+            help="Suppress before the fit as training will (teachers.nms_iou): an IoU, or off"
+        ),
+    ] = "0.5",
     seed: Annotated[int, typer.Option(help="Of the division of the images")] = 0,
     max_images: MaxImages = 5000,
     dry_run: Annotated[
@@ -101,6 +108,7 @@ def calibrate(
     from teach_detr.assessment.assessment import shared_mistakes
     from teach_detr.assessment.tables import calibration_tables, label_notes
 
+    suppression = _suppression(nms_iou)
     opened = BoxStore.open(store)
     place = needed_truth(annotations, data, split)
     coco = annotations_of(place)
@@ -115,6 +123,7 @@ def calibrate(
                     coco,
                     method=method,
                     held_out=held_out,
+                    nms_iou=suppression,
                     seed=seed,
                     max_images=max_images,
                 )
@@ -134,3 +143,15 @@ def calibrate(
         console.print(shown)
     if not dry_run:
         print(f"next      student-train train --store {store} --calibrated ...")
+
+
+def _suppression(text: str) -> float | None:
+    if text == "off":
+        return None
+    try:
+        value = float(text)
+    except ValueError:
+        value = -1.0
+    if not 0 <= value <= 1:
+        raise UsageError(f"--nms-iou={text}: expected an IoU of 0..1, or off")
+    return value

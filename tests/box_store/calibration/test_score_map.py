@@ -146,6 +146,28 @@ def test_an_overconfident_teacher_comes_out_calibrated(overconfident: Any) -> No
     assert (few.held, few.fitted.n_images) == (None, 20)
 
 
+def test_repeats_that_will_not_teach_do_not_make_a_box_look_unsure(maker: Any) -> None:
+    store, images = maker.store(), maker.images(60)
+    truth, rows = [], {}
+    rng = np.random.default_rng(0)
+    for image in images:
+        right = rng.random() < 0.9
+        x1 = 10 if right else 300
+        truth.append({"image_id": image.id, "category_id": 1, "bbox": [10, 10, 40, 40]})
+        boxes = [[x1, 10, x1 + 40, 50], [x1 + 2, 10, x1 + 42, 50]]
+        rows[image.id] = maker.row(image, Boxes(boxes, [0.8, 0.8], [1, 1], 640, 480))
+    maker.fill(store, maker.record("one", n_images=60, unit_size=60), rows)
+    coco = load_coco(maker.annotations(60, truth))
+    suppressed = calibrate(store, "one", coco, held_out=0)
+    assert (suppressed.nms_iou, suppressed.fitted.n_boxes) == (0.5, 60)
+    everything = calibrate(store, "one", coco, held_out=0, nms_iou=None)
+    assert (everything.nms_iou, everything.fitted.n_boxes) == (None, 120)
+    sure = suppressed.map.apply(np.array([0.8], np.float32))
+    unsure = everything.map.apply(np.array([0.8], np.float32))
+    assert sure == pytest.approx(suppressed.fitted.n_hits / 60, abs=1e-5)
+    assert unsure == pytest.approx(sure / 2, abs=1e-5)
+
+
 def test_a_calibration_is_kept_whole_and_belongs_to_its_teacher(overconfident: Any) -> None:
     store, annotations = overconfident
     assert read_calibration(store, "one") is None
