@@ -39,8 +39,8 @@ def arms_of(teachers: list[str], *, fused: bool = True) -> dict[str, Any]:
     """The arms for these teachers, as tables of a file; `fused`: with one for all of them fused."""
     arms: dict[str, Any] = {NONE: {"teachers": NONE}}
     arms |= {name: {"teachers": name} for name in teachers}
+    together = ",".join(teachers)
     if len(teachers) > 1:
-        together = ",".join(teachers)
         arms["parallel"] = {"teachers": together}
     if len(teachers) > 1 and fused:
         arms["fused"] = {"teachers": together, "settings": {"teachers.combine": "fused"}}
