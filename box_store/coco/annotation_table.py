@@ -33,6 +33,7 @@ _SCHEMA = pa.schema(
         pa.field("category_ids", pa.large_list(pa.int32()), nullable=False),
         pa.field("iscrowd", pa.large_list(pa.uint8()), nullable=False),
         pa.field("areas", pa.large_list(pa.float32()), nullable=False),
+        pa.field("unlabelled", pa.uint8(), nullable=False),
     ]
 )
 
@@ -44,7 +45,9 @@ class AnnotationTable:
     image_ids: int64 [M]. widths, heights: int32 [M], pixels. Image i has the bytes
     name_offsets[i]:name_offsets[i + 1] of `names` (uint8), and the rows offsets[i]:offsets[i + 1]
     of boxes_xywh (float32 [N, 4], pixels), category_ids (int32 [N]), iscrowd (bool [N]) and areas
-    (float32 [N], square pixels). path: the file that the arrays are mapped from.
+    (float32 [N], square pixels). unlabelled: bool [M], images that nobody has looked at: that they
+    have no row says nothing, and the rows that they have are not all. path: the file that the
+    arrays are mapped from.
     """
 
     image_ids: NDArray[np.int64]
@@ -57,6 +60,7 @@ class AnnotationTable:
     category_ids: NDArray[np.int32]
     iscrowd: NDArray[np.bool_]
     areas: NDArray[np.float32]
+    unlabelled: NDArray[np.bool_]
     path: Path | None = None
 
     def __len__(self) -> int:
@@ -120,6 +124,7 @@ def write_table(path: Path, table: AnnotationTable, metadata: Mapping[str, Any])
         pa.LargeListArray.from_arrays(offsets, pa.array(table.category_ids, pa.int32())),
         pa.LargeListArray.from_arrays(offsets, pa.array(table.iscrowd.view(np.uint8), pa.uint8())),
         pa.LargeListArray.from_arrays(offsets, pa.array(table.areas, pa.float32())),
+        pa.array(table.unlabelled.view(np.uint8), pa.uint8()),
     ]
     files.make_folder(path.parent)
     with files.replacing(path) as file, pa.ipc.new_file(file, with_metadata) as writer:
@@ -140,11 +145,13 @@ def open_with_metadata(path: Path) -> tuple[AnnotationTable, dict[str, Any]]:
             raw = (reader.schema.metadata or {}).get(format.METADATA_KEY, b"{}")
             document = json.loads(raw)
             batch = reader.get_batch(0)
+            known = batch.schema.names == _SCHEMA.names
     except FileNotFoundError:
         raise
     except (pa.ArrowException, OSError, ValueError, IndexError) as error:
         raise FormatError(f"{path} is no table of annotations ({error}); delete it") from error
-    if document.get("kind") != _KIND or document.get("format_version") != format.FORMAT_VERSION:
+    version = document.get("format_version")
+    if document.get("kind") != _KIND or version != format.FORMAT_VERSION or not known:
         raise FormatError(f"{path} is no table of annotations of this version; delete it")
     names, boxes = batch.column("file_name"), batch.column("boxes_xywh")
     _, name_offsets, name_bytes = names.buffers()
@@ -159,6 +166,7 @@ def open_with_metadata(path: Path) -> tuple[AnnotationTable, dict[str, Any]]:
         batch.column("category_ids").values.to_numpy(),
         batch.column("iscrowd").values.to_numpy().view(np.bool_),
         batch.column("areas").values.to_numpy(),
+        batch.column("unlabelled").to_numpy().view(np.bool_),
         path,
     )
     return table, document

@@ -232,7 +232,8 @@ def coco_table(coco: CocoData) -> dict[str, Any]:
     return {
         "images": [
             {"id": each.id, "file_name": each.file_name, "width": each.width, "height": each.height}
-            for each in coco.images
+            | ({"labelled": False} if unlabelled else {})
+            for each, unlabelled in zip(coco.images, table.unlabelled.tolist(), strict=True)
         ],
         "categories": coco.categories.to_json(),
         "annotations": [

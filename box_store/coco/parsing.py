@@ -80,7 +80,8 @@ def _read_images(path: Location, listed: list[Any], rows: Rows, named: bool) -> 
                 f"{path}: image id {image_id} occurs twice: {rows.name(images[image_id])} and "
                 f"{name}"
             )
-        images[image_id] = rows.add_image(image_id, name, width, height)
+        unlabelled = row.get("labelled") is False
+        images[image_id] = rows.add_image(image_id, name, width, height, unlabelled=unlabelled)
     return images
 
 

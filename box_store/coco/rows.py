@@ -72,6 +72,7 @@ class Rows:
         self._names = bytearray()
         self._name_ends = array("q", [0])
         self._ids, self._widths, self._heights = array("q"), array("q"), array("q")
+        self._unlabelled = array("b")
         self._owners, self._categories, self._numbers = array("q"), array("q"), array("q")
         self._boxes, self._areas, self._crowd = array("d"), array("d"), array("b")
 
@@ -83,8 +84,14 @@ class Rows:
         """Boxes so far."""
         return len(self._owners)
 
-    def add_image(self, image_id: int, name: str, width: int, height: int) -> int:
-        """Add an image; its index. Its name and size are checked by whoever reads it."""
+    def add_image(
+        self, image_id: int, name: str, width: int, height: int, *, unlabelled: bool = False
+    ) -> int:
+        """Add an image; its index. Its name and size are checked by whoever reads it.
+
+        unlabelled: nobody has said what is in it.
+        """
+        self._unlabelled.append(unlabelled)
         self._ids.append(image_id)
         self._names += name.encode("utf-8", "surrogatepass")
         self._name_ends.append(len(self._names))
@@ -158,6 +165,7 @@ class Rows:
             categories[order].astype(np.int32),
             np.frombuffer(self._crowd, np.int8)[kept][order].astype(bool),
             areas[order].astype(np.float32),
+            np.frombuffer(self._unlabelled, np.int8).astype(bool),
         )
 
     def _suspect(

@@ -36,6 +36,8 @@ class Labelled:
     width: int
     height: int
     boxes: Sequence[Box] = ()
+    unlabelled: bool = False
+    """nobody has said what is in it, or not all of it"""
 
 
 @dataclass
@@ -100,7 +102,9 @@ def assemble(
             if labelled is None:
                 continue
             shown = path[len(roots[name]) + 1 :] if roots[name] else path
-            index = mine.add_image(image_id, shown, labelled.width, labelled.height)
+            index = mine.add_image(
+                image_id, shown, labelled.width, labelled.height, unlabelled=labelled.unlabelled
+            )
             if labelled.boxes:
                 mine.add_boxes(index, labelled.boxes)
     categories, ids = classes.table()

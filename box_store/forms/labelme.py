@@ -11,6 +11,7 @@ from box_store.coco.document import read_document
 from box_store.coco.rows import Problems
 from box_store.errors import DataError
 from box_store.forms.at_once import Box, Classes, Labelled, assemble, by_role, size_of
+from box_store.forms.guesses import OPTION, Guesses
 from box_store.forms.protocol import Form, Options, Reading
 from box_store.forms.tree import Tree, parent, stem, suffix
 
@@ -70,7 +71,7 @@ def _read(tree: Tree, options: Options) -> Reading:
     members = by_role(list(documents))
     if not documents:
         raise DataError(f"{tree.place}: no image of the annotation files is there")
-    classes = Classes()
+    classes, guesses = Classes(), Guesses.of(options)
 
     def read(image: str, found: Problems) -> Labelled | None:
         path, document = documents[image]
@@ -82,18 +83,32 @@ def _read(tree: Tree, options: Options) -> Reading:
         if size is None:
             return None
         boxes: list[Box] = []
+        # a person takes the flag away when all is labelled
+        unlabelled = _flag(document, "unlabelled")
         for number, shape in enumerate(document["shapes"], 1):
-            box = _shape(shape, f"{path} shape {number}", found)
+            where = f"{path} shape {number}"
+            if unlabelled and _is_guess(shape) and guesses.drop(where, found):
+                continue
+            box = _shape(shape, where, found)
             position = classes.position(box[0]) if box else None
             if box and position is not None:
-                boxes.append((position, box[1], number, False))
-        return Labelled(*size, boxes)
+                boxes.append((position, box[1], number, _flag(shape, "crowd")))
+        return Labelled(*size, boxes, unlabelled and not guesses.keep)
 
     reading = assemble(
         tree, members, read, classes, lambda image, n: f"{documents[image][0]} shape {n}",
         {next(iter(members)): problems},
     )  # fmt: skip
     return reading
+
+
+def _flag(value: dict[str, Any], name: str) -> bool:
+    flags = value.get("flags")
+    return isinstance(flags, dict) and flags.get(name) is True
+
+
+def _is_guess(shape: Any) -> bool:
+    return isinstance(shape, dict) and bool(shape.get("teacher"))
 
 
 def _shape(
@@ -137,4 +152,4 @@ def _points(value: Any) -> list[tuple[float, float]] | None:
     return points
 
 
-FORM = Form("labelme", "labelme", _recognise, _read)
+FORM = Form("labelme", "labelme", _recognise, _read, OPTION)

@@ -254,6 +254,8 @@ def _digest(categories: Categories, table: AnnotationTable) -> str:
         *(table.offsets, table.boxes_xywh, table.category_ids, table.iscrowd, table.areas),
     ):
         digest.update(np.ascontiguousarray(column).tobytes())
+    if table.unlabelled.any():
+        digest.update(table.unlabelled.tobytes())
     return digest.hexdigest()
 
 

@@ -12,6 +12,7 @@ from collections.abc import Iterator
 from box_store.coco.rows import Problems
 from box_store.errors import UsageError
 from box_store.forms.at_once import Box, Classes, Labelled, assemble, by_folder, role, size_of
+from box_store.forms.guesses import OPTION, Guesses
 from box_store.forms.protocol import Form, Options, Reading
 from box_store.forms.tree import Tree, parent, stem
 from box_store.places.text import number as as_number
@@ -22,6 +23,8 @@ _DIFFICULT = ("keep", "drop", "crowd")
 _ROOT = re.compile(rb"<annotation[\s>]")
 # corners looked at, spread over the set, to see where they begin
 _PROBES = 1500
+# what our own writer calls itself in `source/annotation`
+WRITER = "teach-detr, corners from 1"
 
 
 def _recognise(tree: Tree) -> str | None:
@@ -66,7 +69,7 @@ def _read(tree: Tree, options: Options) -> Reading:
             "shifted by one, as some tools write them (,corners=1 says otherwise)"
         )
     problems: dict[str, Problems] = {}
-    reader = _Reader(tree, first, difficult, 0.0 if shifted else first)
+    reader = _Reader(tree, first, difficult, 0.0 if shifted else first, Guesses.of(options))
     members = _members(tree, files, reader, problems, notes)
     reading = assemble(
         tree, members, reader.read, reader.classes,
@@ -91,6 +94,8 @@ def _corners(tree: Tree, files: list[str]) -> tuple[float, bool]:
             root = ET.parse(tree.root / path).getroot()
         except (ET.ParseError, OSError, ValueError):
             continue
+        if _ours(root):
+            return 1.0, False
         sides = [as_number(root.findtext(f"size/{key}")) for key in ("width", "height")]
         for box in root.iter("bndbox"):
             for key, side in zip(("xmax", "ymax"), sides, strict=True):
@@ -198,11 +203,14 @@ def _bare(name: str) -> str:
 class _Reader:
     """XML files to boxes."""
 
-    def __init__(self, tree: Tree, first: float, difficult: str, wider: float) -> None:
+    def __init__(
+        self, tree: Tree, first: float, difficult: str, wider: float, guesses: Guesses
+    ) -> None:
         self._tree = tree
         self._first = first
         self._wider = wider
         self._difficult = difficult
+        self._guesses = guesses
         self.classes = Classes()
         self.xml_of: dict[str, str] = {}
         self.n_difficult = 0
@@ -251,11 +259,17 @@ class _Reader:
         if size is None:
             return None
         boxes: list[Box] = []
+        unlabelled, thin = False, _ours(root)
         for number, item in enumerate(root.findall("object"), 1):
-            box = self._box(item, number, path, problems)
+            # a label tool that saves the file leaves our elements away
+            guessed = item.find("teacher") is not None
+            if guessed and self._guesses.drop(f"{path} object {number}", problems):
+                unlabelled = True
+                continue
+            box = self._box(item, number, path, problems, thin)
             if box is not None:
                 boxes.append(box)
-        return Labelled(*size, boxes)
+        return Labelled(*size, boxes, unlabelled)
 
     def _size(self, root: ET.Element) -> tuple[int, int] | None:
         width, height = (as_number(root.findtext(f"size/{key}")) for key in ("width", "height"))
@@ -269,7 +283,10 @@ class _Reader:
             return None
         return int(width), int(height)
 
-    def _box(self, item: ET.Element, number: int, path: str, problems: Problems) -> Box | None:
+    def _box(
+        self, item: ET.Element, number: int, path: str, problems: Problems, thin: bool
+    ) -> Box | None:
+        """The box of an object; thin: one of a pixel is meant."""
         parts = {part.tag: part for part in item}
         name = _text(parts.get("name"))
         if not name:
@@ -300,8 +317,13 @@ class _Reader:
         assert position is not None
         first = self._first
         # a click is no object of one pixel
-        wider = self._wider if x2 > x1 and y2 > y1 else 0.0
+        wider = self._wider if thin or (x2 > x1 and y2 > y1) else 0.0
         return position, (x1 - first, y1 - first, x2 - x1 + wider, y2 - y1 + wider), number, crowd
+
+
+def _ours(root: ET.Element) -> bool:
+    """Whether we wrote it, corners from 1 whatever the numbers look like."""
+    return root.findtext("source/annotation") == WRITER
 
 
 def _hull(outline: ET.Element, first: float, wider: float) -> ET.Element | None:
@@ -328,6 +350,7 @@ FORM = Form(
     _read,
     {
         "difficult": "keep (default), drop, or crowd: neither learnt nor held against a detector",
+        **OPTION,
         "corners": "where the first pixel is: 1 as in VOC, or 0; by default the numbers decide",
     },
 )

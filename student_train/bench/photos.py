@@ -76,6 +76,7 @@ def make_dataset(
         np.ones(total, np.int32),
         np.zeros(total, bool),
         np.ones(total, np.float32),
+        np.zeros(n, bool),
     )
     write_table(folder / "annotations.arrow", table, {})
     names = [f"teacher{index}" for index in range(TEACHERS)]

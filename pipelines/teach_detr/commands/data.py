@@ -13,7 +13,7 @@ from teach_detr.terminal import AsJson, open_console, print_json, table
 
 if TYPE_CHECKING:
     from box_store.forms.survey import Survey
-    from box_store.forms.writing import Written
+    from box_store.outgoing.coco import Written
 
 _SHOWN_CLASSES = 12
 _SAY_EVERY_S = 5.0
@@ -59,7 +59,7 @@ def data(
     from box_store.errors import UsageError
     from box_store.forms.opening import open_data
     from box_store.forms.survey import survey
-    from box_store.forms.writing import write_coco
+    from box_store.outgoing.coco import write_coco
 
     if val is not None and out is None:
         raise UsageError("--val cuts off a split of what is written: give --out DIR too")

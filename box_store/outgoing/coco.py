@@ -1,12 +1,9 @@
 """A data set of any form written as COCO: unique ids, images linked, a validation split cut off."""
 
 import json
-import os
 import random
-import shutil
 from collections import defaultdict
 from collections.abc import Callable, Sequence
-from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -18,7 +15,7 @@ from box_store.errors import StoreError, UsageError
 from box_store.forms.at_once import ALL, role
 from box_store.forms.opening import DataSet
 from box_store.forms.protocol import Split
-from box_store.pixels import ImageError, find_image
+from box_store.outgoing.placing import place_image
 from box_store.places import files
 from box_store.places.locations import RemotePath
 
@@ -55,12 +52,8 @@ def write_coco(
     validation already. DataError, StoreError.
     """
     out = Path(out).absolute()
-    _check(data, out)
-    parts = [
-        (split, split.name, np.arange(len(split.coco.table))) for split in _without_unions(data)
-    ]
-    if val is not None:
-        parts = _with_val(parts, val, seed)
+    check_target(data, out)
+    parts = divided(data, val, seed)
     total = sum(len(rows) for _, _, rows in parts)
     ids = _Ids()
     for split, _, _ in parts:
@@ -79,7 +72,7 @@ def write_coco(
                 if done % 200 == 0:
                     progress(done, total)
                 file_name = split.coco.table.file_name(at)
-                if not _place(split, file_name, out / name):
+                if not place_image(split.images, file_name, out / name / file_name):
                     missing += 1
                     continue
                 own = int(split.coco.table.image_ids[at])
@@ -108,7 +101,20 @@ def write_coco(
     return written
 
 
-def _check(data: DataSet, out: Path) -> None:
+def divided(data: DataSet, val: float | None, seed: int) -> "list[Share]":
+    """What is written: splits, the names that they get, and the places of their images.
+
+    Splits that others make up are left out; `val` cuts off a share of what is trained on. Raises
+    UsageError for a share that is none, or a second split for validation.
+    """
+    parts: list[Share] = [
+        (split, split.name, np.arange(len(split.coco.table))) for split in _without_unions(data)
+    ]
+    return parts if val is None else _with_val(parts, val, seed)
+
+
+def check_target(data: DataSet, out: Path) -> None:
+    """Raise UsageError for a folder that is not empty, or lies in the data set."""
     if isinstance(data.place, RemotePath):
         raise UsageError(f"{data.place} is a URL, and in COCO's layout already")
     source = Path(data.place).absolute()
@@ -140,10 +146,10 @@ def _without_unions(data: DataSet) -> list[Split]:
     return kept
 
 
-_Part = tuple[Split, str, Any]
+Share = tuple[Split, str, Any]
 
 
-def _with_val(parts: Sequence[_Part], val: float, seed: int) -> list[_Part]:
+def _with_val(parts: Sequence[Share], val: float, seed: int) -> list[Share]:
     if not 0 < val < 1:
         raise UsageError(f"--val {val}: a share of the images between 0 and 1")
     existing = [name for _, name, _ in parts if role(name) == VAL]
@@ -187,25 +193,6 @@ def stratified(coco: CocoData, share: float, seed: int) -> np.ndarray:
     return chosen
 
 
-def _place(split: Split, name: str, folder: Path) -> bool:
-    """Link or copy an image; False if there is none."""
-    try:
-        source = Path(str(find_image(split.images, name)))
-    except ImageError:
-        return False
-    if not source.is_file():
-        return False
-    target = folder / name
-    files.make_folder(target.parent)
-    if target.exists():
-        return True
-    with suppress(OSError):
-        os.link(source, target)
-        return True
-    shutil.copyfile(source, target)
-    return True
-
-
 def _image(coco: CocoData, at: int, image_id: int) -> dict[str, Any]:
     table = coco.table
     own = int(table.image_ids[at])
@@ -216,6 +203,7 @@ def _image(coco: CocoData, at: int, image_id: int) -> dict[str, Any]:
         "height": int(table.heights[at]),
         # results files made for the set as it lay refer to it
         **({} if own == image_id else {"source_id": own}),
+        **({"labelled": False} if table.unlabelled[at] else {}),
     }
 
 

@@ -11,7 +11,7 @@ from box_store.errors import UsageError
 from box_store.forms import kept
 from box_store.forms.opening import DataSet, open_data
 from box_store.forms.survey import survey
-from box_store.forms.writing import stratified, write_coco
+from box_store.outgoing.coco import stratified, write_coco
 from student_train.config import AugmentConfig
 from student_train.data import Batch, CocoDetection, TrainTransform, make_loader
 from tests.box_store.forms.conftest import Builder, contents

@@ -1,0 +1,87 @@
+"""Images beside what is written of them: linked where the file system allows it, else copied."""
+
+import os
+import shutil
+from contextlib import suppress
+from dataclasses import replace
+from pathlib import Path, PurePosixPath
+
+from box_store.errors import DataError, UsageError
+from box_store.outgoing.sheet import Part, Sheet
+from box_store.pixels import ImageError, find_image
+from box_store.places import files
+from box_store.places.image_files import image_path
+from box_store.places.locations import Location
+
+
+def empty_folder(out: Path) -> None:
+    """Make a folder to write into. Raises UsageError if something is in it."""
+    if out.exists() and (not out.is_dir() or any(out.iterdir())):
+        raise UsageError(f"{out} exists already and is no empty folder: choose another --out")
+    files.make_folder(out)
+
+
+def place_image(images: Location, name: str, target: Path) -> bool:
+    """Link or copy an image; False if there is none, or its name leads out of its folder."""
+    try:
+        source = Path(str(find_image(images, name)))
+    except ImageError:
+        return False
+    if not source.is_file():
+        return False
+    files.make_folder(target.parent)
+    if target.exists():
+        return True
+    with suppress(OSError):
+        os.link(source, target)
+        return True
+    shutil.copyfile(source, target)
+    return True
+
+
+class Names:
+    """Names for images in a form that keeps a file of labels by the name without its ending.
+
+    flat: no folders, and no name twice in the whole set.
+    """
+
+    def __init__(self, *, flat: bool) -> None:
+        self._flat = flat
+        self._taken: dict[str, str] = {}
+
+    def give(self, sheet: Sheet, part: Part) -> Sheet:
+        """The sheet under a name that is free: its own, if possible.
+
+        Raises DataError where images are not written and keep their names: one leads out of the
+        folder, or two would share a file of labels.
+        """
+        own, split = sheet.file_name, part.name
+        if part.images is None:
+            image_path(Path("/images"), own)
+            self._refuse_shared(own)
+            return sheet
+        path = PurePosixPath(own.replace("/", "_") if self._flat else own)
+        plain, ending = path.stem, path.suffix
+        for name in (plain, f"{plain}_{ending[1:]}", f"{split}_{plain}"):
+            found = path.with_name(name + ending)
+            if self._take(found, split):
+                return replace(sheet, file_name=str(found), source=own)
+        found = path.with_name(f"{split}_{plain}_{sheet.image_id}{ending}")
+        self._take(found, split)
+        return replace(sheet, file_name=str(found), source=own)
+
+    def _take(self, path: PurePosixPath, split: str) -> bool:
+        key = str(path.with_suffix(""))
+        key = key if self._flat else f"{split}/{key}"
+        free = key not in self._taken
+        self._taken[key] = path.name
+        return free
+
+    def _refuse_shared(self, name: str) -> None:
+        key = str(PurePosixPath(name).with_suffix(""))
+        other = self._taken.setdefault(key, name)
+        if other != name:
+            raise DataError(
+                f"the images {other} and {name} would share a file of labels: this form has one "
+                "for each name without its ending"
+            )
