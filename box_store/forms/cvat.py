@@ -13,14 +13,13 @@ from box_store.errors import DataError
 from box_store.forms.at_once import ALL, Classes, Labelled, assemble, by_folder, role, size_of
 from box_store.forms.guesses import OPTION, Guesses
 from box_store.forms.protocol import Form, Options, Reading
-from box_store.forms.tree import Tree, parent
+from box_store.forms.tree import Tree, parent, stem
 from box_store.places.text import number as as_number
 
 # a tag of the image, which a person takes away when all of it is labelled
 UNLABELLED = "unlabelled"
 _CORNERS = ("xtl", "ytl", "xbr", "ybr")
 _OUTLINES = ("polygon", "ellipse")
-_PER_FOLDER = 20
 _IMAGE_FOLDERS = ("images", "data")
 
 
@@ -30,16 +29,11 @@ def _recognise(tree: Tree) -> str | None:
 
 
 def _files(tree: Tree) -> list[str]:
-    listed = [tree.file] if tree.file is not None else list(tree.files("xml"))
-    # a folder of Pascal VOC has an XML file an image
-    looked: dict[str, int] = {}
-    found = []
-    for path in listed:
-        folder = parent(path)
-        looked[folder] = looked.get(folder, 0) + 1
-        if looked[folder] <= _PER_FOLDER and b"<annotations" in tree.head(path)[:2000]:
-            found.append(path)
-    return found
+    return [path for path in tree.few("xml") if _is_cvat(tree.head(path)[:2000])]
+
+
+def _is_cvat(head: bytes) -> bool:
+    return b"<annotations" in head and b"<version>" in head
 
 
 @dataclass
@@ -142,7 +136,10 @@ def _read(tree: Tree, options: Options) -> Reading:
     subsets: dict[str, list[str]] = {}
     broken: list[str] = []
     names: list[str] = []
-    for path in _files(tree):
+    files = _files(tree)
+    for path in files:
+        # of files apart each is a split
+        apart = stem(path) if len(files) > 1 and role(stem(path)) else ""
         try:
             root = ET.parse(tree.root / path).getroot()
         except (ET.ParseError, OSError, ValueError, LookupError) as error:
@@ -156,7 +153,8 @@ def _read(tree: Tree, options: Options) -> Reading:
             )
         names += [label.findtext("name") or "" for label in root.findall(".//labels/label")]
         for element in root.findall("image"):
-            _add(reader, path, element, subsets, problems)
+            subset = element.get("subset") or apart
+            _add(reader, path, element, subset, subsets, problems)
     if not reader.images:
         why = broken[0] if broken else "no image of the annotations is there"
         raise DataError(f"{tree.place}: {why}")
@@ -172,12 +170,12 @@ def _add(
     reader: _Reader,
     path: str,
     element: ET.Element,
+    subset: str,
     subsets: dict[str, list[str]],
     problems: Problems,
 ) -> None:
-    """Find the image of an element, and note its subset."""
+    """Find the image of an element, and note it in its subset."""
     tree, name, here = reader.tree, element.get("name") or "", parent(path)
-    subset = element.get("subset") or ""
     bases = [f"{here}/{folder}".strip("/") for folder in (*_IMAGE_FOLDERS, f"images/{subset}")]
     found = tree.find_image(name, here, *bases) if name else None
     if found is None:

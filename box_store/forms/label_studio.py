@@ -18,7 +18,8 @@ from box_store.forms.protocol import Form, Options, Reading
 from box_store.forms.tree import IMAGE_SUFFIXES, Tree, parent, suffix
 
 _TYPES = ("rectanglelabels", "rectangle")
-_PER_FOLDER = 20
+# percent of an image; more is no number that is meant
+_LARGEST = 1e9
 # what an upload puts before the name of a file
 _UPLOADED = re.compile(r"^[0-9a-f]{8}-")
 
@@ -29,15 +30,7 @@ def _recognise(tree: Tree) -> str | None:
 
 
 def _files(tree: Tree) -> list[str]:
-    listed = [tree.file] if tree.file is not None else list(tree.files("json"))
-    looked: dict[str, int] = {}
-    found = []
-    for path in listed:
-        folder = parent(path)
-        looked[folder] = looked.get(folder, 0) + 1
-        if looked[folder] <= _PER_FOLDER and _is_tasks(tree, path):
-            found.append(path)
-    return found
+    return [path for path in tree.few("json") if _is_tasks(tree, path)]
 
 
 def _is_tasks(tree: Tree, path: str) -> bool:
@@ -73,7 +66,8 @@ class _Reader:
         if not isinstance(task, dict):
             problems.note("task not readable", f"{where}: no object")
             return
-        data = task.get("data") if isinstance(task.get("data"), dict) else task
+        told = task.get("data")
+        data = told if isinstance(told, dict) else task
         names = list(_names(task, data))
         here = parent(path)
         spots = (self.tree.find_image(name, here, f"{here}/images".strip("/")) for name in names)
@@ -161,7 +155,8 @@ def _box(
     if not isinstance(region, dict):
         problems.note("not a box", where)
         return None
-    value = region.get("value") if isinstance(region.get("value"), dict) else region
+    told = region.get("value")
+    value = told if isinstance(told, dict) else region
     kind = region.get("type")
     if kind is not None and kind not in _TYPES:
         if kind not in ("labels", "choices", "textarea", "rating"):
@@ -173,9 +168,10 @@ def _box(
         return None
     if len(labels) > 1:
         problems.note("several classes of one box, the first is taken", f"{where}: {labels}")
-    numbers = [value.get(key) for key in ("x", "y", "width", "height")]
-    if not all(isinstance(n, int | float) for n in numbers):
-        problems.note("not a box", f"{where}: {numbers}")
+    found = [value.get(key) for key in ("x", "y", "width", "height")]
+    numbers = [float(n) for n in found if isinstance(n, int | float) and abs(n) < _LARGEST]
+    if len(numbers) != len(found):
+        problems.note("not a box", f"{where}: {found}")
         return None
     if value.get("rotation"):
         problems.note("oriented box", f"{where}: turned by {value['rotation']} degrees")

@@ -17,6 +17,7 @@ IMAGE_SUFFIXES = frozenset(
     )
 )
 _DEEPEST = 8
+_FEW = 20
 # what a file of annotations is worth reading of, to know what it is
 _HEAD = 1 << 16
 
@@ -100,6 +101,17 @@ class Tree:
         if len(suffixes) > 1:
             found.sort()
         return iter(path for path in found if not under or path.startswith(f"{under}/"))
+
+    def few(self, suffix: str) -> Iterator[str]:
+        """The place itself where it is a file, else the first files of that suffix in every folder:
+        those among which a file of a whole data set can be, not one an image.
+        """
+        if self.file is not None:
+            return iter([self.file])
+        looked: dict[str, list[str]] = defaultdict(list)
+        for path in self.files(suffix):
+            looked[parent(path)].append(path)
+        return iter([path for paths in looked.values() for path in paths[:_FEW]])
 
     @cached_property
     def _by_suffix(self) -> dict[str, list[str]]:

@@ -12,7 +12,7 @@ from typing import Any
 
 from box_store.forms.cvat import UNLABELLED
 from box_store.outgoing.placing import Names, place_image
-from box_store.outgoing.sheet import Account, Mark, Part, Sheet, number
+from box_store.outgoing.sheet import Account, Mark, Part, Sheet, number, subset
 
 VERSION = "1.1"
 # name, input of CVAT's page, value of a label that people made
@@ -26,24 +26,24 @@ _ATTRIBUTES = (
 
 def write(parts: Sequence[Part], classes: Sequence[str], out: Path, about: str) -> Account:
     """Write into the empty folder `out`. CVAT finds an image by its name, which is therefore none
-    twice, and its split by `subset`.
+    twice; others look for it in the folder of its `subset`.
 
     Raises DataError for names that cannot be written.
     """
     account, names = Account(), Names(flat=True)
     root = ET.Element("annotations")
     ET.SubElement(root, "version").text = VERSION
-    meta, size = _meta(classes, about)
+    meta, size = _meta(classes, about, [subset(part, parts) for part in parts])
     root.append(meta)
     unlabelled = False
     for part in parts:
         for sheet in part.sheets:
             named = names.give(sheet, part)
-            image = out / "images" / named.file_name
+            image = out / "images" / subset(part, parts) / named.file_name
             if part.images is not None and not place_image(part.images, sheet.file_name, image):
                 account.missing += 1
                 continue
-            root.append(_image(named, part.name, account.images))
+            root.append(_image(named, subset(part, parts), account.images))
             account.images += 1
             account.marks += len(sheet.marks)
             unlabelled |= sheet.unlabelled
@@ -59,13 +59,17 @@ def write(parts: Sequence[Part], classes: Sequence[str], out: Path, about: str) 
     return account
 
 
-def _meta(classes: Sequence[str], about: str) -> tuple[ET.Element, ET.Element]:
+def _meta(
+    classes: Sequence[str], about: str, subsets: Sequence[str]
+) -> tuple[ET.Element, ET.Element]:
     """The head of the file, and where it says how many images there are."""
     meta = ET.Element("meta")
     task = ET.SubElement(meta, "task")
     ET.SubElement(task, "name").text = about
     size = ET.SubElement(task, "size")
     ET.SubElement(task, "mode").text = "annotation"
+    for name in subsets:
+        ET.SubElement(task, "subset").text = name
     labels = ET.SubElement(task, "labels")
     for name in classes:
         label = ET.SubElement(labels, "label")
@@ -102,7 +106,7 @@ def _label(name: str) -> dict[str, Any]:
 
 def _image(sheet: Sheet, split: str, at: int) -> ET.Element:
     size = {"width": str(sheet.width), "height": str(sheet.height)}
-    told = {"id": str(at), "name": sheet.file_name, "subset": split, **size}
+    told = {"id": str(at), "name": sheet.file_name, **({"subset": split} if split else {}), **size}
     image = ET.Element("image", told)
     if sheet.unlabelled:
         ET.SubElement(image, "tag", {"label": UNLABELLED, "source": "manual"})

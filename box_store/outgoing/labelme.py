@@ -9,7 +9,7 @@ from pathlib import Path, PurePosixPath
 from typing import Any
 
 from box_store.outgoing.placing import Names, place_image
-from box_store.outgoing.sheet import Account, Mark, Part, Sheet
+from box_store.outgoing.sheet import Account, Mark, Part, Sheet, subset
 
 # whose fields these are
 _VERSION = "5.5.0"
@@ -25,7 +25,7 @@ def write(parts: Sequence[Part], classes: Sequence[str], out: Path, about: str) 
     for part in parts:
         for sheet in part.sheets:
             named = names.give(sheet, part)
-            image = out / part.name / named.file_name
+            image = out / subset(part, parts) / named.file_name
             if part.images is not None and not place_image(part.images, sheet.file_name, image):
                 account.missing += 1
                 continue

@@ -60,13 +60,16 @@ class Names:
             image_path(Path("/images"), own)
             self._refuse_shared(own)
             return sheet
-        path = PurePosixPath(own.replace("/", "_") if self._flat else own)
+        path = PurePosixPath(own)
         plain, ending = path.stem, path.suffix
-        for name in (plain, f"{plain}_{ending[1:]}", f"{split}_{plain}"):
+        if self._flat:
+            path = PurePosixPath(path.name)
+        below = own.removesuffix(ending).replace("/", "_")
+        for name in (plain, f"{plain}_{ending[1:]}", below, f"{split}_{below}"):
             found = path.with_name(name + ending)
             if self._take(found, split):
                 return replace(sheet, file_name=str(found), source=own)
-        found = path.with_name(f"{split}_{plain}_{sheet.image_id}{ending}")
+        found = path.with_name(f"{split}_{below}_{sheet.image_id}{ending}")
         self._take(found, split)
         return replace(sheet, file_name=str(found), source=own)
 

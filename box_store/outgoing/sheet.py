@@ -1,6 +1,6 @@
 """What is written, whatever the form: images with marks, and who made each mark."""
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -8,6 +8,7 @@ from numpy.typing import NDArray
 
 from box_store.boxes import Boxes
 from box_store.coco.annotations import CocoData
+from box_store.forms.at_once import role
 from box_store.places.locations import Location
 
 Corners = tuple[float, float, float, float]
@@ -71,6 +72,11 @@ class Account:
         """So many of a kind are not in what was written."""
         if count:
             self.lost[kind] = self.lost.get(kind, 0) + count
+
+
+def subset(part: Part, parts: Sequence[Part]) -> str:
+    """The folder of a split: empty where there is one alone, of no purpose."""
+    return "" if len(parts) == 1 and role(part.name) is None else part.name
 
 
 def sheets_of(coco: CocoData, which: Iterable[int] | None = None) -> Iterator[Sheet]:

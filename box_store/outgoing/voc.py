@@ -42,6 +42,9 @@ def write(parts: Sequence[Part], classes: Sequence[str], out: Path, about: str) 
             tree.write(out / "Annotations" / f"{stem}.xml", encoding="utf-8")
         path = out / "ImageSets" / "Main" / f"{part.name}.txt"
         path.write_text("".join(f"{stem}\n" for stem in listed), encoding="utf-8")
+    # as CVAT and datumaro want classes that are not VOC's twenty
+    rows = "".join(f"{name}:::\n" for name in ("background", *classes))
+    (out / "labelmap.txt").write_text(f"# label:color_rgb:parts:actions\n{rows}", encoding="utf-8")
     return account
 
 

@@ -11,7 +11,7 @@ from pathlib import Path, PurePosixPath
 
 from box_store.forms.at_once import role
 from box_store.outgoing.placing import Names, place_image
-from box_store.outgoing.sheet import Account, Mark, Part, Sheet
+from box_store.outgoing.sheet import Account, Mark, Part, Sheet, subset
 
 
 def write(
@@ -30,7 +30,7 @@ def write(
     account, names = Account(), Names(flat=False)
     place = {name: at for at, name in enumerate(classes)}
     for part in parts:
-        below = _folder(part, parts)
+        below = subset(part, parts)
         for sheet in part.sheets:
             named = names.give(sheet, part)
             image = out / "images" / below / named.file_name
@@ -52,10 +52,6 @@ def write(
     return account
 
 
-def _folder(part: Part, parts: Sequence[Part]) -> str:
-    return "" if len(parts) == 1 and role(part.name) is None else part.name
-
-
 def _line(mark: Mark, sheet: Sheet, place: dict[str, int], with_scores: bool) -> str:
     x1, y1, x2, y2 = mark.corners
     shares = (
@@ -67,10 +63,10 @@ def _line(mark: Mark, sheet: Sheet, place: dict[str, int], with_scores: bool) ->
 
 
 def _yaml(parts: Sequence[Part], classes: Sequence[str], about: str) -> str:
-    folders = {part.name: f"images/{_folder(part, parts)}".rstrip("/") for part in parts}
+    folders = {part.name: f"images/{subset(part, parts)}".rstrip("/") for part in parts}
     first = next(iter(folders.values()))
     by_role = {role(name) or name: folder for name, folder in folders.items()}
-    # trainers ask for both
+    # trainers ask for both; where there is one split alone, one is cut off elsewhere
     lines = [f"train: {by_role.get('train', first)}", f"val: {by_role.get('val', first)}"]
     lines += [f"{_text(name)}: {path}" for name, path in folders.items() if role(name) == "test"]
     names = [f"  {at}: {_text(text)}" for at, text in enumerate(classes)]

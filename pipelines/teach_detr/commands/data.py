@@ -4,7 +4,7 @@ import time
 from collections.abc import Callable
 from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 from rich.console import Console
@@ -14,6 +14,7 @@ from teach_detr.terminal import AsJson, open_console, print_json, table
 if TYPE_CHECKING:
     from box_store.forms.survey import Survey
     from box_store.outgoing.coco import Written
+    from box_store.outgoing.sheet import Account
 
 _SHOWN_CLASSES = 12
 _SAY_EVERY_S = 5.0
@@ -27,8 +28,12 @@ def data(
         ),
     ],
     out: Annotated[
-        Path | None, typer.Option(help="Also write it here, in COCO's layout; images are linked")
+        Path | None, typer.Option(help="Also write it here, a new folder; images are linked")
     ] = None,
+    to: Annotated[
+        Literal["coco", "yolo", "voc", "labelme", "cvat", "label-studio"],
+        typer.Option("--as", help="With --out: the form to write"),
+    ] = "coco",
     val: Annotated[
         float | None,
         typer.Option(help="With --out: cut off this share of the images as the split `val`"),
@@ -51,18 +56,22 @@ def data(
 ) -> None:
     """Say what a data set is: form, splits, images, classes, boxes, and probable mistakes.
 
-    COCO, YOLO, Pascal VOC, CSV, labelme, Open Images, CrowdHuman, Hugging Face parquet, or photos
-    alone. `--data` of the other commands takes the same, as it lies; nothing has to be converted.
+    COCO, YOLO, Pascal VOC, CSV, CVAT, Label Studio, labelme, Open Images, CrowdHuman, Hugging Face
+    parquet, or photos alone. `--data` of the other commands takes the same, as it lies; nothing has
+    to be converted. --out writes it in another form, for trainers and label tools.
 
-    Example: teach-detr data bccd --out bccd-coco --val 0.2
+    Example: teach-detr data bccd --out bccd-yolo --as yolo --val 0.2
     """
     from box_store.errors import UsageError
     from box_store.forms.opening import open_data
     from box_store.forms.survey import survey
     from box_store.outgoing.coco import write_coco
+    from box_store.outgoing.data_set import write_folder
 
     if val is not None and out is None:
         raise UsageError("--val cuts off a split of what is written: give --out DIR too")
+    if to != "coco" and out is None:
+        raise UsageError(f"--as {to} is the form of what is written: give --out DIR too")
     given = {"form": form, "images": images, "difficult": difficult}
     given["columns"] = None if columns is None else columns.replace(",", ":")
     words = [f",{key}={value}" for key, value in given.items() if value is not None]
@@ -71,17 +80,24 @@ def data(
     found = open_data(f"{source}{''.join(words)}")
     console.print(found.summary, markup=False, highlight=False, soft_wrap=True)
     seen = survey(found, _progress(console, "images looked at"))
-    written: list[Written] = []
-    if out is not None:
-        written = write_coco(
-            found, out, val=val, seed=seed, progress=_progress(console, "images written")
-        )
+    if out is None:
+        written: list[Written] | Account = []
+    elif to == "coco":
+        told = _progress(console, "images written")
+        written = write_coco(found, out, val=val, seed=seed, progress=told)
+    else:
+        written = write_folder(found, to, out, val=val, seed=seed)
     if as_json:
-        told = [{**asdict(row), "annotations": str(row.annotations)} for row in written]
-        print_json(seen.to_json() | {"written": told})
+        print_json(seen.to_json() | {"written": _written_json(written)})
         return
     _print(seen, open_console())
     _print_written(written, out, open_console())
+
+
+def _written_json(written: "list[Written] | Account") -> Any:
+    if isinstance(written, list):
+        return [{**asdict(row), "annotations": str(row.annotations)} for row in written]
+    return asdict(written)
 
 
 def _progress(console: Console, what: str) -> Callable[[int, int], None]:
@@ -166,7 +182,14 @@ def _against_presets(seen: "Survey") -> list[str]:
     ]
 
 
-def _print_written(written: "list[Written]", out: Path | None, console: Console) -> None:
+def _print_written(written: "list[Written] | Account", out: Path | None, console: Console) -> None:
+    if not isinstance(written, list):
+        missing = f", {written.missing} missing images left out" if written.missing else ""
+        text = f"{out}: {written.images} images, {written.marks} boxes{missing}"
+        _line(console, f"written   {text}")
+        for kind, count in written.lost.items():
+            _line(console, f"note      {count} {kind} are not in it: the form has no way to say it")
+        return
     for row in written:
         missing = f", {row.missing} missing images left out" if row.missing else ""
         text = f"{row.annotations}: {row.images} images, {row.boxes} boxes{missing}"

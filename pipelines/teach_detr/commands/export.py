@@ -1,5 +1,6 @@
 """The command `export`: a store's boxes for other programs."""
 
+import sys
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -21,8 +22,22 @@ from teach_detr.terminal import AsJson, print_json
 def export(
     store: Store,
     form: Annotated[
-        Literal["coco-results", "coco", "yolo", "csv", "fiftyone"],
-        typer.Option("--format", help="coco: annotations made of boxes; yolo, fiftyone: folders"),
+        Literal[
+            "coco-results",
+            "coco",
+            "yolo",
+            "csv",
+            "fiftyone",
+            "cvat",
+            "label-studio",
+            "labelme",
+            "voc",
+        ],
+        typer.Option(
+            "--format",
+            help="coco, yolo: labels made of boxes; cvat, label-studio, labelme, voc: guesses with "
+            "scores for people to correct",
+        ),
     ],
     out: Annotated[Path, typer.Option(help="File, or new folder, to write")],
     teacher: Teacher = None,
@@ -45,7 +60,7 @@ def export(
         ),
     ] = None,
     images: Annotated[
-        Path | None, typer.Option(help="Folder of the images, to link for yolo and fiftyone")
+        Path | None, typer.Option(help="Folder of the images, to link in folders")
     ] = None,
     data: Annotated[
         Path | None, typer.Option(help="Data set in COCO's layout that --split is of")
@@ -86,12 +101,16 @@ def export(
     listed = _listed(data, split, annotations)
     with if_it_takes(f"writing {out}"):
         n_images, n_boxes = export_boxes(
-            store, form, out, spec, images=images, with_scores=scores, listed=listed
+            store, form, out, spec, images=images, with_scores=scores, listed=listed, say=_note
         )
     if as_json:
         print_json({"out": str(out), "format": form, "boxes": n_boxes, "images": n_images})
     else:
         print(f"{out}: {n_boxes} boxes of {n_images} images")
+
+
+def _note(text: str) -> None:
+    print(f"note      {text}", file=sys.stderr)
 
 
 def _listed(data: Path | None, split: str | None, annotations: Path | None) -> Path | None:

@@ -1,18 +1,20 @@
-"""Boxes of a store for other programs: COCO results, COCO annotations, YOLO text, CSV, FiftyOne."""
+"""Boxes of a store for other programs: trainers, label tools, FiftyOne, spreadsheets."""
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import Literal
 
 from box_store.errors import DataError, StoreError, UsageError
+from box_store.outgoing.table import FolderForm
 from box_store.places import files
 from teach_detr.export.chosen import ExportSpec, open_chosen, spec_of
 from teach_detr.export.coco import write_annotations, write_results
-from teach_detr.export.folders import write_fiftyone, write_yolo
+from teach_detr.export.folders import write_fiftyone, write_marks
 from teach_detr.export.table import write_csv
 
 __all__ = ["ExportSpec", "Form", "export_boxes", "spec_of"]
 
-Form = Literal["coco-results", "coco", "yolo", "csv", "fiftyone"]
+Form = Literal["coco-results", "coco", "csv", "fiftyone"] | FolderForm
 
 
 def export_boxes(
@@ -24,13 +26,15 @@ def export_boxes(
     images: Path | None = None,
     with_scores: bool = False,
     listed: Path | None = None,
+    say: Callable[[str], None] = lambda text: None,
 ) -> tuple[int, int]:
     """Write the boxes that `spec` chooses; returns the numbers of images and of boxes.
 
-    coco-results, coco and csv are files, written as a whole or not at all; yolo and fiftyone are
-    folders, which must be new or empty. images: the image folder, which fiftyone needs and yolo
-    links where it is given. with_scores: yolo lines end with the score.
-    listed: a COCO file; boxes of images that it lacks are left out.
+    coco-results, coco and csv are files, written as a whole or not at all; the others are folders,
+    which must be new or empty. images: the image folder, which fiftyone needs and the other folders
+    link where it is given. with_scores: yolo lines end with the score.
+    listed: a COCO file; boxes of images that it lacks are left out. say: hears what people should
+    know.
 
     Raises: UsageError: several teachers for a format of one, a wrong condition, a folder that is
     not empty. DataError: no such folder of images, an image name that leads out of it. StoreError:
@@ -50,8 +54,11 @@ def export_boxes(
                 n_boxes = write_annotations(chosen, target)
             elif form == "csv":
                 n_boxes = write_csv(chosen, target)
-            elif form == "yolo":
-                n_boxes = write_yolo(chosen, target, images, with_scores=with_scores)
+            elif form != "fiftyone":
+                account = write_marks(chosen, form, target, images, with_scores=with_scores)
+                if account.missing:
+                    say(f"{account.missing} images are not in {images} and are left out")
+                return account.images, account.marks
             elif images is not None:
                 n_boxes = write_fiftyone(chosen, target, images)
             else:

@@ -1,76 +1,61 @@
-"""Folders that other programs read: YOLO text files, and FiftyOne's COCO layout."""
+"""Folders that other programs read: trainers, label tools, and FiftyOne's COCO layout."""
 
 import json
 import shutil
 from collections.abc import Iterator
-from pathlib import Path, PurePosixPath
+from itertools import groupby
+from pathlib import Path
 
-import numpy as np
-
-from box_store import Boxes, ClassSpace, image_path
-from box_store.errors import DataError, UsageError
-from box_store.places import files
+from box_store import image_path
+from box_store.errors import DataError
+from box_store.forms.at_once import ALL
+from box_store.outgoing import yolo
+from box_store.outgoing.placing import empty_folder
+from box_store.outgoing.sheet import Account, Part, Sheet, guesses_of
+from box_store.outgoing.table import WRITERS, FolderForm
 from teach_detr.export.chosen import Chosen, one_set
 from teach_detr.export.coco import write_annotations
 
-# eight decimals of a share of 10,000 px are a ten-thousandth of a pixel
-_DECIMALS = 8
 
+def write_marks(
+    chosen: Chosen, form: FolderForm, out: Path, images: Path | None, *, with_scores: bool = False
+) -> Account:
+    """A folder of the form, in which every image is one that nobody has labelled yet.
 
-def write_yolo(chosen: Chosen, out: Path, images: Path | None, *, with_scores: bool = False) -> int:
-    """A folder with `labels/*.txt`, `data.yaml` and, given the image folder, links in `images`.
-
-    A line of a text file is the class (its place in the category table), then centre x and y, width
-    and height as shares of the image; with `with_scores` the score follows, as tools that read
-    predictions expect and tools that train do not. An image without boxes has an empty file.
-    Returns the number of boxes.
+    YOLO has no guesses: there they are labels made by one teacher. Given the image folder, images
+    are linked beside, and those that are not there are left out and counted. with_scores: lines of
+    YOLO end with the score.
 
     Raises: UsageError: the folder is not empty. DataError: an image name leads out of the folder,
-    or two images would share one text file.
+    two images would share one file of labels, or no image is there.
     """
-    name = one_set(chosen, "yolo")
-    _empty_folder(out)
-    space = ClassSpace("contiguous", chosen.categories)
-    written: dict[Path, str] = {}
-    n_boxes = 0
-    for image in chosen.images:
-        boxes = chosen.boxes(name, image.id)
-        if boxes is None:
-            continue
-        path = image_path(out / "labels", str(PurePosixPath(image.file_name).with_suffix(".txt")))
-        if path in written:
-            raise DataError(
-                f"the images {written[path]} and {image.file_name} would share the text file "
-                f"{path.name}: YOLO's layout has one for each name without its ending"
-            )
-        written[path] = image.file_name
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text("".join(_lines(boxes, space, with_scores)), encoding="utf-8")
-        n_boxes += len(boxes)
-    if images is not None:
-        for image in chosen.images:
-            _link(out / "images", images, image.file_name)
-    names = "".join(f"  {at}: {_yaml(text)}\n" for at, text in enumerate(space.names))
-    (out / "data.yaml").write_text(
-        f"# boxes of {name}, not made by people\ntrain: images\nval: images\nnames:\n{names}",
-        encoding="utf-8",
-    )
-    return n_boxes
+    names = {item.id: item.name for item in chosen.categories.items}
+    about = f"boxes of {', '.join(chosen.sets)}, not made by people"
+    if form == "yolo":
+        one_set(chosen, "yolo")
+    empty_folder(out)
+    part = Part(ALL, images, _sheets(chosen, names, images, guessed=form != "yolo"))
+    classes = chosen.categories.names
+    if form == "yolo":
+        account = yolo.write([part], classes, out, about, with_scores=with_scores)
+    else:
+        account = WRITERS[form]([part], classes, out, about)
+    if account.missing and not account.images:
+        name = chosen.images[0].file_name
+        raise DataError(f"none of the images is in {images}, such as {name}")
+    return account
 
 
-def _lines(boxes: Boxes, space: ClassSpace, with_scores: bool) -> Iterator[str]:
-    corners = boxes.boxes_xyxy.astype(np.float64) / ((boxes.width, boxes.height) * 2)
-    rows = np.concatenate(
-        [
-            (corners[:, :2] + corners[:, 2:]) / 2,
-            corners[:, 2:] - corners[:, :2],
-            boxes.scores[:, None],
-        ],
-        axis=1,
-    )
-    kept = rows if with_scores else rows[:, :4]
-    for index, values in zip(space.to_index(boxes.class_ids).tolist(), kept.tolist(), strict=True):
-        yield " ".join([str(index), *(f"{value:.{_DECIMALS}f}" for value in values)]) + "\n"
+def _sheets(
+    chosen: Chosen, names: dict[int, str], images: Path | None, *, guessed: bool
+) -> Iterator[Sheet]:
+    for image, rows in groupby(chosen.rows(), key=lambda row: row[0]):
+        if images is not None:
+            image_path(images, image.file_name)
+        marks = tuple(
+            mark for _, teacher, boxes in rows for mark in guesses_of(boxes, teacher, names)
+        )
+        yield Sheet(image.id, image.file_name, image.width, image.height, marks, guessed)
 
 
 def write_fiftyone(chosen: Chosen, out: Path, images: Path) -> int:
@@ -82,7 +67,7 @@ def write_fiftyone(chosen: Chosen, out: Path, images: Path) -> int:
 
     Raises: UsageError: the folder is not empty. DataError: an image name leads out of its folder.
     """
-    _empty_folder(out)
+    empty_folder(out)
     listed = {image.file_name: str(image_path(images, image.file_name)) for image in chosen.images}
     try:
         for file_name in listed:
@@ -93,18 +78,7 @@ def write_fiftyone(chosen: Chosen, out: Path, images: Path) -> int:
     return write_annotations(chosen, out / "labels.json", with_teacher=True)
 
 
-def _empty_folder(out: Path) -> None:
-    if out.exists() and (not out.is_dir() or any(out.iterdir())):
-        raise UsageError(f"{out} exists already and is no empty folder: choose another --out")
-    files.make_folder(out)
-
-
 def _link(folder: Path, images: Path, file_name: str) -> None:
     target, link = image_path(images, file_name), image_path(folder, file_name)
     link.parent.mkdir(parents=True, exist_ok=True)
     link.symlink_to(target)
-
-
-def _yaml(text: str) -> str:
-    # JSON's text is YAML's, but for characters beyond 16 bits, which YAML escapes otherwise
-    return json.dumps(text, ensure_ascii=max(map(ord, text)) < 2**16)

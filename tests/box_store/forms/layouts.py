@@ -276,6 +276,55 @@ def parquet(b: Builder) -> None:
         )
 
 
+def cvat_xml(b: Builder) -> None:
+    images = []
+    for split, names in PARTS:
+        for name in names:
+            b.image(f"images/{name}")
+            boxes = "".join(
+                f'<box label="{c}" source="manual" occluded="0" xtl="{x1}.00" ytl="{y1}.00" '
+                f'xbr="{x2}.00" ybr="{y2}.00" z_order="0"></box>'
+                for c, x1, y1, x2, y2 in BOXES[name]
+            )
+            images.append(
+                f'<image id="{len(images)}" name="{name}" subset="{split}" width="{SIZE[0]}" '
+                f'height="{SIZE[1]}">{boxes}</image>'
+            )
+    labels = "".join(f"<label><name>{name}</name></label>" for name in CLASSES)
+    b.text(
+        "annotations.xml",
+        '<?xml version="1.0" encoding="utf-8"?>\n<annotations><version>1.1</version><meta><task>'
+        f"<labels>{labels}</labels></task></meta>{''.join(images)}</annotations>",
+    )
+
+
+def label_studio(b: Builder) -> None:
+    tasks = []
+    for split, names in PARTS:
+        for name in names:
+            b.image(f"{split}/{name}")
+            results = [
+                {
+                    "type": "rectanglelabels",
+                    "original_width": SIZE[0],
+                    "original_height": SIZE[1],
+                    "value": {
+                        "x": 100 * x1 / SIZE[0],
+                        "y": 100 * y1 / SIZE[1],
+                        "width": 100 * (x2 - x1) / SIZE[0],
+                        "height": 100 * (y2 - y1) / SIZE[1],
+                        "rotation": 0,
+                        "rectanglelabels": [c],
+                    },
+                }
+                for c, x1, y1, x2, y2 in BOXES[name]
+            ]
+            data = {"image": f"/data/upload/1/0a1b2c3d-{name}"}
+            done = {"was_cancelled": False, "result": results}
+            tasks.append({"id": len(tasks), "annotations": [done], "data": data})
+    b.json("project-1.json", tasks)
+
+
 WRITERS: dict[str, tuple[str, Callable[[Builder], None], dict[str, str]]] = {
     "COCO's layout": ("coco", coco_layout, {}),
     "Roboflow": ("coco", roboflow, {"valid": "val"}),
@@ -301,6 +350,8 @@ WRITERS: dict[str, tuple[str, Callable[[Builder], None], dict[str, str]]] = {
     "CSV": ("csv", csv_splits, {}),
     "Open Images": ("openimages", open_images, {}),
     "labelme": ("labelme", labelme, {}),
+    "CVAT's XML": ("cvat", cvat_xml, {}),
+    "Label Studio's JSON": ("label-studio", label_studio, {}),
     "CrowdHuman": ("crowdhuman", crowdhuman, {}),
     "parquet": ("parquet", parquet, {}),
 }

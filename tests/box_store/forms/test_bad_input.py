@@ -322,7 +322,7 @@ def test_files_that_only_look_like_annotations(build: Builder) -> None:
 
 def test_photos_beside_files_of_no_known_form_say_so(build: Builder) -> None:
     build.image("images/a.jpg")
-    build.text("annotations.xml", "<annotations><version>1.1</version></annotations>")
+    build.text("annotations.xml", "<dataset><images/></dataset>")
     data = open_data(build.root)
     assert data.form == "photos"
     assert "1 other files are of no form that is read, such as annotations.xml" in data.notes[0]
