@@ -1,6 +1,6 @@
 #!/bin/sh
 # Pascal VOC counts the first pixel as 1 and the last one as part of the box (VOC2012 development
-# kit, section 4.1 of its documentation). Three readers of the same file, three boxes.
+# kit). Of three readers of the same file two take it for 0.
 #
 # One object that covers the columns 1 to 50 and the rows 1 to 40 of an image of 100 x 80 pixels: in
 # continuous coordinates x 0 to 50, y 0 to 40. Seen:
