@@ -169,9 +169,37 @@ class Boxes:
         )
 
 
+def to_xyxy(boxes_xywh: ArrayLike) -> NDArray[Any]:
+    """Corners [N, 4] of boxes [N, 4] (also an empty list) given by a corner and two sides."""
+    boxes = np.asarray(boxes_xywh)
+    boxes = boxes.reshape(-1, 4) if boxes.size else np.zeros((0, 4), boxes.dtype)
+    return np.concatenate([boxes[:, :2], boxes[:, :2] + boxes[:, 2:]], axis=1)
+
+
+def to_xywh(boxes_xyxy: ArrayLike) -> NDArray[Any]:
+    """The left top corner and the two sides, [N, 4], as COCO has them, of boxes [N, 4]."""
+    boxes = np.asarray(boxes_xyxy)
+    boxes = boxes.reshape(-1, 4) if boxes.size else np.zeros((0, 4), boxes.dtype)
+    return np.concatenate([boxes[:, :2], boxes[:, 2:] - boxes[:, :2]], axis=1)
+
+
 def iou_of(a_xyxy: NDArray[Any], b_xyxy: NDArray[Any]) -> NDArray[np.float64]:
     """Intersection over union, float64, of boxes [..., 4] that broadcast; 0 where both have no
     area."""
+    shared, area_a, area_b = _shared(a_xyxy, b_xyxy)
+    union = area_a + area_b - shared
+    return np.divide(shared, union, out=np.zeros_like(shared), where=union > 0)
+
+
+def share_inside(a_xyxy: NDArray[Any], b_xyxy: NDArray[Any]) -> NDArray[np.float64]:
+    """The share, float64, of the area of boxes `a` [..., 4] that lies in boxes `b`, which
+    broadcast; 0 where `a` has none."""
+    shared, area, _ = _shared(a_xyxy, b_xyxy)
+    return np.divide(shared, area, out=np.zeros_like(shared), where=area > 0)
+
+
+def _shared(a_xyxy: NDArray[Any], b_xyxy: NDArray[Any]) -> tuple[NDArray[np.float64], ...]:
+    """The area of the intersection and those of both, the latter not broadcast."""
     a, b = (
         [np.asarray(boxes, np.float64)[..., side] for side in range(4)]
         for boxes in (a_xyxy, b_xyxy)
@@ -179,8 +207,7 @@ def iou_of(a_xyxy: NDArray[Any], b_xyxy: NDArray[Any]) -> NDArray[np.float64]:
     inter = np.maximum(np.minimum(a[2], b[2]) - np.maximum(a[0], b[0]), 0)
     inter *= np.maximum(np.minimum(a[3], b[3]) - np.maximum(a[1], b[1]), 0)
     area_a, area_b = (np.maximum(x2 - x1, 0) * np.maximum(y2 - y1, 0) for x1, y1, x2, y2 in (a, b))
-    union = area_a + area_b - inter
-    return np.divide(inter, union, out=np.zeros_like(inter), where=union > 0)
+    return inter, area_a, area_b
 
 
 def pairwise_iou(a_xyxy: NDArray[Any], b_xyxy: NDArray[Any]) -> NDArray[np.float64]:

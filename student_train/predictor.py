@@ -11,6 +11,7 @@ import torch
 from box_store.boxes import Boxes
 from box_store.categories import Categories
 from box_store.places.locations import RemotePath
+from box_store.results.exporting import detections
 from student_train.data import EvalTransform, Sample, Scene, collate
 from student_train.data.loader import Batch
 from student_train.evaluation.detections import to_boxes
@@ -83,17 +84,9 @@ def load_predictor(
 
 def as_rows(boxes: Boxes, categories: Categories) -> list[dict[str, Any]]:
     """A predictor's boxes for JSON: category, category_id, score, bbox as x, y, w, h in pixels."""
+    ids = np.asarray(categories.ids, np.int32)[boxes.class_ids]
     return [
-        {
-            "category": categories.items[index].name,
-            "category_id": categories.items[index].id,
-            "score": round(score, 5),
-            "bbox": [round(x1, 2), round(y1, 2), round(x2 - x1, 2), round(y2 - y1, 2)],
-        }
-        for (x1, y1, x2, y2), score, index in zip(
-            boxes.boxes_xyxy.tolist(),
-            boxes.scores.tolist(),
-            boxes.class_ids.tolist(),
-            strict=True,
-        )
+        {"category": categories.by_id(entry["category_id"]).name}
+        | {key: entry[key] for key in ("category_id", "score", "bbox")}
+        for entry in detections(0, replace(boxes, class_ids=ids))
     ]

@@ -122,10 +122,10 @@ def judge_each(
             truth = coco.annotations_of(image_id)
         for outcome, threshold in zip(outcomes, nms_ious, strict=True):
             if threshold is None:
-                outcome[span] = match_boxes(found, truth, iou)
+                outcome[span] = match_boxes(found, truth, iou).outcome
                 continue
             kept = nms_keep(found.boxes_xyxy, found.class_ids, threshold)
-            outcome[first + kept] = match_boxes(found.take(kept), truth, iou)
+            outcome[first + kept] = match_boxes(found.take(kept), truth, iou).outcome
     return [
         Judged(
             image_ids,

@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from box_store.boxes import to_xyxy
 from box_store.categories import Categories
 from box_store.coco.annotation_table import AnnotationTable, open_with_metadata, write_table
 from box_store.coco.document import parse_document, read_bytes
@@ -54,9 +55,7 @@ class Annotations:
     @property
     def boxes_xyxy(self) -> NDArray[np.float32]:
         """float32 [N, 4], corners, pixels."""
-        return np.concatenate(
-            [self.boxes_xywh[:, :2], self.boxes_xywh[:, :2] + self.boxes_xywh[:, 2:]], axis=1
-        )
+        return to_xyxy(self.boxes_xywh)
 
 
 _NO_ANNOTATIONS = Annotations(

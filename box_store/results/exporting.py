@@ -2,17 +2,18 @@
 
 import math
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any
 
 import numpy as np
 
-from box_store.boxes import Boxes
+from box_store.boxes import Boxes, to_xywh
 from box_store.coco.json_stream import iter_array, write_array
 from box_store.errors import DataError, StoreError
 from box_store.fuse import FusionConfig
 from box_store.places import files
+from box_store.places.locations import Location
 from box_store.selection.file import TeacherBoxes
 from box_store.selection.selecting import FUSED, Selection, SelectionSpec, select
 from box_store.store.schema import MAX_BOXES_PER_IMAGE
@@ -90,31 +91,39 @@ def export_results(
         # beside the result, not in the store: that may be read-only
         with tempfile.TemporaryDirectory(prefix=".export-", dir=target.parent) as folder:
             selection = Selection.open(select(store, spec, Path(folder)))
-            with files.replacing(target) as file:
-                return _write_results(file, selection.of(FUSED if teacher is None else teacher))
+            rows = selection.of(FUSED if teacher is None else teacher)
+            return write_results(target, _found(rows))
     except OSError as error:
         raise StoreError(f"cannot write {out}: {error.strerror or error}") from error
 
 
-def _write_results(file: BinaryIO, rows: TeacherBoxes) -> int:
-    found = ((image_id, rows.get(image_id)) for image_id in rows.image_ids.tolist())
-    n_boxes = write_array(
-        file,
-        (
-            entry
-            for image_id, boxes in found
-            if boxes is not None
-            for entry in detections(image_id, boxes)
-        ),
-    )
-    file.write(b"\n")
+def _found(rows: TeacherBoxes) -> Iterator[tuple[int, Boxes]]:
+    for image_id in rows.image_ids.tolist():
+        boxes = rows.get(image_id)
+        if boxes is not None:
+            yield image_id, boxes
+
+
+def write_results(out: Location, found: Iterable[tuple[int, Boxes]]) -> int:
+    """Write a COCO results file, whole or not at all, of images' ids and their boxes, whose
+    `class_ids` are category ids; the number of detections.
+    """
+    files.make_folder(out.parent)
+    with files.replacing(out) as file:
+        n_boxes = write_array(
+            file, (entry for image_id, boxes in found for entry in detections(image_id, boxes))
+        )
+        file.write(b"\n")
     return n_boxes
 
 
 def detections(image_id: int, boxes: Boxes) -> Iterator[dict[str, Any]]:
-    """The boxes of an image as entries of a results file: bbox is x, y, width, height in pixels."""
-    corners = boxes.boxes_xyxy.astype(np.float64)
-    xywh = np.concatenate([corners[:, :2], corners[:, 2:] - corners[:, :2]], axis=1).round(4)
+    """The boxes of an image as entries of a results file: bbox is x, y, width, height in pixels.
+
+    Rounded to 1/10000 px and a score of 1/100000, for files and for people: what computes takes the
+    boxes themselves.
+    """
+    xywh = to_xywh(boxes.boxes_xyxy.astype(np.float64)).round(4)
     scores = boxes.scores.astype(np.float64).round(5)
     for category_id, box, score in zip(
         boxes.class_ids.tolist(), xywh.tolist(), scores.tolist(), strict=True

@@ -12,6 +12,7 @@ from box_store.coco.annotations import CocoData
 from box_store.places.image_files import stored_name
 from box_store.places.locations import staged
 from box_store.sql.examples import setup_sql
+from box_store.sql.matching import add_matching
 from box_store.store import schema
 from box_store.store.parts import check_footer, part_path, read_footer
 from box_store.store.records import TeacherRecord
@@ -83,6 +84,7 @@ def make_views(
         connection.execute(statement)
     if coco is not None:
         _make_truth(connection, coco)
+        add_matching(connection)
         connection.execute(setup_sql("truth_macros.sql"))
 
 

@@ -12,7 +12,7 @@ from torch import Tensor
 from torchvision.transforms.v2.functional import resize
 from torchvision.utils import draw_bounding_boxes, make_grid
 
-from box_store.boxes import Boxes
+from box_store.boxes import Boxes, to_xyxy
 from box_store.coco.annotations import CocoData
 from box_store.results.exporting import iter_results
 from student_train.data import read_image
@@ -62,9 +62,8 @@ def result_boxes(path: Path, coco: CocoData, ids: Sequence[int]) -> dict[int, Bo
     found: dict[int, Boxes] = {}
     for image_id, detections in rows.items():
         image = coco.by_id[image_id]
-        xywh = np.asarray([row["bbox"] for row in detections], np.float32).reshape(-1, 4)
         found[image_id] = Boxes(
-            np.concatenate([xywh[:, :2], xywh[:, :2] + xywh[:, 2:]], 1),
+            to_xyxy([row["bbox"] for row in detections]),
             [row["score"] for row in detections],  # type: ignore[arg-type]
             [row["category_id"] for row in detections],  # type: ignore[arg-type]
             image.width,
@@ -104,8 +103,7 @@ def _cell(pixels: Tensor, boxes: Boxes | None, floor: float, names: Mapping[int,
         shown = boxes.above(floor)
         if len(shown):
             # coarse to fine, so that a small box lies on top of a large one
-            order = np.argsort(-(shown.boxes_xyxy[:, 2:] - shown.boxes_xyxy[:, :2]).prod(1))
-            shown = shown.take(order)
+            shown = shown.take(np.argsort(-shown.areas))
             scaled = torch.from_numpy(shown.boxes_xyxy * np.float32(scale))
             limit = torch.tensor([size[1] - 1, size[0] - 1] * 2)
             ids = shown.class_ids.tolist()

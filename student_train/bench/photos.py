@@ -5,6 +5,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
+from box_store.boxes import to_xyxy
 from box_store.categories import Categories, Category, ClassSpace
 from box_store.coco.annotation_table import AnnotationTable, open_table, pack_names, write_table
 from box_store.coco.annotations import CocoData
@@ -83,8 +84,7 @@ def make_dataset(
     found = []
     for name in names:
         offsets = np.arange(n + 1, dtype=np.int64) * n_boxes
-        xywh = boxes(offsets)
-        corners = np.concatenate([xywh[:, :2], xywh[:, :2] + xywh[:, 2:]], 1)
+        corners = to_xyxy(boxes(offsets))
         scores = np.sort(generator.random((n, n_boxes), np.float32))[:, ::-1].ravel()
         ones = np.ones(n_boxes * n, np.int32)
         found.append((name, TeacherBoxes(ids, widths, heights, offsets, corners, scores, ones)))

@@ -20,6 +20,7 @@ from student_train.config import AugmentConfig
 from student_train.data.images import ImageError, ImageProblem, read_image
 from student_train.data.mosaic import companions, compose
 from student_train.data.transforms import Scene, Transform
+from student_train.models.geometry import to_centres
 from student_train.models.targets import Targets
 
 
@@ -236,16 +237,10 @@ class CocoDetection(Dataset[Loaded]):
         height, width = scene.size
         return Targets(
             torch.from_numpy(self.class_space.to_index(source.class_ids[rows])),
-            to_cxcywh(scene.boxes_xyxy[mine]) / torch.tensor([width, height, width, height]),
+            to_centres(scene.boxes_xyxy[mine]) / torch.tensor([width, height, width, height]),
             torch.from_numpy(source.scores[rows]),
             had_boxes=len(source) > 0,
         )
-
-
-def to_cxcywh(boxes_xyxy: torch.Tensor) -> torch.Tensor:
-    """Corners to centre and size."""
-    low, high = boxes_xyxy[:, :2], boxes_xyxy[:, 2:]
-    return torch.cat([(low + high) / 2, high - low], 1)
 
 
 def sample_generator(seed: int, epoch: int, image_id: int) -> torch.Generator:

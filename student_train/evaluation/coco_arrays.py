@@ -11,10 +11,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from box_store.boxes import Boxes, to_xywh
 from box_store.coco.annotations import CocoData
-
-# COCO results are written with so many digits; metrics are of what a file would say
-_PIXEL_DIGITS, _SCORE_DIGITS = 2, 5
 
 
 @dataclass(frozen=True, eq=False)
@@ -51,14 +49,26 @@ class DetectionArrays:
         boxes_xyxy: NDArray[np.float32],
         scores: NDArray[np.float32],
     ) -> "DetectionArrays":
-        """Of boxes as the store has them, with the digits that a results file would have."""
-        corners = boxes_xyxy.astype(np.float64)
-        boxes = np.concatenate([corners[:, :2], corners[:, 2:] - corners[:, :2]], axis=1)
+        """Of boxes as they were found: only files round."""
         return cls(
             image_ids.astype(np.int64),
             category_ids.astype(np.int64),
-            boxes.round(_PIXEL_DIGITS),
-            scores.astype(np.float64).round(_SCORE_DIGITS),
+            to_xywh(boxes_xyxy.astype(np.float64)),
+            scores.astype(np.float64),
+        )
+
+    @classmethod
+    def of_images(cls, found: Sequence[tuple[int, Boxes]]) -> "DetectionArrays":
+        """Of images' ids and their boxes, `class_ids` being category ids."""
+        each = [boxes for _, boxes in found]
+        return cls.of_corners(
+            np.repeat(
+                np.array([image_id for image_id, _ in found], np.int64),
+                np.array([len(boxes) for boxes in each], np.int64),
+            ),
+            np.concatenate([np.zeros(0, np.int32), *(boxes.class_ids for boxes in each)]),
+            np.concatenate([np.zeros((0, 4), np.float32), *(boxes.boxes_xyxy for boxes in each)]),
+            np.concatenate([np.zeros(0, np.float32), *(boxes.scores for boxes in each)]),
         )
 
     def rows(self) -> Iterable[dict[str, Any]]:

@@ -1,11 +1,14 @@
 """Which classes a student takes for which."""
 
-from collections import defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Iterable
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+
+from box_store.boxes import Boxes
+from box_store.calibration.matching import HIT, MISS, match_boxes
+from box_store.coco.annotations import CocoData
 
 BACKGROUND = "nothing"
 
@@ -42,82 +45,35 @@ class Confusion:
 
 
 def confusion_matrix(
-    annotations: Mapping[str, Any],
-    results: Sequence[Mapping[str, Any]],
-    image_ids: set[int],
+    coco: CocoData,
+    found: Iterable[tuple[int, Boxes]],
+    image_ids: Collection[int],
     *,
     score: float = 0.3,
     iou: float = 0.5,
 ) -> Confusion:
     """Pair detections with annotations of any class, best scores first, and count the classes.
 
-    `annotations` and `results` are COCO's (boxes x, y, w, h in pixels). Crowds are left out; so are
-    detections that lie in one.
+    found: ids of images and their boxes, `class_ids` being category ids. Crowds are left out; so
+    are detections that lie in one.
     """
-    categories = sorted(annotations["categories"], key=lambda row: int(row["id"]))
-    index = {int(row["id"]): at for at, row in enumerate(categories)}
-    nothing = len(categories)
+    ids = np.asarray(coco.categories.ids, np.int64)
+    nothing = len(ids)
     counts = np.zeros((nothing + 1, nothing + 1), np.int64)
-    truth, found = _by_image(annotations["annotations"]), _by_image(results)
-    for image_id in sorted(image_ids):
-        detected = [row for row in found[image_id] if float(row["score"]) >= score]
-        detected.sort(key=lambda row: -float(row["score"]))
-        objects = [row for row in truth[image_id] if not row.get("iscrowd")]
-        crowds = [row for row in truth[image_id] if row.get("iscrowd")]
-        overlaps = _iou(_boxes(detected), _boxes(objects))
-        inside = _covered(_boxes(detected), _boxes(crowds))
-        free = np.ones(len(objects), bool)
-        for at, row in enumerate(detected):
-            column = index[int(row["category_id"])]
-            candidates = np.where(free, overlaps[at], -1.0)
-            # of objects that overlap enough, one of the same class is meant before a nearer other
-            same = np.array([index[int(o["category_id"])] == column for o in objects], bool)
-            enough = candidates >= iou
-            if (enough & same).any():
-                candidates = np.where(same, candidates, -1.0)
-            if len(objects) and candidates.max() >= iou:
-                best = int(candidates.argmax())
-                free[best] = False
-                counts[index[int(objects[best]["category_id"])], column] += 1
-            elif inside[at] < iou:
-                counts[nothing, column] += 1
-        for at in np.flatnonzero(free):
-            counts[index[int(objects[at]["category_id"])], nothing] += 1
-    names = (*(str(row["name"]) for row in categories), BACKGROUND)
+    by_image = dict(found)
+    for image_id in image_ids:
+        truth, image = coco.annotations_of(image_id), coco.by_id[image_id]
+        boxes = by_image.get(image_id, Boxes.empty(image.width, image.height))
+        boxes = boxes.above(score).sorted()
+        matching = match_boxes(boxes, truth, iou, across_classes=True)
+        rows = np.searchsorted(ids, truth.category_ids)
+        columns = np.searchsorted(ids, boxes.class_ids)
+        hit, miss = matching.outcome == HIT, matching.outcome == MISS
+        of_object = matching.objects[hit]
+        left = ~truth.iscrowd
+        left[of_object] = False
+        annotated = (rows[of_object], np.full(miss.sum(), nothing), rows[left])
+        detected = (columns[hit], columns[miss], np.full(left.sum(), nothing))
+        np.add.at(counts, (np.concatenate(annotated), np.concatenate(detected)), 1)
+    names = (*coco.categories.names, BACKGROUND)
     return Confusion(names, counts, score, iou)
-
-
-def _by_image(rows: Sequence[Mapping[str, Any]]) -> dict[int, list[Mapping[str, Any]]]:
-    grouped: dict[int, list[Mapping[str, Any]]] = defaultdict(list)
-    for row in rows:
-        grouped[int(row["image_id"])].append(row)
-    return grouped
-
-
-def _boxes(rows: Sequence[Mapping[str, Any]]) -> np.ndarray:
-    """[N, 4] corners."""
-    boxes = np.array([row["bbox"] for row in rows], float).reshape(-1, 4)
-    return np.concatenate([boxes[:, :2], boxes[:, :2] + boxes[:, 2:]], 1)
-
-
-def _intersection(a: np.ndarray, b: np.ndarray) -> np.ndarray:
-    low = np.maximum(a[:, None, :2], b[None, :, :2])
-    high = np.minimum(a[:, None, 2:], b[None, :, 2:])
-    return (high - low).clip(min=0).prod(-1)
-
-
-def _area(boxes: np.ndarray) -> np.ndarray:
-    return (boxes[:, 2:] - boxes[:, :2]).prod(-1)
-
-
-def _iou(a: np.ndarray, b: np.ndarray) -> np.ndarray:
-    """[N, M]."""
-    both = _intersection(a, b)
-    return both / np.maximum(_area(a)[:, None] + _area(b) - both, 1e-9)
-
-
-def _covered(boxes: np.ndarray, crowds: np.ndarray) -> np.ndarray:
-    """The share of each box that lies in one crowd region, [N]; 0 without crowds."""
-    if not len(crowds):
-        return np.zeros(len(boxes))
-    return (_intersection(boxes, crowds) / np.maximum(_area(boxes), 1e-9)[:, None]).max(1)

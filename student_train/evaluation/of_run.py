@@ -10,7 +10,6 @@ from box_store.places.files import check_writable, local_folder, write_json
 from box_store.places.locations import Location, RemoteError, RemotePath, as_typed
 from student_train.config import problems_of
 from student_train.data.splits import find_split, make_validation, open_split
-from student_train.evaluation.coco_metrics import read_annotations
 from student_train.evaluation.confusion import Confusion, confusion_matrix
 from student_train.evaluation.evaluate import Evaluation, evaluate_model
 from student_train.evaluation.plots import plot_confusion, plot_precision_recall, require_plots
@@ -95,11 +94,13 @@ def evaluate_run(
             check_writable(folder)
         model = student.model.to(runtime.device)
         evaluation = evaluate_model(model, validation, runtime, say=say)
-        confusion = confusion_matrix(
-            read_annotations(source.coco),
-            evaluation.results,
-            set(validation.dataset.image_ids.tolist()),
-            score=confusion_score,
+        confusion = runtime.world.on_first(
+            lambda: confusion_matrix(
+                validation.source.coco,
+                evaluation.found,
+                validation.dataset.image_ids.tolist(),
+                score=confusion_score,
+            )
         )
         names: tuple[str, ...] = ()
         if runtime.world.is_first:

@@ -9,7 +9,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from student_train.losses.config import LossConfig, MatchCost
-from student_train.losses.geometry import TINY
+from student_train.models.geometry import TINY
 from student_train.models.output import Prediction
 
 # costs that are computed at once on a CPU

@@ -16,8 +16,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from student_train.losses.geometry import to_corners
 from student_train.losses.set_loss import Matched, Pairs
+from student_train.models.geometry import to_corners
 from student_train.models.layers.edge_distribution import between_bins, edge_distances
 from student_train.models.output import EdgeDistributions
 

@@ -14,9 +14,9 @@ from torch import Tensor
 
 from student_train.losses.config import LossConfig
 from student_train.losses.criterion import Losses
-from student_train.losses.geometry import iou_and_giou, to_corners
 from student_train.losses.plan import TERMS, Stack, Task, plan
 from student_train.losses.supervision import Supervision
+from student_train.models.geometry import iou_and_giou, to_corners
 from student_train.models.output import Denoising, StudentOutput
 from student_train.models.targets import Targets
 

@@ -19,7 +19,7 @@ import torch
 from torch import Tensor
 
 from student_train.losses.class_terms import ClassTerm
-from student_train.losses.geometry import iou_and_giou, to_corners
+from student_train.models.geometry import iou_and_giou, to_corners
 
 
 @dataclass(frozen=True)

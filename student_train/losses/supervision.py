@@ -15,7 +15,7 @@ from typing import Literal
 import torch
 
 from student_train.losses.config import LossConfig, TeacherLossConfig, matched_power
-from student_train.losses.geometry import iou_and_giou, to_corners
+from student_train.models.geometry import iou_and_giou, to_corners
 from student_train.models.targets import Targets
 
 Group = Literal["matching", "one_to_many", "denoising"]

@@ -1,14 +1,20 @@
 """The few collective operations that training needs, on one process or many started by torchrun."""
 
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any
+from datetime import timedelta
+from typing import Any, TypeVar
 
 import torch.distributed as dist
 from torch import Tensor
 
+from box_store.errors import TeachDetrError
 from student_train.errors import RunError
+
+T = TypeVar("T")
+# the others wait while the first process compares a large split's detections with its annotations
+_LONGEST_WAIT = timedelta(hours=2)
 
 
 @dataclass(frozen=True)
@@ -51,9 +57,32 @@ class World:
         dist.all_gather_object(parts, list(rows))
         return [row for part in parts for row in part]
 
-    def broadcast(self, value: Any) -> Any:
-        """What the first process says, on all of them."""
-        return self.gather([value])[0]
+    def collect(self, rows: Sequence[Any]) -> list[Any]:
+        """The rows of all processes, in order of rank, on the first; no rows on the others."""
+        if self.size == 1:
+            return list(rows)
+        parts: list[Any] | None = [None] * self.size if self.is_first else None
+        dist.gather_object(list(rows), parts)
+        return [row for part in parts or () for row in part]
+
+    def on_first(self, make: Callable[[], T]) -> T:
+        """What the first process makes, on all of them; all must call.
+
+        Raises TeachDetrError on all of them where it does on the first.
+        """
+        if self.size == 1:
+            return make()
+        said: list[Any] = [None, None]
+        if self.is_first:
+            try:
+                said[0] = make()
+            except TeachDetrError as error:
+                said[1] = error
+        dist.broadcast_object_list(said, 0)
+        made, error = said
+        if error is not None:
+            raise error
+        return made
 
     def close(self) -> None:
         """Leave the process group, unless a launcher formed it."""
@@ -75,7 +104,7 @@ def join_world(device_type: str) -> World:
         return World()
     backend = "nccl" if device_type == "cuda" else "gloo"
     try:
-        dist.init_process_group(backend)
+        dist.init_process_group(backend, timeout=_LONGEST_WAIT)
     except (RuntimeError, ValueError) as error:
         raise RunError(
             f"cannot join the other training processes ({backend}): {error}; start them with "

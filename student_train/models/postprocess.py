@@ -7,6 +7,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from student_train.models.geometry import to_corners
 from student_train.models.output import Form, Prediction, StudentOutput
 
 
@@ -19,12 +20,6 @@ class Detections(NamedTuple):
     """LongTensor [k], logit indices"""
     boxes_xyxy: Tensor
     """[k, 4], pixels of the original image; not clipped"""
-
-
-def to_corners(boxes: Tensor) -> Tensor:
-    """(cx, cy, w, h) to (x1, y1, x2, y2), [..., 4]."""
-    cx, cy, w, h = boxes.unbind(-1)
-    return torch.stack((cx - w / 2, cy - h / 2, cx + w / 2, cy + h / 2), -1)
 
 
 def top_k(output: StudentOutput, sizes: Tensor, k: int) -> list[Detections]:

@@ -6,10 +6,9 @@ from __future__ import annotations
 
 from pathlib import Path
 
-import numpy as np
 import torch
 
-from box_store.boxes import Boxes
+from box_store.boxes import Boxes, to_xyxy
 from box_store.fuse import FusionConfig, fuse
 from student_train.models.output import Prediction, StudentOutput
 from student_train.models.postprocess import top_k
@@ -49,8 +48,7 @@ def check_fusion(folder: Path, name: str = "teach_fusion") -> list[Row]:
 
 def _teacher(arrays: Arrays, case: str, teacher: str) -> Boxes:
     width, height = (int(v) for v in arrays[f"{case}/size_wh"])
-    boxes_xywh = arrays[f"{case}/{teacher}/boxes_xywh"].reshape(-1, 4)
-    corners = np.concatenate([boxes_xywh[:, :2], boxes_xywh[:, :2] + boxes_xywh[:, 2:]], 1)
+    corners = to_xyxy(arrays[f"{case}/{teacher}/boxes_xywh"])
     scores, labels = (arrays[f"{case}/{teacher}/{kind}"] for kind in ("scores", "labels"))
     return Boxes(corners, scores, labels, width, height)
 

@@ -54,8 +54,8 @@ def open_teachers(
         check_store(store, coco, chosen_teachers(store, selection_spec(config)))
         # one process selects, and all read its file: a store that is still being filled would give
         # each of them other boxes
-        path = select(store, selection_spec(config)) if world.is_first else None
-        selection = Selection.open(world.broadcast(path))
+        path = world.on_first(lambda: select(store, selection_spec(config)))
+        selection = Selection.open(path)
         names = selection.teachers
     chosen = selection if tuple(names) == selection.teachers else _Named(selection, names)
     notes = list(_teacher_notes(chosen, coco, limit, config.missing == "error"))

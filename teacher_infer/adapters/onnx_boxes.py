@@ -11,6 +11,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from box_store.boxes import to_xyxy
 from box_store.errors import UsageError, nearest
 from teacher_infer.adapters.onnx_formats import Format, Outputs, Prepared, prepared_input
 from teacher_infer.adapters.protocol import AdapterError, AdapterSpec, Detections
@@ -234,7 +235,7 @@ def corners(boxes: np.ndarray, layout: str) -> np.ndarray:
     if layout == "yxyx":
         return boxes[:, [1, 0, 3, 2]]
     if layout == "xywh":
-        return np.concatenate([boxes[:, :2], boxes[:, :2] + boxes[:, 2:]], axis=1)
+        return to_xyxy(boxes)
     if layout == "cxcywh":
         half = boxes[:, 2:] / 2
         return np.concatenate([boxes[:, :2] - half, boxes[:, :2] + half], axis=1)

@@ -12,10 +12,10 @@ from PIL import Image
 from rich.console import Console
 
 from box_store.errors import DataError, UsageError
+from box_store.results.exporting import detections
 from student_train.config import resolve
 from student_train.errors import CheckpointError, RunError
 from student_train.evaluation import of_run
-from student_train.evaluation.evaluate import to_results
 from student_train.evaluation.of_run import evaluate_run
 from student_train.prediction.drawing import draw_boxes, save_picture
 from student_train.prediction.overwriting import check_targets
@@ -90,11 +90,10 @@ def test_the_predictor_and_the_evaluation_agree(run: Path, toy: Path):
         row
         for image_id in range(1, 5)
         for boxes in predictor.predict([picture(toy, image_id)])
-        for row in to_results(image_id, replace(boxes, class_ids=ids[boxes.class_ids]))
+        for row in detections(image_id, replace(boxes, class_ids=ids[boxes.class_ids]))
     ]
-    assert mine == done.evaluation.results
-    written = json.loads(done.path.read_bytes())
-    assert written == done.evaluation.results
+    assert mine == [row for image in done.evaluation.found for row in detections(*image)]
+    assert mine == json.loads(done.path.read_bytes())
     metrics = json.loads((done.path.parent / "val2017.metrics.json").read_bytes())
     assert metrics["n_images"] == 4
 

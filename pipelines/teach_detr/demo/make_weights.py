@@ -25,7 +25,8 @@ from safetensors.torch import save_file
 from box_store import Boxes, load_coco
 from student_train.config import resolve
 from student_train.data import read_image
-from student_train.evaluation.evaluate import coco_metrics, to_results
+from student_train.evaluation.coco_arrays import DetectionArrays
+from student_train.evaluation.evaluate import coco_metrics
 from student_train.evaluation.tables import percent
 from student_train.predictor import load_predictor
 from student_train.presets import load_preset
@@ -305,7 +306,7 @@ def _score(
     """COCO metrics of a predictor whose class ids are positions in the data set's table."""
     coco = load_coco(annotations)
     ids = coco.categories.ids
-    rows: list[dict[str, Any]] = []
+    results: list[tuple[int, Boxes]] = []
     for image in coco.images:
         pixels = read_image(folder / image.file_name).permute(1, 2, 0).numpy()
         found = predict([pixels])[0]
@@ -316,8 +317,8 @@ def _score(
             found.width,
             found.height,
         )
-        rows += to_results(image.id, named)
-    return coco_metrics(annotations, rows).values
+        results.append((image.id, named))
+    return coco_metrics(coco, DetectionArrays.of_images(results)).values
 
 
 def _processor() -> str:

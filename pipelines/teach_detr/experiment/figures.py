@@ -7,7 +7,8 @@ from pathlib import Path
 import numpy as np
 
 from box_store import Boxes, CocoData
-from box_store.boxes import pairwise_iou
+from box_store.calibration.matching import HIT, IGNORED, match_boxes
+from box_store.coco.annotations import Annotations
 from box_store.forms.opening import annotations_of
 from student_train.evaluation.plots import new_figure, save_figure
 from student_train.runs.metrics import read_metrics
@@ -176,20 +177,16 @@ def _most_different(outcome: Outcome) -> tuple[str, str] | None:
 def _f1(grid: Grid, run: Run, coco: CocoData, ids: Sequence[int]) -> np.ndarray:
     """F1 of each image for detections of score 0.3 and more at IoU 0.5: [I]."""
     found = result_boxes(grid.results(run.cell), coco, ids)
-    return np.asarray([_image_f1(found[i].above(_MIN_SCORE), truth_boxes(coco, i)) for i in ids])
+    return np.asarray([_image_f1(found[i].above(_MIN_SCORE), coco.annotations_of(i)) for i in ids])
 
 
-def _image_f1(found: Boxes, truth: Boxes) -> float:
-    if not len(found) and not len(truth):
+def _image_f1(found: Boxes, truth: Annotations) -> float:
+    n_objects = int((~truth.iscrowd).sum())
+    outcome = match_boxes(found.sorted(), truth, _MATCH_IOU).outcome
+    n_boxes = int((outcome != IGNORED).sum())
+    if not n_boxes and not n_objects:
         return 1.0
-    same = found.class_ids[:, None] == truth.class_ids[None, :]
-    iou = pairwise_iou(found.boxes_xyxy, truth.boxes_xyxy) * same
-    taken: set[int] = set()
-    for i in np.argsort(-found.scores, kind="stable"):
-        left = [j for j in range(len(truth)) if iou[i, j] >= _MATCH_IOU and j not in taken]
-        if left:
-            taken.add(max(left, key=iou[i].__getitem__))
-    return 2 * len(taken) / (len(found) + len(truth))
+    return 2 * int((outcome == HIT).sum()) / (n_boxes + n_objects)
 
 
 def write_figures(outcome: Outcome, grid: Grid) -> list[Figure]:

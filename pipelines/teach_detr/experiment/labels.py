@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 
 from box_store import Boxes, BoxStore, Selection, SelectionSpec, select
+from box_store.boxes import pairwise_iou, to_xyxy
 from teach_detr.experiment.config import Arm, Condition
 
 Table = dict[str, Any]
@@ -100,24 +101,13 @@ def add_boxes(table: Table, found: Mapping[int, Sequence[Boxes]], iou: float) ->
                 row["category_id"] = int(category)
                 x0, y0, x1, y1 = corners
                 _set_box(row, [x0, y0, x1 - x0, y1 - y0])
-                if any(_overlap(row, other) > iou for other in known):
+                same = [r["bbox"] for r in known if r["category_id"] == row["category_id"]]
+                if (pairwise_iou(to_xyxy([row["bbox"]]), to_xyxy(same)) > iou).any():
                     continue
                 known.append(row)
                 rows.append(row)
                 next_id += 1
     return {**table, "annotations": rows}
-
-
-def _overlap(one: Table, other: Table) -> float:
-    """IoU of two labels of the same class, 0 for different classes."""
-    if one["category_id"] != other["category_id"]:
-        return 0.0
-    ax, ay, aw, ah = one["bbox"]
-    bx, by, bw, bh = other["bbox"]
-    w = min(ax + aw, bx + bw) - max(ax, bx)
-    h = min(ay + ah, by + bh) - max(ay, by)
-    shared = max(0.0, w) * max(0.0, h)
-    return shared / max(aw * ah + bw * bh - shared, 1e-9)
 
 
 def merged_boxes(store: Path, arm: Arm) -> dict[int, list[Boxes]]:

@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from box_store.boxes import pairwise_iou
+from box_store.boxes import pairwise_iou, to_xyxy
 from student_train.runs.metrics import read_metrics
 
 NEAR_IOU = 0.5
@@ -43,21 +43,15 @@ def near_share(
     found: dict[int, list[Sequence[float]]] = {}
     for row in results:
         found.setdefault(row["image_id"], []).append(row["bbox"])
-    corners = {image: _corners(boxes) for image, boxes in found.items()}
+    corners = {image: to_xyxy(boxes) for image, boxes in found.items()}
     near: dict[int, list[bool]] = {}
     for row in truth["annotations"]:
         if row.get("iscrowd"):
             continue
         predicted = corners.get(row["image_id"])
-        iou = 0.0 if predicted is None else pairwise_iou(predicted, _corners([row["bbox"]])).max()
+        iou = 0.0 if predicted is None else pairwise_iou(predicted, to_xyxy([row["bbox"]])).max()
         near.setdefault(row["category_id"], []).append(bool(iou >= NEAR_IOU))
     return {
         each["name"]: float(np.mean(near[each["id"]])) if each["id"] in near else None
         for each in truth["categories"]
     }
-
-
-def _corners(boxes: Sequence[Sequence[float]]) -> np.ndarray:
-    """(x, y, w, h) as (x1, y1, x2, y2), [N, 4]."""
-    table = np.asarray(boxes, np.float64).reshape(-1, 4)
-    return np.concatenate([table[:, :2], table[:, :2] + table[:, 2:]], 1)

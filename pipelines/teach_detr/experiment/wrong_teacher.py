@@ -1,30 +1,27 @@
 """A teacher that is wrong on purpose: another one's boxes, of which some were moved elsewhere."""
 
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
 from box_store import Boxes, BoxStore, Selection, SelectionSpec, select
-from student_train.evaluation.evaluate import to_results, write_results
+from box_store.results.exporting import write_results
 from teach_detr.experiment.config import Wrong
 
 
-def wrong_results(store: Path, wrong: Wrong, seed: int) -> list[dict[str, Any]]:
-    """COCO results: every box of the teacher `wrong.of`, scores kept, `wrong.share` of them moved.
+def wrong_boxes(store: Path, wrong: Wrong, seed: int) -> Iterator[tuple[int, Boxes]]:
+    """Every box of the teacher `wrong.of` by image id, scores kept, `wrong.share` of them moved.
 
     Raises:
         UnknownTeacher: the store has no such teacher.
     """
     spec = SelectionSpec(teachers=(wrong.of,), score_floor=0.0)
     selection = Selection.open(select(BoxStore.open(store), spec))
-    rows: list[dict[str, Any]] = []
     for image_id in selection.of(wrong.of).image_ids.tolist():
         boxes = selection.boxes(wrong.of, image_id)
         if boxes is not None and len(boxes):
-            rng = np.random.default_rng([seed, image_id])
-            rows += to_results(image_id, move_some(boxes, wrong, rng))
-    return rows
+            yield image_id, move_some(boxes, wrong, np.random.default_rng([seed, image_id]))
 
 
 def move_some(boxes: Boxes, wrong: Wrong, rng: np.random.Generator) -> Boxes:
@@ -49,4 +46,4 @@ def move_some(boxes: Boxes, wrong: Wrong, rng: np.random.Generator) -> Boxes:
 def write_wrong(path: Path, store: Path, wrong: Wrong, seed: int) -> None:
     """Write them as a COCO results file."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    write_results(path, wrong_results(store, wrong, seed))
+    write_results(path, wrong_boxes(store, wrong, seed))

@@ -7,6 +7,7 @@ from typing import Any
 
 from box_store.coco.json_stream import write_array
 from box_store.places import files
+from box_store.results import exporting
 from box_store.results.exporting import detections
 from teach_detr.export.chosen import Chosen, one_set
 
@@ -14,13 +15,7 @@ from teach_detr.export.chosen import Chosen, one_set
 def write_results(chosen: Chosen, out: Path) -> int:
     """A COCO results file of one box set; returns the number of boxes."""
     one_set(chosen, "coco-results")
-    with files.replacing(out) as file:
-        count = write_array(
-            file,
-            (entry for image, _, boxes in chosen.rows() for entry in detections(image.id, boxes)),
-        )
-        file.write(b"\n")
-    return count
+    return exporting.write_results(out, ((image.id, boxes) for image, _, boxes in chosen.rows()))
 
 
 def write_annotations(chosen: Chosen, out: Path, *, with_teacher: bool = False) -> int:

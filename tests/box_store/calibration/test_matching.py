@@ -5,11 +5,13 @@ import io
 
 import numpy as np
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from pycocotools.coco import COCO
 from pycocotools.cocoeval import COCOeval
 
-from box_store.boxes import Boxes
-from box_store.calibration.matching import HIT, IGNORED, MISS, match_boxes
+from box_store.boxes import Boxes, iou_of, pairwise_iou
+from box_store.calibration.matching import HIT, IGNORED, MISS, BoxRows, match, match_boxes
 from box_store.coco.annotations import Annotations
 
 
@@ -72,10 +74,10 @@ def of_pycocotools(boxes: Boxes, truth: Annotations, iou: float) -> np.ndarray:
         evaluation.evaluate()
     outcome = np.zeros(len(boxes), np.int8)
     for row in filter(None, evaluation.evalImgs):
-        for i, match, ignored in zip(
+        for i, found, ignored in zip(
             row["dtIds"], row["dtMatches"][0], row["dtIgnore"][0], strict=True
         ):
-            outcome[i - 1] = IGNORED if ignored else HIT if match else MISS
+            outcome[i - 1] = IGNORED if ignored else HIT if found else MISS
     return outcome
 
 
@@ -84,7 +86,7 @@ def of_pycocotools(boxes: Boxes, truth: Annotations, iou: float) -> np.ndarray:
 def test_outcomes_are_those_of_pycocotools(seed: int, iou: float) -> None:
     boxes, truth = crowded(seed)
     expected = of_pycocotools(boxes, truth, iou)
-    assert match_boxes(boxes, truth, iou).tolist() == expected.tolist()
+    assert match_boxes(boxes, truth, iou).outcome.tolist() == expected.tolist()
     if (seed, iou) == (0, 0.5):
         assert {HIT, MISS, IGNORED} == set(expected.tolist())
 
@@ -99,5 +101,72 @@ def test_an_object_is_found_once_and_by_its_best_box() -> None:
         np.array([False]),
         np.array([90], np.float32),
     )
-    assert match_boxes(boxes, truth, 0.5).tolist() == [HIT, MISS, MISS]
-    assert match_boxes(Boxes.empty(20, 20), truth, 0.5).tolist() == []
+    assert match_boxes(boxes, truth, 0.5).outcome.tolist() == [HIT, MISS, MISS]
+    assert match_boxes(Boxes.empty(20, 20), truth, 0.5).outcome.tolist() == []
+    nothing = Annotations(
+        truth.boxes_xywh[:0], truth.category_ids[:0], truth.iscrowd[:0], truth.areas[:0]
+    )
+    assert match_boxes(boxes, nothing, 0.5).outcome.tolist() == [MISS] * 3
+
+
+def one_after_the_other(
+    boxes: Boxes, truth: Annotations, iou: float, across_classes: bool
+) -> list[int]:
+    """The object that each box takes, -1 for none, as the rule is told: boxes choose in turn."""
+    overlaps = pairwise_iou(boxes.boxes_xyxy, truth.boxes_xyxy)
+    same = boxes.class_ids[:, None] == truth.category_ids[None]
+    taken: list[int] = []
+    for row in range(len(boxes)):
+        left = [
+            column
+            for column in range(len(truth))
+            if not truth.iscrowd[column]
+            and column not in taken
+            and overlaps[row, column] >= iou
+            and (same[row, column] or across_classes)
+        ]
+        liking = [(same[row, column], overlaps[row, column], column) for column in left]
+        taken.append(max(liking)[2] if liking else -1)
+    return taken
+
+
+@given(
+    seeds=st.lists(st.integers(0, 10_000), min_size=1, max_size=4),
+    n_boxes=st.integers(0, 30),
+    n_truth=st.integers(1, 10),
+    iou=st.sampled_from([0.1, 0.5, 0.75, 1.0]),
+    across_classes=st.booleans(),
+)
+@settings(max_examples=60, deadline=None)
+def test_images_together_are_matched_as_each_alone_and_as_boxes_in_turn(
+    seeds: list[int], n_boxes: int, n_truth: int, iou: float, across_classes: bool
+) -> None:
+    images = [crowded(seed, n_boxes, n_truth) for seed in seeds]
+    apart = [match_boxes(*image, iou, across_classes=across_classes) for image in images]
+    for (boxes, truth), alone in zip(images, apart, strict=True):
+        found = np.where(alone.outcome == HIT, alone.objects, -1)
+        assert found.tolist() == one_after_the_other(boxes, truth, iou, across_classes)
+        at = np.flatnonzero(alone.objects >= 0)
+        pairs = boxes.boxes_xyxy[at], truth.boxes_xyxy[alone.objects[at]]
+        assert alone.overlaps[at].tolist() == iou_of(*pairs).tolist()
+    places = np.repeat(np.arange(len(images)), n_boxes), np.repeat(np.arange(len(images)), n_truth)
+    together = match(
+        BoxRows(
+            places[0],
+            np.concatenate([boxes.class_ids for boxes, _ in images]),
+            np.concatenate([boxes.boxes_xyxy for boxes, _ in images]),
+        ),
+        BoxRows(
+            places[1],
+            np.concatenate([truth.category_ids for _, truth in images]),
+            np.concatenate([truth.boxes_xyxy for _, truth in images]),
+        ),
+        np.concatenate([truth.iscrowd for _, truth in images]),
+        iou,
+        across_classes=across_classes,
+    )
+    assert together.outcome.tolist() == np.concatenate([m.outcome for m in apart]).tolist()
+    rows = np.concatenate(
+        [np.where(m.objects < 0, -1, m.objects + n_truth * at) for at, m in enumerate(apart)]
+    )
+    assert together.objects.tolist() == rows.tolist()

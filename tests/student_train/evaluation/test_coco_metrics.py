@@ -6,11 +6,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from box_store.boxes import Boxes
+from box_store.boxes import Boxes, to_xyxy
 from box_store.errors import DataError, UsageError
+from box_store.results.exporting import detections
 from student_train.evaluation.coco_arrays import DetectionArrays
 from student_train.evaluation.coco_metrics import BACKENDS, METRIC_NAMES, coco_metrics
-from student_train.evaluation.evaluate import to_results
 
 
 def truth(n_boxes: int = 2) -> dict:
@@ -149,16 +149,18 @@ def test_no_detections_and_no_objects(backend):
     assert coco_metrics(truth(0), [found(1)], backend=backend).AP is None
 
 
-def test_arrays_are_the_rows_that_a_file_would_have():
+def test_arrays_are_what_was_found_and_a_file_rounds_it():
     rng = np.random.default_rng(0)
     corners = np.sort(rng.uniform(0, 640, (500, 2, 2)).astype(np.float32), axis=1).reshape(-1, 4)
     scores = rng.random(500, np.float32)
     boxes = Boxes(corners, scores, np.full(500, 3, np.int32), 640, 640)
-    rows = to_results(7, boxes)
-    arrays = DetectionArrays.of_corners(np.full(500, 7), boxes.class_ids, corners, scores)
-    again = DetectionArrays.of_rows(rows)
-    for name in ("image_ids", "category_ids", "boxes_xywh", "scores"):
-        np.testing.assert_array_equal(getattr(arrays, name), getattr(again, name))
+    arrays = DetectionArrays.of_images([(7, boxes)])
+    again = DetectionArrays.of_rows(list(detections(7, boxes)))
+    for name, digits in (("image_ids", 0), ("category_ids", 0), ("boxes_xywh", 4), ("scores", 5)):
+        found = getattr(arrays, name)
+        np.testing.assert_array_equal(found.round(digits), getattr(again, name))
+    assert (arrays.scores == scores).all()
+    np.testing.assert_allclose(to_xyxy(arrays.boxes_xywh), corners, atol=1e-9)
 
 
 def test_a_backend_that_is_none_is_named():

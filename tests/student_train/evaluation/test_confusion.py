@@ -5,7 +5,9 @@ from typing import Any
 import numpy as np
 import pytest
 
-from student_train.evaluation.confusion import confusion_matrix
+from box_store.boxes import Boxes, to_xyxy
+from box_store.coco.annotations import coco_of
+from student_train.evaluation.confusion import Confusion, confusion_matrix
 from student_train.evaluation.plots import plot_confusion
 
 CATEGORIES = [{"id": 4, "name": "cat"}, {"id": 7, "name": "dog"}]
@@ -16,9 +18,22 @@ def row(category_id: int, x: float, score: float = 0.9, **more: Any) -> dict[str
     return {"image_id": 1, "category_id": category_id, "bbox": box, "score": score, **more}
 
 
+def confusion(truth: list[Any], found: list[Any], **thresholds: float) -> Confusion:
+    images = [{"id": i, "file_name": f"{i}.png", "width": 600, "height": 100} for i in (1, 2)]
+    rows = [{**each, "id": at} for at, each in enumerate(truth)]
+    coco = coco_of({"images": images, "categories": CATEGORIES, "annotations": rows})
+    boxes = Boxes(
+        to_xyxy([each["bbox"] for each in found]),
+        [each["score"] for each in found],
+        [each["category_id"] for each in found],
+        600,
+        100,
+    )
+    return confusion_matrix(coco, [(1, boxes)], [1, 2], **thresholds)
+
+
 def counts(truth: list[Any], found: list[Any], **thresholds: float) -> np.ndarray:
-    table = {"categories": CATEGORIES, "annotations": truth}
-    return confusion_matrix(table, found, {1}, **thresholds).counts
+    return confusion(truth, found, **thresholds).counts
 
 
 def test_every_object_and_detection_counts_once():
@@ -44,12 +59,12 @@ def test_weak_detections_and_crowds_do_not_count():
 
 
 def test_the_worst_confusions_are_named(tmp_path, monkeypatch: pytest.MonkeyPatch):
-    table = {"categories": CATEGORIES, "annotations": [row(4, 0), row(4, 100), row(7, 200)]}
-    confusion = confusion_matrix(table, [row(7, 0), row(7, 100), row(7, 200)], {1, 2})
-    assert confusion.worst(3) == [("cat", "dog", 2)]
-    assert confusion.to_json()["names"] == ["cat", "dog", "nothing"]
+    found = [row(7, 0), row(7, 100), row(7, 200)]
+    mixed = confusion([row(4, 0), row(4, 100), row(7, 200)], found)
+    assert mixed.worst(3) == [("cat", "dog", 2)]
+    assert mixed.to_json()["names"] == ["cat", "dog", "nothing"]
     pytest.importorskip("matplotlib")
-    plot_confusion(confusion.names, confusion.counts, tmp_path / "c.png")
+    plot_confusion(mixed.names, mixed.counts, tmp_path / "c.png")
     from matplotlib.axes import Axes
 
     written: list[str] = []

@@ -10,8 +10,8 @@ from torchvision.ops import box_convert, generalized_box_iou
 
 from student_train.losses.config import LossConfig, MatchCost
 from student_train.losses.costs import pair_costs
-from student_train.losses.geometry import iou_and_giou, to_corners
 from student_train.losses.matcher import match, problem_of, start_matching
+from student_train.models.geometry import iou_and_giou, to_corners
 from student_train.models.output import StudentOutput, stack
 from student_train.models.targets import Targets
 

@@ -17,6 +17,7 @@ from rich.console import Console
 
 from student_train.config import resolve
 from student_train.errors import Interrupted, RunError
+from student_train.evaluation import evaluate, of_run
 from student_train.evaluation.of_run import evaluate_run
 from student_train.machine.distributed import World, join_world
 from student_train.presets import load_preset
@@ -140,13 +141,21 @@ def evaluate_tiny(run: Path, out: Path) -> None:
     evaluate_run(run, None, "train2017", "best", "cpu", out, {"eval_batch_size": "5"})
 
 
+def evaluate_where_one_compares(run: Path, out: Path) -> None:
+    if os.environ["RANK"] == "1":
+        evaluate.coco_metrics = of_run.confusion_matrix = None  # type: ignore[assignment]
+    evaluate_tiny(run, out)
+
+
 @pytest.mark.slow
 def test_two_processes_evaluate_like_one(toy: Path, tmp_path: Path):
-    """12 images in batches of 5, 5 and 2: the same detections in the same order."""
+    """12 images in batches of 5, 5 and 2: the same detections in the same order. The first process
+    alone compares them with the annotations.
+    """
     run = tmp_path / "run"
     train_tiny(toy, run, 2)
     evaluate_tiny(run, tmp_path / "one")
-    pair = start_pair(evaluate_tiny, run, tmp_path / "two")
+    pair = start_pair(evaluate_where_one_compares, run, tmp_path / "two")
     for process in pair:
         process.join(120)
     assert [process.exitcode for process in pair] == [0, 0]
@@ -174,11 +183,35 @@ def test_a_signal_to_one_process_stops_both_with_a_state(toy: Path, tmp_path: Pa
     assert state["processes"] == 2
 
 
+def ask_the_first(folder: Path) -> None:
+    world = join_world("cpu")
+    rank = str(world.rank)
+    try:
+        made = world.on_first(lambda: f"made by {rank}")
+        world.on_first(lambda: refuse(rank))
+    except RunError as error:
+        (folder / rank).write_text(f"{made}; {error}; {world.collect([rank])}")
+    world.close()
+
+
+def refuse(rank: str) -> str:
+    raise RunError(f"refused by {rank}")
+
+
+@pytest.mark.slow
+def test_what_the_first_process_makes_or_refuses_holds_for_all(tmp_path: Path):
+    for process in start_pair(ask_the_first, tmp_path):
+        process.join(120)
+    said = [(tmp_path / rank).read_text() for rank in ("0", "1")]
+    assert said == ["made by 0; refused by 0; ['0', '1']", "made by 0; refused by 0; []"]
+
+
 def test_one_process_needs_no_group():
     world = World()
     values = torch.tensor([1.0, 2.0])
     assert torch.equal(world.max(values), values)
-    assert world.gather([1, 2]) == [1, 2]
+    assert world.gather([1, 2]) == world.collect([1, 2]) == [1, 2]
+    assert world.on_first(lambda: 3) == 3
     assert world.is_first
     world.barrier()
     world.close()

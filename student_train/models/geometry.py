@@ -13,6 +13,12 @@ def to_corners(boxes: Tensor) -> Tensor:
     return torch.cat([centre - half, centre + half], -1)
 
 
+def to_centres(boxes: Tensor) -> Tensor:
+    """(x0, y0, x1, y1) -> (cx, cy, w, h)."""
+    low, high = boxes[..., :2], boxes[..., 2:]
+    return torch.cat([(low + high) / 2, high - low], -1)
+
+
 def iou_and_giou(a: Tensor, b: Tensor, eps: float = 0.0) -> tuple[Tensor, Tensor]:
     """IoU and generalised IoU (Rezatofighi et al., CVPR 2019) of corner boxes, broadcast.
 
