@@ -8,6 +8,7 @@ step lies in memory), `criterion.py` (the order of events) and `config.py` (ever
 from student_train.losses.config import LossConfig, MatchCost, TeacherLossConfig
 from student_train.losses.criterion import Criterion, Losses, fold
 from student_train.losses.matcher import NonFinitePrediction, match
+from student_train.losses.pulls import agreements, pulls
 from student_train.losses.supervision import Supervision, supervise
 from student_train.losses.totals import Totals
 
@@ -20,7 +21,9 @@ __all__ = [
     "Supervision",
     "TeacherLossConfig",
     "Totals",
+    "agreements",
     "fold",
     "match",
+    "pulls",
     "supervise",
 ]

@@ -38,6 +38,8 @@ class Losses:
     """of the parts, SOURCE/TERM/LAYER: `truth/class/5`, `teacher:yolox/giou/proposals`"""
     values: Tensor
     """[parts], detached. All coefficients are applied: the parts add up to the total"""
+    parts_with_gradient: Tensor
+    """[parts], the same, before they were added up"""
 
     @property
     def parts(self) -> dict[str, Tensor]:
@@ -126,7 +128,7 @@ class Criterion:
                     step.add(each, layout.known_pairs(each, output.denoising))
             self._add_matched(step, layout, pending)
             values = step.values()
-            return Losses(values.sum(), layout.names, values.detach())
+            return Losses(values.sum(), layout.names, values.detach(), values)
 
     def matches(
         self, output: StudentOutput, supervisions: Sequence[Supervision]

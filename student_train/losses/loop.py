@@ -40,7 +40,7 @@ def loop_losses(
                     if task.supervision is supervision:
                         parts |= _task_losses(stack, task, output.denoising, config)
     values = torch.stack(list(parts.values()))
-    return Losses(values.sum(), tuple(parts), values.detach())
+    return Losses(values.sum(), tuple(parts), values.detach(), values)
 
 
 def _task_losses(

@@ -16,7 +16,14 @@ from student_train.config import TrainConfig, as_plain
 from student_train.data import Batch, prefetch
 from student_train.errors import CheckpointError, Interrupted, LoaderDied, NonFiniteLoss
 from student_train.evaluation.evaluate import Evaluation, evaluate_model
-from student_train.losses import Criterion, Losses, NonFinitePrediction, Supervision, Totals
+from student_train.losses import (
+    Criterion,
+    Losses,
+    NonFinitePrediction,
+    Supervision,
+    Totals,
+    pulls,
+)
 from student_train.machine.compiling import compile_parts
 from student_train.machine.interrupt import Stopped, StopRequest
 from student_train.machine.runtime import Runtime
@@ -301,7 +308,11 @@ class Trainer:
         with self.runtime.autocast():
             output = self.wrapped(batch.images, batch.mask, noised)
         try:
-            return self.criterion(output, supervisions, totals)
+            losses = self.criterion(output, supervisions, totals)
+            every = self.config.teachers.watch_every
+            if every and self.position.step % every == 0:
+                self.recorder.add_pulls(pulls(output, losses))
+            return losses
         except NonFinitePrediction as error:
             self._failure = (
                 f"the student predicted NaN or infinity in {error.where} for "
@@ -433,7 +444,7 @@ def unusable(output: StudentOutput) -> Losses:
         predictions += output.denoising.layers
     total = sum(each.logits.float().sum() + each.boxes.float().sum() for each in predictions)
     nothing = torch.zeros(0, device=output.last.boxes.device)
-    return Losses(torch.as_tensor(total) * float("nan"), (), nothing)
+    return Losses(torch.as_tensor(total) * float("nan"), (), nothing, nothing)
 
 
 def _broken_parts(seen: Sequence[Losses]) -> str:

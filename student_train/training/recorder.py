@@ -3,7 +3,7 @@
 import resource
 import sys
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from typing import Any
 
@@ -16,7 +16,7 @@ from box_store.wording import counted
 from student_train.config import TrainConfig
 from student_train.evaluation.coco_metrics import Metrics
 from student_train.evaluation.tables import percent
-from student_train.losses import fold
+from student_train.losses import agreements, fold
 from student_train.machine.runtime import Runtime
 from student_train.runs.metrics import Clock, MetricsLog, RunningMeans
 from student_train.runs.run_folder import RunFolder
@@ -24,6 +24,9 @@ from student_train.training.progress import ProgressLine, Status
 from student_train.training.trackers import Trackers
 
 _NORM = "grad_norm"
+# of teachers' pulls: when a warning is worth something, and below what
+_EARLY_STEPS = 500
+_LEAST_AGREEMENT = 0.2
 
 
 class Recorder:
@@ -52,6 +55,8 @@ class Recorder:
         self._trackers = Trackers(config, folder)
         self._means = RunningMeans()
         self._norms = RunningMeans()
+        self._pulls = RunningMeans()
+        self._warned: set[str] = set()
         self._clock = Clock(total_steps, 0)
         self._begun = 0
 
@@ -72,6 +77,11 @@ class Recorder:
     def add(self, names: tuple[str, ...], values: Tensor) -> None:
         """One part of a step: the losses `values` [len(names)]."""
         self._means.add(names, values)
+
+    def add_pulls(self, sums: Mapping[str, Tensor]) -> None:
+        """How teachers pulled in a step that was watched: see `losses.pulls`."""
+        if sums:
+            self._pulls.add(tuple(sums), torch.stack(list(sums.values())))
 
     def finish_step(self, step: int, norm: Tensor, rates: Mapping[str, float]) -> None:
         """The end of a step: the gradient's norm before clipping (0-d), and the learning rates."""
@@ -133,19 +143,25 @@ class Recorder:
 
     def state_dict(self) -> dict[str, Any]:
         """The unfinished interval of this process, on the CPU."""
-        return {"means": self._means.state_dict(), "norms": self._norms.state_dict()}
+        return {
+            "means": self._means.state_dict(),
+            "norms": self._norms.state_dict(),
+            "pulls": self._pulls.state_dict(),
+        }
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Take over an unfinished interval."""
         self._means.load_state_dict(state["means"], self._runtime.device)
         self._norms.load_state_dict(state["norms"], self._runtime.device)
+        if "pulls" in state:
+            # earlier versions did not watch
+            self._pulls.load_state_dict(state["pulls"], self._runtime.device)
 
     def _report(self, step: int, rates: Mapping[str, float]) -> None:
         """Write the means since the last record to `metrics.jsonl`, and show them folded."""
         world = self._runtime.world
-        everyone = world.gather([self._means.take() | self._norms.take()])
-        names = dict.fromkeys(name for means in everyone for name in means)
-        means = {n: sum(each.get(n, 0.0) for each in everyone) / world.size for n in names}
+        pulled = mean_of_ranks(world.gather([self._pulls.take()]))
+        means = mean_of_ranks(world.gather([self._means.take() | self._norms.take()]))
         norm = means.pop(_NORM)
         folded = fold(tuple(means), torch.tensor(list(means.values())))
         pace = self._clock.read(step, self._config.batch_size)
@@ -163,7 +179,11 @@ class Recorder:
             "seconds_left": pace.seconds_left,
             "memory_gib": peak_memory_gib(self._runtime.device),
         }
+        found = agreements(pulled)
+        if found:
+            record["agreement"] = found
         self._write("train", record)
+        self._warn_of_pulls(step, found)
         self._progress.show(
             Status(
                 epoch=(step - 1) // self._steps_per_epoch + 1,
@@ -179,11 +199,30 @@ class Recorder:
             )
         )
 
+    def _warn_of_pulls(self, step: int, found: Mapping[str, float]) -> None:
+        """Early, while all students still learn the same: later gradients are mostly noise."""
+        if step > _EARLY_STEPS:
+            return
+        for name, value in found.items():
+            if value < _LEAST_AGREEMENT and name not in self._warned:
+                self._warned.add(name)
+                self.say(
+                    f"warning   teacher {name} pulls scores elsewhere than the annotations do "
+                    f"(agreement {value:.2f}, -1 to 1; below {_LEAST_AGREEMENT} students came out "
+                    "worse): look at `teach-detr teachers`, or leave it out with --teachers"
+                )
+
     def _write(self, kind: str, record: Mapping[str, Any]) -> None:
         for problem in (self._log.write(kind, record), self._trackers.log(kind, record)):
             if problem:
                 self.say(f"warning   {problem}")
         self.publish()
+
+
+def mean_of_ranks(everyone: Sequence[Mapping[str, float]]) -> dict[str, float]:
+    """By name; one that a rank does not have counts as 0 there."""
+    names = dict.fromkeys(name for means in everyone for name in means)
+    return {n: sum(each.get(n, 0.0) for each in everyone) / len(everyone) for n in names}
 
 
 def peak_memory_gib(device: torch.device) -> float:

@@ -66,6 +66,10 @@ class TeacherConfig:
     """Teachers whose recorded licence is like one of these (`AGPL*`) are left out."""
     missing: Literal["skip", "error"] = "skip"
     """Images that a teacher never saw: skip has no term of that teacher there; error stops."""
+    watch_every: Operational[int] = 0
+    """Every so many steps, see whether each teacher pulls scores where the annotations pull them
+    (`agreement` in metrics.jsonl), and warn early where it does not; 0 never does.
+    """
     combine: Literal["parallel", "fused"] = "parallel"
     """parallel: one loss per teacher, summed (the paper); fused: the boxes of all teachers in one
     set (the released code).
@@ -90,6 +94,8 @@ class TeacherConfig:
                 f"teachers {','.join(self.names)} were asked for without boxes: "
                 "give --store STORE or --boxes FILE"
             )
+        if self.watch_every < 0:
+            yield f"teachers.watch_every must be at least 0, got {self.watch_every}"
         if self.online_top_k < 1:
             yield f"teachers.online_top_k must be at least 1, got {self.online_top_k}"
 

@@ -247,6 +247,19 @@ def test_teachers_change_the_result_and_have_their_own_loss(toy: Path, store: Pa
     assert any(not torch.equal(first[key], second[key]) for key in first)
 
 
+def test_watching_teachers_changes_nothing_but_the_record(toy: Path, store: Path, tmp_path: Path):
+    taught = {"teachers.store": store, "teachers.choose": "none"}
+    run(toy, tmp_path / "blind", **taught)
+    run(toy, tmp_path / "watched", **taught, **{"teachers.watch_every": 1})
+    assert_same(tmp_path / "blind", tmp_path / "watched")
+    rows = [r for r in read_metrics(tmp_path / "watched/metrics.jsonl") if r["kind"] == "train"]
+    assert {"sharp", "late"} == set(rows[0]["agreement"])
+    assert all(-1 <= value <= 1 for row in rows for value in row["agreement"].values())
+    # the boxes of one are the annotations
+    assert rows[0]["agreement"]["sharp"] > 0.5
+    assert all("agreement" not in r for r in read_metrics(tmp_path / "blind/metrics.jsonl"))
+
+
 def test_teachers_can_be_fused_into_one(toy: Path, store: Path, tmp_path: Path):
     run(toy, tmp_path / "run", steps=1, teachers__store=store, teachers__combine="fused")
     record = next(read_metrics(tmp_path / "run/metrics.jsonl"))
