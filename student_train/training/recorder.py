@@ -24,9 +24,6 @@ from student_train.training.progress import ProgressLine, Status
 from student_train.training.trackers import Trackers
 
 _NORM = "grad_norm"
-# of teachers' pulls: when a warning is worth something, and below what
-_EARLY_STEPS = 500
-_LEAST_AGREEMENT = 0.2
 
 
 class Recorder:
@@ -56,7 +53,6 @@ class Recorder:
         self._means = RunningMeans()
         self._norms = RunningMeans()
         self._pulls = RunningMeans()
-        self._warned: set[str] = set()
         self._clock = Clock(total_steps, 0)
         self._begun = 0
 
@@ -179,11 +175,9 @@ class Recorder:
             "seconds_left": pace.seconds_left,
             "memory_gib": peak_memory_gib(self._runtime.device),
         }
-        found = agreements(pulled)
-        if found:
+        if found := agreements(pulled):
             record["agreement"] = found
         self._write("train", record)
-        self._warn_of_pulls(step, found)
         self._progress.show(
             Status(
                 epoch=(step - 1) // self._steps_per_epoch + 1,
@@ -198,19 +192,6 @@ class Recorder:
                 losses=folded,
             )
         )
-
-    def _warn_of_pulls(self, step: int, found: Mapping[str, float]) -> None:
-        """Early, while all students still learn the same: later gradients are mostly noise."""
-        if step > _EARLY_STEPS:
-            return
-        for name, value in found.items():
-            if value < _LEAST_AGREEMENT and name not in self._warned:
-                self._warned.add(name)
-                self.say(
-                    f"warning   teacher {name} pulls scores elsewhere than the annotations do "
-                    f"(agreement {value:.2f}, -1 to 1; below {_LEAST_AGREEMENT} students came out "
-                    "worse): look at `teach-detr teachers`, or leave it out with --teachers"
-                )
 
     def _write(self, kind: str, record: Mapping[str, Any]) -> None:
         for problem in (self._log.write(kind, record), self._trackers.log(kind, record)):

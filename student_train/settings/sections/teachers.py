@@ -68,7 +68,7 @@ class TeacherConfig:
     """Images that a teacher never saw: skip has no term of that teacher there; error stops."""
     watch_every: Operational[int] = 0
     """Every so many steps, see whether each teacher pulls scores where the annotations pull them
-    (`agreement` in metrics.jsonl), and warn early where it does not; 0 never does.
+    (`agreement` in metrics.jsonl); 0: never.
     """
     combine: Literal["parallel", "fused"] = "parallel"
     """parallel: one loss per teacher, summed (the paper); fused: the boxes of all teachers in one

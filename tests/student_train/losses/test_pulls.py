@@ -4,6 +4,7 @@ import pytest
 import torch
 
 from student_train.losses import LossConfig, TeacherLossConfig, agreements, pulls
+from student_train.models.output import StudentOutput
 from student_train.models.targets import Targets
 
 from .conftest import MakeOutput, MakeTargets, run
@@ -12,7 +13,10 @@ AS_TRUTH = LossConfig(teacher=TeacherLossConfig(matched_weight="one", background
 
 
 def agreement(
-    output, truth: list[Targets], config: LossConfig = AS_TRUTH, **teachers
+    output: StudentOutput,
+    truth: list[Targets],
+    config: LossConfig = AS_TRUTH,
+    **teachers: list[Targets | None],
 ) -> dict[str, float]:
     sums = pulls(output, run(config, output, truth, teachers))
     return agreements({name: float(value) for name, value in sums.items()})
@@ -31,7 +35,9 @@ def test_one_that_sees_another_class_there_hardly_agrees(make_output: MakeOutput
     """One box each, on the same place, of another class; the background counts for neither."""
     box = torch.tensor([[0.5, 0.5, 0.2, 0.2]])
     truth = [Targets(torch.tensor([label]), box, torch.ones(1)) for label in (0, 0)]
-    teacher = [Targets(torch.tensor([label]), box, torch.ones(1)) for label in (1, 1)]
+    teacher: list[Targets | None] = [
+        Targets(torch.tensor([label]), box, torch.ones(1)) for label in (1, 1)
+    ]
     config = LossConfig(teacher=TeacherLossConfig(matched_weight="one", background=0.0))
     found = agreement(make_output(), truth, config, t=teacher)
     assert found["t"] < 0.5
@@ -40,7 +46,8 @@ def test_one_that_sees_another_class_there_hardly_agrees(make_output: MakeOutput
 def test_the_training_gradient_stays_what_it_was(
     make_output: MakeOutput, make_targets: MakeTargets
 ) -> None:
-    truth, teacher = make_targets(4, 3), list(make_targets(2, 5, scored=True, seed=3))
+    truth = make_targets(4, 3)
+    teacher: list[Targets | None] = list(make_targets(2, 5, scored=True, seed=3))
     gradients = []
     for looks in (False, True):
         output = make_output()
@@ -62,7 +69,7 @@ def test_without_teachers_or_annotations_there_is_nothing_to_compare(
     assert pulls(output, run(alone, output, truth, {"t": list(truth)})) == {}
     # a teacher that finds nothing, and whose background does not count, pulls nowhere
     nothing = LossConfig(teacher=TeacherLossConfig(background=0.0))
-    empty = list(make_targets(0, 0))
+    empty: list[Targets | None] = list(make_targets(0, 0))
     assert agreement(output, truth, nothing, t=empty) == {}
 
 
