@@ -60,6 +60,14 @@ class DataSet:
         return replace(found, name=name, own_name=found.name, notes=self.remarks)
 
     @property
+    def only(self) -> Split:
+        """The split, where there is one. Raises UsageError for several."""
+        if len(self.splits) != 1:
+            names = ", ".join(split.name for split in self.splits)
+            raise UsageError(f"{self.place} has the splits {names}: say which, with ,split=NAME")
+        return self.split(self.splits[0].name)
+
+    @property
     def remarks(self) -> tuple[str, ...]:
         """What people should be told: what this was taken for, if it is not COCO's own layout."""
         plain = self.evidence.startswith("annotations/instances_")
@@ -108,10 +116,7 @@ def annotations_of(place: Location | str, *, labelled: bool = True) -> CocoData:
     if not options and (isinstance(path, RemotePath) or path.suffix in (".json", ".gz")):
         return load_coco(path, labelled=labelled, cache=cache_folder())
     found = open_data(place)
-    if len(found.splits) != 1:
-        names = ", ".join(split.name for split in found.splits)
-        raise UsageError(f"{found.place} has the splits {names}: say which, with ,split=NAME")
-    split = found.splits[0]
+    split = found.only
     if labelled and not (split.labelled and split.coco.labelled):
         raise DataError(f"{found.place} ({found.title}) has no annotations")
     return split.coco

@@ -3,7 +3,7 @@
 import json
 import random
 from collections import defaultdict
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -39,6 +39,7 @@ def write_coco(
     *,
     val: float | None = None,
     seed: int = 0,
+    origins: Mapping[tuple[str, int], Sequence[Mapping[str, Any]]] | None = None,
     progress: Callable[[int, int], None] = lambda done, of: None,
 ) -> list[Written]:
     """Write `out/annotations/instances_SPLIT.json` and `out/SPLIT/`, images as hard links where the
@@ -46,7 +47,8 @@ def write_coco(
 
     Ids stay as they are, but where two splits use the same for different images those of the later
     split go on behind the largest. val: the share of images that become the split `val`, drawn with
-    `seed` so that every class is shared out alike. progress: images done, and of how many.
+    `seed` so that every class is shared out alike. origins: who made the labels of an image, by its
+    split and id; kept with each. progress: images done, and of how many.
 
     Raises UsageError: `out` is not empty or lies in the data set, or there is a split for
     validation already. DataError, StoreError.
@@ -78,8 +80,10 @@ def write_coco(
                 own = int(split.coco.table.image_ids[at])
                 row = _image(split.coco, at, ids(own, (str(split.images), file_name)))
                 images.append(row)
-                for box in _boxes(split.coco, at, row["id"]):
-                    boxes.append({"id": next_box, **box})
+                told = (origins or {}).get((split.name, own))
+                for number, box in enumerate(_boxes(split.coco, at, row["id"])):
+                    origin = {} if told is None else {"origin": dict(told[number])}
+                    boxes.append({"id": next_box, **box, **origin})
                     next_box += 1
             path = out / "annotations" / f"instances_{name}.json"
             document = {

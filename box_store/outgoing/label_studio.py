@@ -58,7 +58,7 @@ def write(
 def _boxes(sheet: Sheet) -> dict[str, Any]:
     results = [_result(sheet, mark, at) for at, mark in enumerate(sheet.marks)]
     guesses = [mark for mark in sheet.marks if mark.guessed]
-    if guesses or sheet.unlabelled:
+    if sheet.guessed or sheet.unlabelled:
         if not results:
             return {}
         score = min((mark.score or 0.0 for mark in guesses), default=0.0)

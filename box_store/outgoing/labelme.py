@@ -43,7 +43,7 @@ def write(parts: Sequence[Part], classes: Sequence[str], out: Path, about: str) 
 def _document(sheet: Sheet, about: str) -> dict[str, Any]:
     return {
         "version": _VERSION,
-        "flags": {"unlabelled": True} if sheet.unlabelled else {},
+        "flags": {"unlabelled": True} if sheet.unlabelled or sheet.guessed else {},
         "shapes": [_shape(mark) for mark in sheet.marks],
         "imagePath": PurePosixPath(sheet.file_name).name,
         "imageData": None,

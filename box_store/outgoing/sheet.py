@@ -46,6 +46,11 @@ class Sheet:
     unlabelled: bool = False
     source: str = ""
 
+    @property
+    def guessed(self) -> bool:
+        """Whether a mark is a guess."""
+        return any(mark.guessed for mark in self.marks)
+
 
 @dataclass(frozen=True)
 class Part:

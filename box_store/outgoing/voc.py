@@ -15,7 +15,8 @@ from box_store.outgoing.sheet import Account, Mark, Part, Sheet, number
 
 def write(parts: Sequence[Part], classes: Sequence[str], out: Path, about: str) -> Account:
     """Write into the empty folder `out`. Crowds are difficult objects; images in folders are
-    called after these. An image that nobody labelled has no XML and is in no list.
+    called after these. An image that nobody labelled wholly is in no list, and has an XML file only
+    if there are marks to start from.
 
     Raises DataError for names that cannot be written.
     """
@@ -31,17 +32,18 @@ def write(parts: Sequence[Part], classes: Sequence[str], out: Path, about: str) 
                 account.missing += 1
                 continue
             account.images += 1
-            if sheet.unlabelled:
-                account.lose("labels of images that are not labelled wholly", len(sheet.marks))
+            if sheet.unlabelled and not sheet.marks:
                 continue
             account.marks += len(sheet.marks)
             stem = PurePosixPath(named.file_name).stem
-            listed.append(stem)
+            if not sheet.unlabelled:
+                listed.append(stem)
             tree = ET.ElementTree(_annotation(named, about))
             ET.indent(tree)
             tree.write(out / "Annotations" / f"{stem}.xml", encoding="utf-8")
-        path = out / "ImageSets" / "Main" / f"{part.name}.txt"
-        path.write_text("".join(f"{stem}\n" for stem in listed), encoding="utf-8")
+        if listed:
+            path = out / "ImageSets" / "Main" / f"{part.name}.txt"
+            path.write_text("".join(f"{stem}\n" for stem in listed), encoding="utf-8")
     # as CVAT and datumaro want classes that are not VOC's twenty
     rows = "".join(f"{name}:::\n" for name in ("background", *classes))
     (out / "labelmap.txt").write_text(f"# label:color_rgb:parts:actions\n{rows}", encoding="utf-8")

@@ -13,6 +13,7 @@ from teach_detr.commands.doctor import doctor
 from teach_detr.commands.experiment import experiment
 from teach_detr.commands.export import export
 from teach_detr.commands.report import report
+from teach_detr.commands.review import review
 from teach_detr.commands.run import run
 from teach_detr.commands.scenes import scenes
 from teach_detr.commands.sql import check, select, sql
@@ -38,7 +39,8 @@ app = typer.Typer(
     teach-detr teachers STORE ... how good each teacher is
     teach-detr calibrate STORE .. scores that are chances of being right
     teach-detr report STORE ...   a page about them, to open in a browser
-    teach-detr export STORE ...   boxes as COCO, YOLO, CSV or for FiftyOne
+    teach-detr review STORE ...   labels that a person should look at first
+    teach-detr export STORE ...   boxes for trainers, label tools, FiftyOne
     teach-detr doctor             what this machine has
 
     Labelling your own images is `teacher-infer`, training on them `student-train`.
@@ -57,6 +59,7 @@ app.command()(teachers)
 app.command()(calibrate)
 app.command()(experiment)
 app.command()(report)
+app.command()(review)
 app.command()(export)
 app.command()(doctor)
 

@@ -1,7 +1,5 @@
 """The command `data`: what a folder of photos and labels is, and the same as COCO."""
 
-import time
-from collections.abc import Callable
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
@@ -9,15 +7,16 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 import typer
 from rich.console import Console
 
-from teach_detr.terminal import AsJson, open_console, print_json, table
+from teach_detr.terminal import AsJson, open_console, print_json, said_progress, table
 
 if TYPE_CHECKING:
+    from box_store.forms.opening import DataSet
     from box_store.forms.survey import Survey
     from box_store.outgoing.coco import Written
+    from box_store.outgoing.corrections import Changes
     from box_store.outgoing.sheet import Account
 
 _SHOWN_CLASSES = 12
-_SAY_EVERY_S = 5.0
 
 
 def data(
@@ -39,6 +38,14 @@ def data(
         typer.Option(help="With --out: cut off this share of the images as the split `val`"),
     ] = None,
     seed: Annotated[int, typer.Option(help="Of the images that are cut off")] = 0,
+    corrections: Annotated[
+        Path | None,
+        typer.Option(help="What a label tool exported of some of the images: these labels count"),
+    ] = None,
+    review: Annotated[
+        Path | None,
+        typer.Option(help="The review that was corrected: says which guesses were confirmed"),
+    ] = None,
     form: Annotated[
         str | None, typer.Option(help="What it is, where that is not seen by itself")
     ] = None,
@@ -70,6 +77,8 @@ def data(
 
     if val is not None and out is None:
         raise UsageError("--val cuts off a split of what is written: give --out DIR too")
+    if review is not None and corrections is None:
+        raise UsageError("--review says what --corrections DIR were made of, which are missing")
     if to != "coco" and out is None:
         raise UsageError(f"--as {to} is the form of what is written: give --out DIR too")
     given = {"form": form, "images": images, "difficult": difficult}
@@ -79,39 +88,69 @@ def data(
     console.print(f"reading   {source}", markup=False, highlight=False, soft_wrap=True)
     found = open_data(f"{source}{''.join(words)}")
     console.print(found.summary, markup=False, highlight=False, soft_wrap=True)
-    seen = survey(found, _progress(console, "images looked at"))
+    changes = None
+    if corrections is not None:
+        changes, found = _corrected(found, corrections, review, console)
+    seen = survey(found, said_progress(console, "images looked at"))
     if out is None:
         written: list[Written] | Account = []
     elif to == "coco":
-        told = _progress(console, "images written")
-        written = write_coco(found, out, val=val, seed=seed, progress=told)
+        told = said_progress(console, "images written")
+        origins = None if changes is None else changes.origins
+        written = write_coco(found, out, val=val, seed=seed, origins=origins, progress=told)
     else:
         written = write_folder(found, to, out, val=val, seed=seed)
     if as_json:
-        print_json(seen.to_json() | {"written": _written_json(written)})
+        changed = {} if changes is None else {"corrections": changes.to_json()}
+        print_json(seen.to_json() | changed | {"written": _written_json(written)})
         return
     _print(seen, open_console())
+    if changes is not None:
+        _print_changes(changes, open_console())
     _print_written(written, out, open_console())
+
+
+def _corrected(
+    found: "DataSet", corrections: Path, review: Path | None, console: Console
+) -> "tuple[Changes, DataSet]":
+    """What people changed, and the data set with it."""
+    from box_store.forms.opening import open_data
+    from box_store.outgoing.corrections import apply, read_suggestions
+
+    corrected = open_data(corrections)
+    console.print(corrected.summary, markup=False, highlight=False, soft_wrap=True)
+    suggestions = None if review is None else read_suggestions(review)
+    made, changes = apply(found, corrected, suggestions)
+    return changes, made
+
+
+def _print_changes(changes: "Changes", console: Console) -> None:
+    columns = ("kept", "moved", "renamed", "added", "removed")
+    rows = [
+        (name, *(f"{row[change]:,}" for change in columns))
+        for name, row in sorted(changes.counts.items())
+    ]
+    if rows:
+        console.print(table(("corrections", *columns), rows, numbers=range(1, 6)))
+    _line(console, f"corrected {changes.images} images, {changes.changed} of them changed")
+    if changes.confirmed or changes.refused:
+        told = ", ".join(f"{n} of {name}" for name, n in changes.confirmed.items()) or "none"
+        _line(console, f"guesses   confirmed: {told}; refused: {changes.refused}")
+    if changes.unfinished:
+        _line(
+            console,
+            f"note      {changes.unfinished} images are not finished (guesses that nobody "
+            "confirmed, or no annotation): they stay as they were",
+        )
+    for kind, count in changes.others.counts.items():
+        examples = "; ".join(changes.others.examples[kind][:2])
+        _line(console, f"note      corrections: {count} x {kind} ({examples})")
 
 
 def _written_json(written: "list[Written] | Account") -> Any:
     if isinstance(written, list):
         return [{**asdict(row), "annotations": str(row.annotations)} for row in written]
     return asdict(written)
-
-
-def _progress(console: Console, what: str) -> Callable[[int, int], None]:
-    started = said = time.monotonic()
-
-    def say(done: int, of: int) -> None:
-        nonlocal said
-        now = time.monotonic()
-        if now - said >= _SAY_EVERY_S and done:
-            said = now
-            left = (now - started) / done * (of - done)
-            console.print(f"{done} of {of} {what}, about {left:.0f} s left", highlight=False)
-
-    return say
 
 
 def _print(seen: "Survey", console: Console) -> None:

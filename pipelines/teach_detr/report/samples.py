@@ -1,26 +1,21 @@
 """Images that a report shows: which ones, small enough to be embedded, and their boxes."""
 
-import base64
-import io
 import random
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from PIL import Image, ImageDraw
+from PIL import Image
 
 from box_store.query import open_store, run_sql
+from teach_detr.report.crops import crop, data_uri
 from teach_detr.report.findings import Findings, ReportOptions, Row, Say
 from teacher_infer.data.images import ImageError, ImageTask, load_image
 
 if TYPE_CHECKING:
     from duckdb import DuckDBPyConnection
 
-_JPEG_QUALITY = 78
-_CROP_PX = 128
-# context around a probably missing label, as a share of its longer side
-_MARGIN = 0.6
 _LEAST_SCORE = 0.05
 _BOXES_PER_TEACHER = 60
 
@@ -92,7 +87,7 @@ def take_samples(
         say(f"image {at} of {len(chosen)}")
         picture, row = pixels(image_id), sizes[image_id]
         if picture is not None:
-            uri = _data_uri(picture, options.image_px)
+            uri = data_uri(picture, options.image_px)
             size = (row["width"], row["height"])
             samples.append(
                 Sample(image_id, row["file_name"], *size, why, uri, boxes.get(image_id, []))
@@ -101,7 +96,8 @@ def take_samples(
     for row in found.missing_labels or []:
         picture = pixels(row["image_id"])
         if picture is not None:
-            crops[crop_key(row)] = _crop(picture, row)
+            corners = [row[name] for name in ("x1", "y1", "x2", "y2")]
+            crops[crop_key(row)] = crop(picture, corners)
     return Pictures(samples, crops, list(unreadable.items()))
 
 
@@ -161,27 +157,3 @@ def _boxes(
 def _pixels(row: Row, images: Path) -> Image.Image:
     task = ImageTask(row["image_id"], row["file_name"], row["width"], row["height"], str(images))
     return Image.fromarray(load_image(task))
-
-
-def _crop(picture: Image.Image, row: Row) -> str:
-    x1, y1, x2, y2 = (row[name] for name in ("x1", "y1", "x2", "y2"))
-    margin = _MARGIN * max(x2 - x1, y2 - y1)
-    left, top = max(0, int(x1 - margin)), max(0, int(y1 - margin))
-    right = max(left + 1, min(picture.width, int(x2 + margin)))
-    bottom = max(top + 1, min(picture.height, int(y2 + margin)))
-    scale = _CROP_PX / max(right - left, bottom - top)
-    size = (max(1, round((right - left) * scale)), max(1, round((bottom - top) * scale)))
-    part = picture.crop((left, top, right, bottom)).resize(size, Image.Resampling.LANCZOS)
-    corners = [(x1 - left) * scale, (y1 - top) * scale, (x2 - left) * scale, (y2 - top) * scale]
-    draw = ImageDraw.Draw(part)
-    # light within dark is seen on any ground
-    draw.rectangle(corners, outline="black", width=3)
-    draw.rectangle([c + d for c, d in zip(corners, (1, 1, -1, -1), strict=True)], outline="white")
-    return _data_uri(part, _CROP_PX)
-
-
-def _data_uri(picture: Image.Image, longest_px: int) -> str:
-    picture.thumbnail((longest_px, longest_px), Image.Resampling.LANCZOS)
-    buffer = io.BytesIO()
-    picture.save(buffer, "JPEG", quality=_JPEG_QUALITY, optimize=True)
-    return "data:image/jpeg;base64," + base64.b64encode(buffer.getvalue()).decode()
