@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from student_train.config import AugmentConfig, DataConfig, OptimConfig, TrainConfig
@@ -56,6 +56,34 @@ def small_images(side: int, crop: float = 0.0) -> AugmentConfig:
     )
 
 
+def strong_squares(squares: tuple[int, ...], strong_epochs: int) -> AugmentConfig:
+    """RT-DETR's augmentation: all images of a step squashed to one of the `squares`, colours, scale
+    and crops varied in the first epochs.
+    """
+    return AugmentConfig(
+        crop=0.0,
+        photometric=0.5,
+        zoom_out=0.5,
+        iou_crop=0.8,
+        strong_epochs=strong_epochs,
+        squares=squares,
+        same_square=True,
+        eval_square=640,
+    )
+
+
+def on_squares(config: TrainConfig, side: int, crop: float | None = None) -> TrainConfig:
+    """The same on images that are squashed to squares of one size, cropped as often as they were
+    unless `crop` says how often.
+    """
+    crop = config.augment.crop if crop is None else crop
+    augment = replace(config.augment, squares=(side,), eval_square=side, crop=crop)
+    return replace(config, augment=augment)
+
+
+# batch norms of a backbone stay as its weights have them, and so does its stem
+FROZEN: dict[str, Any] = {"norm": "frozen", "frozen_stages": 0, "frozen_stem": True}
+
 # settings of a transformer over a backbone's maps
 SMALLEST: dict[str, Any] = {
     "backbone": "test_efficientnet",
@@ -83,6 +111,25 @@ SMALL: dict[str, Any] = {
 }
 
 
+# and of one on MobileNetV2
+PHOTOS: dict[str, Any] = {
+    "backbone": "mobilenetv2_100",
+    "n_queries": 100,
+    "dim": 128,
+    "n_heads": 4,
+    "decoder_layers": 3,
+    "ffn_dim": 512,
+    "dn_number": 50,
+    "top_k": 100,
+}
+
+
+def without_encoder(settings: dict[str, Any]) -> dict[str, Any]:
+    """Settings of a small student that has a ViT of its own and no encoder."""
+    left_out = ("backbone", "norm", "encoder_layers")
+    return {key: value for key, value in settings.items() if key not in left_out}
+
+
 def fifty_epochs(model: StudentConfig, loss: LossConfig) -> TrainConfig:
     """50 epochs, the rate dropped after 40: Conditional, DAB and DN-DETR were all trained so."""
     return TrainConfig(model=model, loss=loss, optim=OptimConfig(drop_epochs=(40,)), epochs=50)
@@ -100,6 +147,33 @@ def for_tests(model: StudentConfig, loss: LossConfig) -> TrainConfig:
         batch_size=4,
         log_every=2,
         save_every=4,
+    )
+
+
+def for_photos(
+    model: StudentConfig,
+    loss: LossConfig | None = None,
+    augment: AugmentConfig | None = None,
+    optim: OptimConfig | None = None,
+    data: DataConfig | None = None,
+) -> TrainConfig:
+    """A small student at 256 px for a CPU and a few hundred images; by default its images are
+    squashed and its classes counted anew.
+    """
+    return TrainConfig(
+        model=model,
+        loss=loss or LossConfig(),
+        data=data or DataConfig(workers=0, class_space="contiguous"),
+        augment=augment
+        or AugmentConfig(
+            crop=0.0, squares=(192, 224, 256, 288, 320), same_square=True, eval_square=256
+        ),
+        optim=optim or OptimConfig(lr=4e-4, backbone_lr=1e-4, schedule="cosine", warmup_steps=100),
+        epochs=60,
+        batch_size=8,
+        eval_every=20,
+        log_every=10,
+        save_every=200,
     )
 
 

@@ -11,17 +11,21 @@ exempt the backbone's norms from weight decay by a pattern that does not find th
 from dataclasses import replace
 from typing import Any
 
-from student_train.config import AugmentConfig, DataConfig, OptimConfig, TrainConfig
+from student_train.config import DataConfig, OptimConfig, TrainConfig
 from student_train.losses import LossConfig, TeacherLossConfig
 from student_train.models.families.d_fine.model import DFineConfig
 from student_train.presets.preset import (
+    FROZEN,
+    PHOTOS,
     SMALL,
     SMALLEST,
     Preset,
     Published,
+    for_photos,
     for_scenes,
     for_tests,
-    small_images,
+    on_squares,
+    strong_squares,
 )
 
 LOSS = LossConfig(
@@ -59,7 +63,6 @@ SIZES: dict[str, dict[str, Any]] = {
 }
 """settings of the official sizes"""
 
-_FROZEN: dict[str, Any] = {"norm": "frozen", "frozen_stages": 0, "frozen_stem": True}
 # sides around 640 px, which comes as often as `base_size_repeat` says
 _SCALES = tuple(range(480, 801, 32))
 _NORMS = (r"^(?=.*(?:encoder|decoder))(?=.*(?:norm|bn)).*$",)
@@ -82,16 +85,7 @@ def _d_fine(
         model=DFineConfig(**SIZES[size], **model),
         loss=LOSS,
         data=DataConfig(class_space="contiguous"),
-        augment=AugmentConfig(
-            crop=0.0,
-            photometric=0.5,
-            zoom_out=0.5,
-            iou_crop=0.8,
-            strong_epochs=strong,
-            squares=squares,
-            same_square=True,
-            eval_square=640,
-        ),
+        augment=strong_squares(squares, strong),
         optim=OptimConfig(
             lr=lr,
             backbone_lr=backbone_lr,
@@ -127,13 +121,13 @@ def d_fine_m() -> TrainConfig:
 def d_fine_l() -> TrainConfig:
     """D-FINE-L: HGNetv2-B4, 80 epochs (official `dfine_hgnetv2_l_coco`)."""
     decay = {"weight_decay": 1.25e-4}
-    return _d_fine("l", 2.5e-4, 1.25e-5, epochs=80, strong=72, repeat=4, **decay, **_FROZEN)
+    return _d_fine("l", 2.5e-4, 1.25e-5, epochs=80, strong=72, repeat=4, **decay, **FROZEN)
 
 
 def d_fine_x() -> TrainConfig:
     """D-FINE-X: HGNetv2-B5, 80 epochs (official `dfine_hgnetv2_x_coco`)."""
     decay = {"weight_decay": 1.25e-4}
-    return _d_fine("x", 2.5e-4, 2.5e-6, epochs=80, strong=72, repeat=3, **decay, **_FROZEN)
+    return _d_fine("x", 2.5e-4, 2.5e-6, epochs=80, strong=72, repeat=3, **decay, **FROZEN)
 
 
 def _deim(like: TrainConfig, lr: float, backbone_lr: float, epochs: int, plain: int) -> TrainConfig:
@@ -194,49 +188,20 @@ def deim_x() -> TrainConfig:
 
 def d_fine_mobilenetv2() -> TrainConfig:
     """A small D-FINE on MobileNetV2 at 256 px, for a CPU and a few hundred images."""
-    model = DFineConfig(
-        backbone="mobilenetv2_100",
-        norm="frozen",
-        n_queries=100,
-        dim=128,
-        n_heads=4,
-        ffn_dim=512,
-        encoder_dim=128,
-        encoder_ffn_dim=512,
-        dn_number=50,
-        top_k=100,
-    )
-    return TrainConfig(
-        model=model,
-        loss=LOSS,
-        data=DataConfig(workers=0, class_space="contiguous"),
-        augment=AugmentConfig(
-            crop=0.0, squares=(192, 224, 256, 288, 320), same_square=True, eval_square=256
-        ),
-        optim=OptimConfig(lr=4e-4, backbone_lr=1e-4, schedule="cosine", warmup_steps=100),
-        epochs=60,
-        batch_size=8,
-        eval_every=20,
-        log_every=10,
-        save_every=200,
-    )
+    model = DFineConfig(**PHOTOS, norm="frozen", encoder_dim=128, encoder_ffn_dim=512)
+    return for_photos(model, LOSS)
 
 
 def d_fine_scenes() -> TrainConfig:
     """A D-FINE that learns scenes on a CPU."""
     model = DFineConfig(**SMALL, encoder_dim=96, encoder_ffn_dim=256, depth=1 / 3, dn_number=20)
-    return _squashed(for_scenes(model, LOSS), 128)
+    return on_squares(for_scenes(model, LOSS), 128, crop=0.0)
 
 
 def d_fine_micro() -> TrainConfig:
     """As small as D-FINE gets."""
     model = DFineConfig(**SMALLEST, encoder_dim=32, encoder_ffn_dim=64, depth=1 / 3, dn_number=4)
-    return _squashed(for_tests(model, LOSS), 64)
-
-
-def _squashed(config: TrainConfig, side: int) -> TrainConfig:
-    squares = replace(small_images(side), crop=0.0, squares=(side,), eval_square=side)
-    return replace(config, augment=squares)
+    return on_squares(for_tests(model, LOSS), 64, crop=0.0)
 
 
 _D_FINE, _DEIM = "README of Peterande/D-FINE", "README of Intellindust-AI-Lab/DEIM"

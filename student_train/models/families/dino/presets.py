@@ -4,10 +4,12 @@ from student_train.config import DataConfig, OptimConfig, TrainConfig
 from student_train.losses import LossConfig
 from student_train.models.families.dino.model import DinoConfig
 from student_train.presets.preset import (
+    PHOTOS,
     SMALL,
     SMALLEST,
     Preset,
     Published,
+    for_photos,
     for_scenes,
     for_tests,
     small_images,
@@ -53,28 +55,10 @@ def dino_swin_l_384() -> TrainConfig:
 
 def dino_mobilenetv2() -> TrainConfig:
     """A small DINO on MobileNetV2 at 256 px, for a CPU and a few hundred images."""
-    return TrainConfig(
-        model=DinoConfig(
-            backbone="mobilenetv2_100",
-            n_queries=100,
-            n_levels=3,
-            dim=128,
-            n_heads=4,
-            encoder_layers=1,
-            decoder_layers=3,
-            ffn_dim=512,
-            dn_number=50,
-            top_k=100,
-        ),
-        data=DataConfig(workers=0),
-        augment=small_images(256, crop=0.0),
-        optim=OptimConfig(lr=4e-4, backbone_lr=1e-4, drop_epochs=(50,)),
-        epochs=60,
-        batch_size=8,
-        eval_every=20,
-        log_every=10,
-        save_every=200,
-    )
+    model = DinoConfig(**PHOTOS, n_levels=3, encoder_layers=1)
+    optim = OptimConfig(lr=4e-4, backbone_lr=1e-4, drop_epochs=(50,))
+    squeezed = small_images(256, crop=0.0)
+    return for_photos(model, augment=squeezed, optim=optim, data=DataConfig(workers=0))
 
 
 def dino_demo() -> TrainConfig:

@@ -6,13 +6,21 @@ never.
 """
 
 from dataclasses import replace
-from typing import Any
 
 from student_train.config import AugmentConfig, OptimConfig, TrainConfig
 from student_train.losses import LossConfig, TeacherLossConfig
 from student_train.models.families.lw_detr.model import LwDetrConfig
 from student_train.models.families.lw_detr.sizes import SIZES
-from student_train.presets.preset import SMALL, SMALLEST, Preset, Published, for_scenes, for_tests
+from student_train.presets.preset import (
+    SMALL,
+    SMALLEST,
+    Preset,
+    Published,
+    for_scenes,
+    for_tests,
+    on_squares,
+    without_encoder,
+)
 
 LOSS = LossConfig(
     classification="ia_bce", giou_eps=0, teacher=TeacherLossConfig(proposals="weighted")
@@ -67,13 +75,6 @@ def lw_detr_xlarge() -> TrainConfig:
     return _official("xlarge", 16, optim)
 
 
-# what a student without an encoder over a plain ViT has of the settings for small ones
-def without_encoder(settings: dict[str, Any]) -> dict[str, Any]:
-    """Settings of a small student that has a ViT of its own and no encoder."""
-    left_out = ("backbone", "norm", "encoder_layers")
-    return {key: value for key, value in settings.items() if key not in left_out}
-
-
 def lw_detr_micro() -> TrainConfig:
     """As small as LW-DETR gets."""
     small = without_encoder(SMALLEST)
@@ -86,11 +87,6 @@ def lw_detr_scenes() -> TrainConfig:
     small = without_encoder(SMALL)
     model = LwDetrConfig(backbone="cae_vit_test_2", n_groups=5, n_sampling_heads=6, **small)
     return on_squares(for_scenes(model, LOSS), 128)
-
-
-def on_squares(config: TrainConfig, side: int) -> TrainConfig:
-    """The same on images that are squashed to squares of one size."""
-    return replace(config, augment=replace(config.augment, squares=(side,), eval_square=side))
 
 
 _README = "README of Atten4Vis/LW-DETR"

@@ -10,10 +10,18 @@ from typing import Any
 
 from student_train.config import AugmentConfig, OptimConfig, TrainConfig
 from student_train.models.families.lw_detr.presets import LOSS as LW_LOSS
-from student_train.models.families.lw_detr.presets import on_squares, without_encoder
 from student_train.models.families.rf_detr.model import RfDetrConfig
 from student_train.models.families.rf_detr.sizes import SIZES
-from student_train.presets.preset import SMALL, SMALLEST, Preset, Published, for_scenes, for_tests
+from student_train.presets.preset import (
+    SMALL,
+    SMALLEST,
+    Preset,
+    Published,
+    for_scenes,
+    for_tests,
+    on_squares,
+    without_encoder,
+)
 
 # the matching takes logarithms of probabilities as they are
 LOSS = replace(LW_LOSS, match=replace(LW_LOSS.match, log_eps=0.0))

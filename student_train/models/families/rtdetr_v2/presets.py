@@ -4,20 +4,21 @@ The rate falls after 1000 epochs there, that is, never. Batch norms of the large
 their weights have them, and so does their stem.
 """
 
-from dataclasses import replace
-from typing import Any
-
-from student_train.config import AugmentConfig, DataConfig, OptimConfig, TrainConfig
+from student_train.config import DataConfig, OptimConfig, TrainConfig
 from student_train.losses import LossConfig
 from student_train.models.families.rtdetr_v2.model import RtDetrV2Config
 from student_train.presets.preset import (
+    FROZEN,
+    PHOTOS,
     SMALL,
     SMALLEST,
     Preset,
     Published,
+    for_photos,
     for_scenes,
     for_tests,
-    small_images,
+    on_squares,
+    strong_squares,
 )
 
 LOSS = LossConfig(classification="vfl", giou_eps=0)
@@ -25,7 +26,6 @@ LOSS = LossConfig(classification="vfl", giou_eps=0)
 # 640 px thrice as often as the others
 _SCALES = (480, 512, 544, 576, 608, 640, 640, 640, 672, 704, 736, 768, 800)
 _NORMS = r"^(?=.*(?:encoder|decoder))(?=.*(?:norm|bn)).*$"
-_FROZEN: dict[str, Any] = {"norm": "frozen", "frozen_stages": 0, "frozen_stem": True}
 
 
 def rtdetrv2_r18() -> TrainConfig:
@@ -50,18 +50,18 @@ def rtdetrv2_r50_m() -> TrainConfig:
     """RT-DETRv2-M*: ResNet-50, 84 epochs, of whose six decoder layers evaluation uses three
     (official `rtdetrv2_r50vd_m_7x_coco`).
     """
-    model = RtDetrV2Config(expansion=0.5, eval_layers=3, **_FROZEN)
+    model = RtDetrV2Config(expansion=0.5, eval_layers=3, **FROZEN)
     return _official(model, _optim(backbone_lr=1e-5), epochs=84, strong=81)
 
 
 def rtdetrv2_r50() -> TrainConfig:
     """RT-DETRv2-L: ResNet-50, 72 epochs (official `rtdetrv2_r50vd_6x_coco`)."""
-    return _official(RtDetrV2Config(**_FROZEN), _optim(backbone_lr=1e-5), epochs=72, strong=71)
+    return _official(RtDetrV2Config(**FROZEN), _optim(backbone_lr=1e-5), epochs=72, strong=71)
 
 
 def rtdetrv2_r101() -> TrainConfig:
     """RT-DETRv2-X: ResNet-101, 72 epochs (official `rtdetrv2_r101vd_6x_coco`)."""
-    model = RtDetrV2Config(backbone="resnet101d", encoder_dim=384, encoder_ffn_dim=2048, **_FROZEN)
+    model = RtDetrV2Config(backbone="resnet101d", encoder_dim=384, encoder_ffn_dim=2048, **FROZEN)
     return _official(model, _optim(backbone_lr=1e-6), epochs=72, strong=71)
 
 
@@ -84,21 +84,11 @@ def _official(
     strong: int,
     scales: tuple[int, ...] = _SCALES,
 ) -> TrainConfig:
-    augment = AugmentConfig(
-        crop=0.0,
-        photometric=0.5,
-        zoom_out=0.5,
-        iou_crop=0.8,
-        strong_epochs=strong,
-        squares=scales,
-        same_square=True,
-        eval_square=640,
-    )
     return TrainConfig(
         model=model,
         loss=LOSS,
         data=DataConfig(class_space="contiguous"),
-        augment=augment,
+        augment=strong_squares(scales, strong),
         optim=optim,
         epochs=epochs,
     )
@@ -107,34 +97,14 @@ def _official(
 def rtdetrv2_mobilenetv2() -> TrainConfig:
     """A small RT-DETRv2 on MobileNetV2 at 256 px, for a CPU and a few hundred images."""
     model = RtDetrV2Config(
-        backbone="mobilenetv2_100",
+        **PHOTOS,
         norm="frozen",
-        n_queries=100,
-        dim=128,
-        n_heads=4,
-        decoder_layers=3,
-        ffn_dim=512,
         encoder_dim=128,
         encoder_ffn_dim=512,
         expansion=0.5,
         depth=1 / 3,
-        dn_number=50,
-        top_k=100,
     )
-    return TrainConfig(
-        model=model,
-        loss=LOSS,
-        data=DataConfig(workers=0, class_space="contiguous"),
-        augment=AugmentConfig(
-            crop=0.0, squares=(192, 224, 256, 288, 320), same_square=True, eval_square=256
-        ),
-        optim=OptimConfig(lr=4e-4, backbone_lr=1e-4, schedule="cosine", warmup_steps=100),
-        epochs=60,
-        batch_size=8,
-        eval_every=20,
-        log_every=10,
-        save_every=200,
-    )
+    return for_photos(model, LOSS)
 
 
 def rtdetrv2_scenes() -> TrainConfig:
@@ -142,7 +112,7 @@ def rtdetrv2_scenes() -> TrainConfig:
     model = RtDetrV2Config(
         **SMALL, encoder_dim=96, encoder_ffn_dim=256, expansion=0.5, depth=1 / 3, dn_number=20
     )
-    return _squashed(for_scenes(model, LOSS), 128)
+    return on_squares(for_scenes(model, LOSS), 128, crop=0.0)
 
 
 def rtdetrv2_micro() -> TrainConfig:
@@ -150,12 +120,7 @@ def rtdetrv2_micro() -> TrainConfig:
     model = RtDetrV2Config(
         **SMALLEST, encoder_dim=32, encoder_ffn_dim=64, expansion=0.5, depth=1 / 3, dn_number=4
     )
-    return _squashed(for_tests(model, LOSS), 64)
-
-
-def _squashed(config: TrainConfig, side: int) -> TrainConfig:
-    squares = replace(small_images(side), crop=0.0, squares=(side,), eval_square=side)
-    return replace(config, augment=squares)
+    return on_squares(for_tests(model, LOSS), 64, crop=0.0)
 
 
 _README = "README of lyuwenyu/RT-DETR, rtdetrv2_pytorch"

@@ -3,7 +3,16 @@
 from student_train.config import OptimConfig, TrainConfig
 from student_train.losses import LossConfig
 from student_train.models.families.vidt.model import VidtConfig
-from student_train.presets.preset import Preset, Published, for_scenes, for_tests, teach_detr
+from student_train.presets.preset import (
+    SMALL,
+    SMALLEST,
+    Preset,
+    Published,
+    for_scenes,
+    for_tests,
+    teach_detr,
+    without_encoder,
+)
 
 LOSS = LossConfig(class_loss=2, giou_eps=0)
 
@@ -32,35 +41,18 @@ def _official(backbone: str, drop_path: float) -> TrainConfig:
     )
 
 
+_SMALLEST_SWIN = "swin_test_patch4_window7_224"
+
+
 def vidt_micro() -> TrainConfig:
     """As small as ViDT gets."""
-    model = VidtConfig(
-        backbone="swin_test_patch4_window7_224",
-        drop_path=0.0,
-        n_queries=20,
-        dim=32,
-        n_heads=2,
-        decoder_layers=2,
-        ffn_dim=64,
-        dropout=0.0,
-        top_k=20,
-    )
+    model = VidtConfig(backbone=_SMALLEST_SWIN, drop_path=0.0, **without_encoder(SMALLEST))
     return for_tests(model, LOSS)
 
 
 def vidt_scenes() -> TrainConfig:
     """A ViDT that learns scenes on a CPU."""
-    model = VidtConfig(
-        backbone="swin_test_patch4_window7_224",
-        drop_path=0.0,
-        n_queries=50,
-        dim=96,
-        n_heads=3,
-        decoder_layers=3,
-        ffn_dim=256,
-        dropout=0.0,
-        top_k=50,
-    )
+    model = VidtConfig(backbone=_SMALLEST_SWIN, drop_path=0.0, **without_encoder(SMALL))
     return for_scenes(model, LOSS)
 
 
