@@ -152,15 +152,15 @@ class Categories:
         present = np.unique(np.asarray(category_ids, dtype=np.int64))
         return [int(value) for value in present if int(value) not in self._by_id]
 
-    def differences(self, other: "Categories") -> str:
+    def differences(self, other: "Categories", ours: str = "here", theirs: str = "there") -> str:
         """The first ids that have another name in the other table, "" where there are none:
         `2: 'red' here, 'cat' there`. Supercategories make no difference.
         """
-        ours, theirs = ({item.id: item.name for item in each.items} for each in (self, other))
+        mine, others = ({item.id: item.name for item in each.items} for each in (self, other))
         differing = [
-            f"{key}: {ours.get(key, 'missing')!r} here, {theirs.get(key, 'missing')!r} there"
-            for key in sorted(ours.keys() | theirs)
-            if ours.get(key) != theirs.get(key)
+            f"{key}: {mine.get(key, 'missing')!r} {ours}, {others.get(key, 'missing')!r} {theirs}"
+            for key in sorted(mine.keys() | others)
+            if mine.get(key) != others.get(key)
         ]
         more = f" and {len(differing) - _NAMED} more" if len(differing) > _NAMED else ""
         return "; ".join(differing[:_NAMED]) + more

@@ -5,7 +5,6 @@ share the pages instead of copying them bit by bit, and a mapped file is shared 
 file is Arrow IPC, one row an image. Needs pyarrow and numpy only.
 """
 
-import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields
 from functools import cached_property
@@ -16,23 +15,28 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from box_store import format
 from box_store.errors import FormatError
+from box_store.format import FORMAT_VERSION
 from box_store.places import files
+from box_store.places.mapped import (
+    IMAGE_FIELDS,
+    boxes_of,
+    document_of,
+    list_field,
+    lists,
+    with_document,
+)
 
 _KIND = "annotations"
-_CORNERS = pa.list_(pa.float32(), 4)
 _SCHEMA = pa.schema(
     [
-        pa.field("image_id", pa.int64(), nullable=False),
-        pa.field("width", pa.int32(), nullable=False),
-        pa.field("height", pa.int32(), nullable=False),
+        *IMAGE_FIELDS,
         # not text: file systems allow names that are no UTF-8
         pa.field("file_name", pa.large_binary(), nullable=False),
-        pa.field("boxes_xywh", pa.large_list(_CORNERS), nullable=False),
-        pa.field("category_ids", pa.large_list(pa.int32()), nullable=False),
-        pa.field("iscrowd", pa.large_list(pa.uint8()), nullable=False),
-        pa.field("areas", pa.large_list(pa.float32()), nullable=False),
+        list_field("boxes_xywh"),
+        list_field("category_ids", pa.int32()),
+        list_field("iscrowd", pa.uint8()),
+        list_field("areas", pa.float32()),
         pa.field("unlabelled", pa.uint8(), nullable=False),
     ]
 )
@@ -104,12 +108,7 @@ def pack_names(names: Sequence[str]) -> tuple[NDArray[np.int64], NDArray[np.uint
 
 def write_table(path: Path, table: AnnotationTable, metadata: Mapping[str, Any]) -> None:
     """Write a table as a whole or not at all. Raises OSError."""
-    document = {"kind": _KIND, "format_version": format.FORMAT_VERSION} | dict(metadata)
-    with_metadata = _SCHEMA.with_metadata({format.METADATA_KEY: json.dumps(document).encode()})
-    offsets = pa.array(table.offsets, pa.int64())
-    corners = pa.FixedSizeListArray.from_arrays(
-        pa.array(table.boxes_xywh.reshape(-1), pa.float32()), type=_CORNERS
-    )
+    with_metadata = with_document(_SCHEMA, _KIND, metadata)
     names = pa.Array.from_buffers(
         pa.large_binary(),
         len(table),
@@ -120,10 +119,10 @@ def write_table(path: Path, table: AnnotationTable, metadata: Mapping[str, Any])
         pa.array(table.widths, pa.int32()),
         pa.array(table.heights, pa.int32()),
         names,
-        pa.LargeListArray.from_arrays(offsets, corners),
-        pa.LargeListArray.from_arrays(offsets, pa.array(table.category_ids, pa.int32())),
-        pa.LargeListArray.from_arrays(offsets, pa.array(table.iscrowd.view(np.uint8), pa.uint8())),
-        pa.LargeListArray.from_arrays(offsets, pa.array(table.areas, pa.float32())),
+        lists(table.offsets, table.boxes_xywh),
+        lists(table.offsets, table.category_ids),
+        lists(table.offsets, table.iscrowd.view(np.uint8)),
+        lists(table.offsets, table.areas),
         pa.array(table.unlabelled.view(np.uint8), pa.uint8()),
     ]
     files.make_folder(path.parent)
@@ -142,16 +141,14 @@ def open_with_metadata(path: Path) -> tuple[AnnotationTable, dict[str, Any]]:
     try:
         with pa.memory_map(str(path)) as source:
             reader = pa.ipc.open_file(source)
-            raw = (reader.schema.metadata or {}).get(format.METADATA_KEY, b"{}")
-            document = json.loads(raw)
+            document = document_of(reader.schema, _KIND) or {}
             batch = reader.get_batch(0)
             known = batch.schema.names == _SCHEMA.names
     except FileNotFoundError:
         raise
     except (pa.ArrowException, OSError, ValueError, IndexError) as error:
         raise FormatError(f"{path} is no table of annotations ({error}); delete it") from error
-    version = document.get("format_version")
-    if document.get("kind") != _KIND or version != format.FORMAT_VERSION or not known:
+    if document.get("format_version") != FORMAT_VERSION or not known:
         raise FormatError(f"{path} is no table of annotations of this version; delete it")
     names, boxes = batch.column("file_name"), batch.column("boxes_xywh")
     _, name_offsets, name_bytes = names.buffers()
@@ -162,7 +159,7 @@ def open_with_metadata(path: Path) -> tuple[AnnotationTable, dict[str, Any]]:
         np.frombuffer(name_offsets, np.int64, len(names) + 1),
         np.frombuffer(name_bytes, np.uint8) if name_bytes else np.zeros(0, np.uint8),
         boxes.offsets.to_numpy(),
-        boxes.values.values.to_numpy().reshape(-1, 4),
+        boxes_of(boxes),
         batch.column("category_ids").values.to_numpy(),
         batch.column("iscrowd").values.to_numpy().view(np.bool_),
         batch.column("areas").values.to_numpy(),

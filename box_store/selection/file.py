@@ -5,7 +5,6 @@ and numpy only.
 """
 
 import hashlib
-import json
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, fields
 from pathlib import Path
@@ -18,20 +17,25 @@ from numpy.typing import NDArray
 from box_store.boxes import Boxes
 from box_store.coco.annotations import ImageInfo
 from box_store.errors import FormatError, StoreError, UnknownTeacher, nearest
+from box_store.format import check_version
 from box_store.places import files
 from box_store.places.locations import Location, RemoteError, location, staged
-from box_store.store import schema
+from box_store.places.mapped import (
+    IMAGE_FIELDS,
+    boxes_of,
+    document_of,
+    list_field,
+    lists,
+    with_document,
+)
 
 _KIND = "selection"
-_CORNERS = pa.list_(pa.float32(), 4)
 _SCHEMA = pa.schema(
     [
-        pa.field("image_id", pa.int64(), nullable=False),
-        pa.field("width", pa.int32(), nullable=False),
-        pa.field("height", pa.int32(), nullable=False),
-        pa.field("boxes_xyxy", pa.large_list(_CORNERS), nullable=False),
-        pa.field("scores", pa.large_list(pa.float32()), nullable=False),
-        pa.field("category_ids", pa.large_list(pa.int32()), nullable=False),
+        *IMAGE_FIELDS,
+        list_field("boxes_xyxy"),
+        list_field("scores", pa.float32()),
+        list_field("category_ids", pa.int32()),
         # null: not known; files of earlier versions lack the column
         pa.field("file_name", pa.string(), nullable=True),
     ]
@@ -166,8 +170,7 @@ def write_selection(
     written one by one, so only one needs to be in memory. `file_names` says which file an image id
     stands for. Raises StoreError.
     """
-    document = {"kind": _KIND, "format_version": schema.FORMAT_VERSION} | dict(metadata)
-    with_metadata = _SCHEMA.with_metadata({schema.METADATA_KEY: json.dumps(document).encode()})
+    with_metadata = with_document(_SCHEMA, _KIND, metadata)
     try:
         files.make_folder(path.parent)
         with (
@@ -184,18 +187,14 @@ def write_selection(
 
 
 def _to_batch(rows: TeacherBoxes, file_names: Mapping[int, str], of: pa.Schema) -> pa.RecordBatch:
-    offsets = pa.array(rows.offsets, pa.int64())
-    corners = pa.FixedSizeListArray.from_arrays(
-        pa.array(rows.boxes_xyxy.reshape(-1), pa.float32()), type=_CORNERS
-    )
     return pa.RecordBatch.from_arrays(
         [
             pa.array(rows.image_ids, pa.int64()),
             pa.array(rows.widths, pa.int32()),
             pa.array(rows.heights, pa.int32()),
-            pa.LargeListArray.from_arrays(offsets, corners),
-            pa.LargeListArray.from_arrays(offsets, pa.array(rows.scores, pa.float32())),
-            pa.LargeListArray.from_arrays(offsets, pa.array(rows.category_ids, pa.int32())),
+            lists(rows.offsets, rows.boxes_xyxy),
+            lists(rows.offsets, rows.scores),
+            lists(rows.offsets, rows.category_ids),
             pa.array([file_names.get(key) for key in rows.image_ids.tolist()], pa.string()),
         ],
         schema=of,
@@ -203,27 +202,23 @@ def _to_batch(rows: TeacherBoxes, file_names: Mapping[int, str], of: pa.Schema) 
 
 
 def _from_batch(batch: pa.RecordBatch) -> TeacherBoxes:
-    lists = batch.column("boxes_xyxy")
+    boxes = batch.column("boxes_xyxy")
     return TeacherBoxes(
         batch.column("image_id").to_numpy(),
         batch.column("width").to_numpy(),
         batch.column("height").to_numpy(),
-        lists.offsets.to_numpy() if len(lists) else np.zeros(1, np.int64),
-        lists.values.values.to_numpy().reshape(-1, 4),
+        boxes.offsets.to_numpy() if len(boxes) else np.zeros(1, np.int64),
+        boxes_of(boxes),
         batch.column("scores").values.to_numpy(),
         batch.column("category_ids").values.to_numpy(),
     )
 
 
 def _read_metadata(of: pa.Schema, path: Path) -> dict[str, Any]:
-    raw = (of.metadata or {}).get(schema.METADATA_KEY)
-    try:
-        document = json.loads(raw) if raw is not None else {}
-    except ValueError:
-        document = {}
-    if document.get("kind") != _KIND:
+    document = document_of(of, _KIND)
+    if document is None:
         raise FormatError(
             f"{path} is an Arrow file but no selection; make one with `teach-detr select`"
         )
-    schema.check_version(document.get("format_version"), str(path))
+    check_version(document.get("format_version"), str(path))
     return document

@@ -105,18 +105,12 @@ class BoxStore:
                 if not (path / "store.json").exists():
                     raise
         store = cls.open(path)
-        ours = {item.id: item.name for item in store.categories.items}
-        theirs = {item.id: item.name for item in categories.items}
-        if ours != theirs:
-            key = next(
-                key
-                for key in sorted(ours.keys() | theirs.keys())
-                if ours.get(key) != theirs.get(key)
-            )
+        sides = ("in the store", "in the data set")
+        if differing := store.categories.differences(categories, *sides):
             raise StoreError(
-                f"the box store {path} has another category table: {len(ours)} categories, the "
-                f"data set has {len(theirs)}; id {key} is {ours.get(key)!r} in the store and "
-                f"{theirs.get(key)!r} in the data set. Use another --store for this data set"
+                f"the box store {path} has another category table: {len(store.categories)} "
+                f"categories, the data set has {len(categories)} ({differing}). "
+                "Use another --store for this data set"
             )
         return store
 

@@ -4,6 +4,7 @@ Another one is a class here, a line in `CLASS_TERMS`, a name in `config.Classifi
 formula, one query at a time, in `loop.py`.
 """
 
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
 from typing import Protocol
 
@@ -67,7 +68,7 @@ class FocalTerm:
         return balance * cross_entropy * miss**self._gamma
 
 
-class QualityTerm:
+class QualityTerm(ABC):
     """Sigmoid losses that ask for the quality of a box, its IoU y: the matched class of a query has
     to say what subclasses make of y; every other one 0, with weight alpha p^gamma. Weights carry no
     gradient.
@@ -90,9 +91,9 @@ class QualityTerm:
         said = F.binary_cross_entropy_with_logits(own, wanted, reduction="none")
         return self.absent.flatten()[place] - self._without(own) + weight * said
 
+    @abstractmethod
     def _goal(self, p: Tensor, values: Tensor, quality: Tensor) -> tuple[Tensor, Tensor]:
         """What a matched class that says `p` is to say, and the weight of its loss."""
-        raise NotImplementedError
 
     def _without(self, logits: Tensor) -> Tensor:
         """Of a class that is not there."""

@@ -7,7 +7,8 @@ highest rung that fits it.
           SingleScaleConfig        ... of one scale (`single_scale.py`)
           DeformableConfig         ... of several scales (and SamplingConfig)
 
-`SamplingConfig` stands beside the ladder: whoever samples by deformable attention has it.
+Beside the ladder stand `SamplingConfig`, which whoever samples by deformable attention has, and
+`ContrastiveConfig`.
 """
 
 from __future__ import annotations
@@ -17,6 +18,7 @@ from typing import ClassVar
 
 from student_train.errors import ConfigError
 from student_train.models.backbones.backbone import BackboneConfig, TrunkConfig
+from student_train.models.layers.encoder import LayerSizes
 from student_train.models.output import Form
 from student_train.models.pixels import IMAGENET, Pixels
 
@@ -102,6 +104,28 @@ class TransformerConfig(DecoderConfig, BackboneConfig):
 
 
 @dataclass(frozen=True, kw_only=True)
+class ContrastiveConfig:
+    """Contrastive denoising: two noised copies of every target, one of which stands for nothing
+    (DINO, arXiv 2203.03605, section 3.3)."""
+
+    dn_number: int = 100
+    """denoising queries of either kind an image, roughly; 0 switches denoising off"""
+    dn_label_noise: float = 0.5
+    """twice the share of denoising labels that are replaced"""
+    dn_box_noise: float = 1.0
+    """how far positives' corners move at most, in half sizes; negatives move up to twice as far"""
+
+    def noise_problems(self) -> list[str]:
+        """Noise out of range."""
+        problems = []
+        if not 0 <= self.dn_label_noise <= 2:
+            problems.append(f"dn_label_noise must lie in 0..2, not {self.dn_label_noise}")
+        if self.dn_number < 0 or self.dn_box_noise < 0:
+            problems.append("dn_number and dn_box_noise must not be negative")
+        return problems
+
+
+@dataclass(frozen=True, kw_only=True)
 class AttentionConfig:
     """Deformable attention, whatever it samples."""
 
@@ -138,9 +162,10 @@ class DeformableConfig(TransformerConfig, SamplingConfig):
     """
 
     @property
-    def sizes(self) -> tuple[int, int, int, int, int]:
-        """(dim, ffn_dim, n_heads, n_levels, n_points), in which encoder and decoder agree."""
-        return self.dim, self.ffn_dim, self.n_heads, self.n_levels, self.n_points
+    def sizes(self) -> LayerSizes:
+        """Those in which the layers of encoder and decoder agree."""
+        sides = (self.dim, self.ffn_dim, self.n_heads, self.n_levels, self.n_points)
+        return LayerSizes(*sides, self.dropout, self.attention_backend)
 
     def problems(self) -> list[str]:
         """Levels that are fewer than the backbone's maps."""

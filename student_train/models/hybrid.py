@@ -11,11 +11,11 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from student_train.models.backbones.backbone import Backbone
-from student_train.models.config import AttentionConfig, TransformerConfig
+from student_train.models.config import AttentionConfig, ContrastiveConfig, TransformerConfig
 from student_train.models.layers.conv_norm import ConvNorm
 from student_train.models.layers.denoising import Noise, NoisyQueries, SlotDenoising
 from student_train.models.layers.encoder import Levels, flatten_maps
-from student_train.models.layers.heads import Activation
+from student_train.models.layers.heads import Activation, LayerHeads
 from student_train.models.layers.hybrid_encoder import FusionParts, HybridEncoder
 from student_train.models.layers.position import geometry_dtype
 from student_train.models.layers.queries import Proposals, TwoStageQueries
@@ -27,7 +27,7 @@ ACTIVATIONS: dict[str, Activation] = {"relu": F.relu, "silu": F.silu}
 
 
 @dataclass(frozen=True, kw_only=True)
-class HybridConfig(TransformerConfig, AttentionConfig):
+class HybridConfig(TransformerConfig, AttentionConfig, ContrastiveConfig):
     """Settings of a student with a hybrid encoder."""
 
     pixels: ClassVar[Pixels] = UNIT
@@ -55,12 +55,6 @@ class HybridConfig(TransformerConfig, AttentionConfig):
     """of the decoder's feed-forward networks and of all heads: silu in DEIM"""
     eval_layers: int | None = None
     """decoder layers that evaluation and prediction use; none: all"""
-    dn_number: int = 100
-    """denoising queries of either kind an image, roughly; 0 switches denoising off"""
-    dn_label_noise: float = 0.5
-    """twice the share of denoising labels that are replaced"""
-    dn_box_noise: float = 1.0
-    """how far positives' corners move at most, in half sizes; negatives move up to twice as far"""
 
     @property
     def side_multiple(self) -> int:
@@ -74,7 +68,7 @@ class HybridConfig(TransformerConfig, AttentionConfig):
 
     def problems(self) -> list[str]:
         """Sizes that do not divide, layers that do not exist, noise out of range."""
-        problems = super().problems() + self.backend_problems()
+        problems = super().problems() + self.backend_problems() + self.noise_problems()
         problems += (small := self.below_one("encoder_dim", "encoder_ffn_dim"))
         if not small and (self.encoder_dim % self.n_heads or self.encoder_dim % 4):
             problems.append(
@@ -92,10 +86,6 @@ class HybridConfig(TransformerConfig, AttentionConfig):
                 f"eval_layers must lie in 1..decoder_layers={self.decoder_layers}, "
                 f"not {self.eval_layers}"
             )
-        if not 0 <= self.dn_label_noise <= 2:
-            problems.append(f"dn_label_noise must lie in 0..2, not {self.dn_label_noise}")
-        if self.dn_number < 0 or self.dn_box_noise < 0:
-            problems.append("dn_number and dn_box_noise must not be negative")
         return problems
 
 
@@ -195,6 +185,17 @@ class HybridStudent(Student[Config]):
             # distributed training waits for one from every parameter
             content = content + 0.0 * self.denoising.label_embedding.weight.sum()
         return Start(content, boxes, found.proposals, noisy)
+
+    def make_heads(self, config: HybridConfig, box_dim: int = 4) -> LayerHeads:
+        """Heads of its own for every layer of the decoder; `box_dim` numbers say a box."""
+        return LayerHeads(
+            config.dim,
+            config.n_classes,
+            config.decoder_layers,
+            shared=False,
+            activation=ACTIVATIONS[config.activation],
+            box_dim=box_dim,
+        )
 
     def start_as_official(self, query_position: nn.Module) -> None:
         """Xavier for the matrices of the network that reads the queries' position."""

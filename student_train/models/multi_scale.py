@@ -34,9 +34,7 @@ class MultiScaleStudent(Student[Config]):
         self.level_embedding = nn.Parameter(torch.randn(config.n_levels, config.dim))
         self.encoder = DeformableEncoder(
             config.encoder_layers,
-            *config.sizes,
-            dropout=config.dropout,
-            backend=config.attention_backend,
+            config.sizes,
             checkpointing=config.checkpointing,
         )
 

@@ -9,6 +9,7 @@ costs no copy, and one over the whole image is a reshape (LW-DETR, arXiv 2406.03
 from __future__ import annotations
 
 import re
+from abc import ABC, abstractmethod
 from collections.abc import Container
 from dataclasses import dataclass
 
@@ -55,7 +56,7 @@ def join(tokens: Tensor, windows: int, height: int, width: int) -> Tensor:
     return parts.permute(0, 5, 1, 3, 2, 4).flatten(4, 5).flatten(2, 3)
 
 
-class WindowedViT(nn.Module):
+class WindowedViT(nn.Module, ABC):
     """Blocks over windows; subclasses make the tokens and the maps.
 
     `shape.multiple` divides the sides of every image. Blocks behind the last tap are kept, frozen,
@@ -88,9 +89,9 @@ class WindowedViT(nn.Module):
                 maps.append(join(self.patches(tokens), self.shape.windows, height, width))
         return maps
 
+    @abstractmethod
     def tokens(self, images: Tensor) -> Tensor:
         """Images to tokens [B x windows x windows, T, C]."""
-        raise NotImplementedError
 
     def patches(self, tokens: Tensor) -> Tensor:
         """What detection sees of the tokens: those of patches alone."""

@@ -10,8 +10,8 @@ from typing import Literal
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from detr_kernels import MultiScaleDeformableAttention, Sampling
-from student_train.models.layers.encoder import Levels
+from detr_kernels import Sampling
+from student_train.models.layers.encoder import LayerSizes, Levels
 from student_train.models.layers.heads import MLP, Activation, LayerHeads
 from student_train.models.layers.position import sine_boxes
 from student_train.models.layers.recompute import run_layer
@@ -26,27 +26,20 @@ class DeformableDecoderLayer(nn.Module):
 
     def __init__(
         self,
-        dim: int,
-        ffn_dim: int,
-        n_heads: int,
-        n_levels: int,
-        n_points: int,
-        dropout: float,
-        backend: str,
+        sizes: LayerSizes,
         activation: Activation = F.relu,
         n_self_heads: int | None = None,
         sampling: Sampling = "bilinear",
     ) -> None:
-        """`n_heads` are those of both attentions, unless `n_self_heads` differs."""
+        """The heads of `sizes` are those of both attentions, unless `n_self_heads` differs."""
         super().__init__()
+        dim, ffn_dim, dropout = sizes.dim, sizes.ffn_dim, sizes.dropout
         self.activation = activation
-        self.cross_attn = MultiScaleDeformableAttention(
-            dim, n_heads, n_levels, n_points, backend=backend, sampling=sampling
-        )
+        self.cross_attn = sizes.attention(sampling)
         self.dropout1 = nn.Dropout(dropout)
         self.norm1 = nn.LayerNorm(dim)
         self.self_attn = nn.MultiheadAttention(
-            dim, n_self_heads or n_heads, dropout=dropout, batch_first=True
+            dim, n_self_heads or sizes.n_heads, dropout=dropout, batch_first=True
         )
         self.dropout2 = nn.Dropout(dropout)
         self.norm2 = nn.LayerNorm(dim)
@@ -100,14 +93,8 @@ class DeformableDecoder(RefiningDecoder):
     def __init__(
         self,
         n_layers: int,
-        dim: int,
-        ffn_dim: int,
-        n_heads: int,
-        n_levels: int,
-        n_points: int,
+        sizes: LayerSizes,
         *,
-        dropout: float = 0.0,
-        backend: str = "auto",
         sampling: Sampling = "bilinear",
         refinement: Refinement = "detached",
         norm: bool = False,
@@ -119,23 +106,13 @@ class DeformableDecoder(RefiningDecoder):
         box_eps: float | None = None,
         checkpointing: bool = False,
     ) -> None:
+        dim = sizes.dim
         super().__init__(dim, n_layers + predict_input, refinement, norm, eps, box_eps)
         self.dim = dim
         self.checkpointing = checkpointing
         self.predict_input = predict_input
         self.layers = nn.ModuleList(
-            DeformableDecoderLayer(
-                dim,
-                ffn_dim,
-                n_heads,
-                n_levels,
-                n_points,
-                dropout,
-                backend,
-                activation,
-                sampling=sampling,
-            )
-            for _ in range(n_layers)
+            DeformableDecoderLayer(sizes, activation, sampling=sampling) for _ in range(n_layers)
         )
         self.box_position = box_position
         self.query_position = None

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from detr_kernels import MultiScaleDeformableAttention
+from detr_kernels import MultiScaleDeformableAttention, Sampling
 from student_train.models.layers.position import geometry_dtype, resize_mask, sine_map, valid_ratio
 from student_train.models.layers.recompute import run_layer
 
@@ -90,25 +90,37 @@ def cell_centres(tokens: Tokens) -> Tensor:
     return torch.cat(centres, 1)[:, :, None] * ratios[:, None]
 
 
+@dataclass(frozen=True)
+class LayerSizes:
+    """What layers of deformable attention are made of, in an encoder as in a decoder.
+
+    dim: width of tokens and queries. ffn_dim: hidden width of the feed-forward network. backend: of
+    the attention, `auto`, `triton` or `torch`.
+    """
+
+    dim: int
+    ffn_dim: int
+    n_heads: int
+    n_levels: int
+    n_points: int
+    dropout: float = 0.0
+    backend: str = "auto"
+
+    def attention(self, sampling: Sampling = "bilinear") -> MultiScaleDeformableAttention:
+        """Deformable attention over the levels."""
+        shape = (self.dim, self.n_heads, self.n_levels, self.n_points)
+        return MultiScaleDeformableAttention(*shape, backend=self.backend, sampling=sampling)
+
+
 class DeformableEncoderLayer(nn.Module):
     """Deformable self-attention, then a feed-forward network; each added to its input and normed
     after.
     """
 
-    def __init__(
-        self,
-        dim: int,
-        ffn_dim: int,
-        n_heads: int,
-        n_levels: int,
-        n_points: int,
-        dropout: float,
-        backend: str,
-    ) -> None:
+    def __init__(self, sizes: LayerSizes) -> None:
         super().__init__()
-        self.self_attn = MultiScaleDeformableAttention(
-            dim, n_heads, n_levels, n_points, backend=backend
-        )
+        dim, ffn_dim, dropout = sizes.dim, sizes.ffn_dim, sizes.dropout
+        self.self_attn = sizes.attention()
         self.dropout1 = nn.Dropout(dropout)
         self.norm1 = nn.LayerNorm(dim)
         self.linear1 = nn.Linear(dim, ffn_dim)
@@ -128,23 +140,9 @@ class DeformableEncoderLayer(nn.Module):
 class DeformableEncoder(nn.Module):
     """A stack of layers over the same places. Deformable DETR section 4.1."""
 
-    def __init__(
-        self,
-        n_layers: int,
-        dim: int,
-        ffn_dim: int,
-        n_heads: int,
-        n_levels: int,
-        n_points: int,
-        dropout: float = 0.0,
-        backend: str = "auto",
-        checkpointing: bool = False,
-    ) -> None:
+    def __init__(self, n_layers: int, sizes: LayerSizes, checkpointing: bool = False) -> None:
         super().__init__()
-        self.layers = nn.ModuleList(
-            DeformableEncoderLayer(dim, ffn_dim, n_heads, n_levels, n_points, dropout, backend)
-            for _ in range(n_layers)
-        )
+        self.layers = nn.ModuleList(DeformableEncoderLayer(sizes) for _ in range(n_layers))
         self.checkpointing = checkpointing
 
     def forward(self, tokens: Tokens) -> Tensor:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from torch import Tensor, nn
 
 from student_train.models.layers.decoder import DeformableDecoderLayer, references_on_levels
-from student_train.models.layers.encoder import Levels
+from student_train.models.layers.encoder import LayerSizes, Levels
 from student_train.models.layers.group_queries import move_box
 from student_train.models.layers.heads import MLP, LayerHeads
 from student_train.models.layers.position import sine_boxes
@@ -22,33 +22,16 @@ class LiteDecoder(nn.Module):
     def __init__(
         self,
         n_layers: int,
-        dim: int,
-        ffn_dim: int,
+        sizes: LayerSizes,
         n_self_heads: int,
-        n_heads: int,
-        n_levels: int,
-        n_points: int,
-        *,
-        dropout: float = 0.0,
-        backend: str = "auto",
         checkpointing: bool = False,
     ) -> None:
-        """`n_heads` are those of the deformable attention."""
+        """The heads of `sizes` are those of the deformable attention."""
         super().__init__()
-        self.dim = dim
+        dim = self.dim = sizes.dim
         self.checkpointing = checkpointing
         self.layers = nn.ModuleList(
-            DeformableDecoderLayer(
-                dim,
-                ffn_dim,
-                n_heads,
-                n_levels,
-                n_points,
-                dropout,
-                backend,
-                n_self_heads=n_self_heads,
-            )
-            for _ in range(n_layers)
+            DeformableDecoderLayer(sizes, n_self_heads=n_self_heads) for _ in range(n_layers)
         )
         self.norm = nn.LayerNorm(dim)
         self.query_position = MLP(2 * dim, dim, dim, 2)

@@ -95,7 +95,7 @@ def test_another_category_table_is_refused_with_the_first_difference(maker: Any)
     store = maker.store()
     other = Categories((Category(1, "person"), Category(2, "car")))
     with pytest.raises(
-        StoreError, match="id 2 is 'bicycle' in the store and 'car' in the data set"
+        StoreError, match="2: 'bicycle' in the store, 'car' in the data set"
     ):
         BoxStore.open_or_create(store.path, other, DATASET)
 

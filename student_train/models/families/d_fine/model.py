@@ -15,7 +15,6 @@ from student_train.models.hybrid import ACTIVATIONS, HybridConfig, HybridStudent
 from student_train.models.layers.conv_norm import ConvNorm
 from student_train.models.layers.csp import Gelan, SplitDownsample
 from student_train.models.layers.denoising import MirroredDenoising, Noise, NoisyQueries
-from student_train.models.layers.heads import LayerHeads
 from student_train.models.layers.hybrid_encoder import FusionParts
 from student_train.models.output import Denoising, StudentOutput
 from student_train.models.targets import Targets
@@ -76,7 +75,6 @@ class DFine(HybridStudent[DFineConfig]):
     def __init__(self, config: DFineConfig) -> None:
         super().__init__(config, d_fine_parts(config.expansion, config.blocks))
         self.config = config
-        activation = ACTIVATIONS[config.activation]
         self.decoder = DFineDecoder(
             config.decoder_layers,
             config.dim,
@@ -85,19 +83,12 @@ class DFine(HybridStudent[DFineConfig]):
             config.n_points,
             config.n_bins,
             config.reg_scale,
-            activation,
+            ACTIVATIONS[config.activation],
             dropout=config.dropout,
             backend=config.attention_backend,
             checkpointing=config.checkpointing,
         )
-        self.heads = LayerHeads(
-            config.dim,
-            config.n_classes,
-            config.decoder_layers,
-            shared=False,
-            activation=activation,
-            box_dim=4 * (config.n_bins + 1),
-        )
+        self.heads = self.make_heads(config, box_dim=4 * (config.n_bins + 1))
         self.start_as_official(self.decoder.query_position)
 
     def make_neck(self, config: HybridConfig) -> nn.Module:
@@ -113,16 +104,8 @@ class DFine(HybridStudent[DFineConfig]):
         targets: list[Targets] | None = None,
         noise: Noise | None = None,
     ) -> StudentOutput:
-        """Detect.
-
-        `images` is [B, 3, H, W], RGB in 0..1, multiples of 32 px, each in the upper left corner and
-        zero elsewhere; `mask` [B, H, W] is True on padding. In training, `targets` (one per image)
-        start the denoising queries, with `noise` in place of fresh random numbers if given. Of
-        every layer come logits [B, Q, C] and boxes [B, Q, 4], (cx, cy, w, h) in 0..1 of each image
-        without its padding, which they may reach beyond; in evaluation of the last (or
-        `config.eval_layers`-th) alone.
-
-        Raises UsageError for images of other sizes.
+        """Detect: see `HybridStudent.encode` and `Student.forward`. Boxes may reach beyond their
+        image. In evaluation the last layer, or the `config.eval_layers`-th, predicts alone.
         """
         levels = self.encode(images, mask)
         start = self.start(levels, targets, noise)

@@ -57,9 +57,7 @@ class DeformableDetr(MultiScaleStudent[DeformableDetrConfig]):
         )
         self.decoder = DeformableDecoder(
             config.decoder_layers,
-            *config.sizes,
-            dropout=config.dropout,
-            backend=config.attention_backend,
+            config.sizes,
             refinement="look_forward_twice" if config.look_forward_twice else "detached",
             checkpointing=config.checkpointing,
         )

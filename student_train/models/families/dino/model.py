@@ -9,7 +9,7 @@ from typing import ClassVar
 
 from torch import Tensor, nn
 
-from student_train.models.config import DeformableConfig
+from student_train.models.config import ContrastiveConfig, DeformableConfig
 from student_train.models.layers.decoder import DeformableDecoder
 from student_train.models.layers.denoising import ContrastiveDenoising, Noise
 from student_train.models.layers.heads import LayerHeads
@@ -21,7 +21,7 @@ from student_train.models.targets import Targets
 
 
 @dataclass(frozen=True, kw_only=True)
-class DinoConfig(DeformableConfig):
+class DinoConfig(DeformableConfig, ContrastiveConfig):
     """Settings of DINO. The defaults are the official ResNet-50, 4 scales."""
 
     family: ClassVar[str] = "dino"
@@ -43,18 +43,10 @@ class DinoConfig(DeformableConfig):
     dn_number: int = 100
     """from 50 on: denoising queries of either kind an image, roughly; below 50: half the count of
     groups, each of which holds every target twice (as official); 0 switches denoising off"""
-    dn_label_noise: float = 0.5
-    """twice the share of denoising labels that are replaced"""
-    dn_box_noise: float = 1.0
-    """how far positives' corners move at most, in half sizes; negatives move up to twice as far"""
 
     def problems(self) -> list[str]:
         """Noise and temperature out of range."""
-        problems = super().problems()
-        if not 0 <= self.dn_label_noise <= 2:
-            problems.append(f"dn_label_noise must lie in 0..2, not {self.dn_label_noise}")
-        if self.dn_number < 0 or self.dn_box_noise < 0:
-            problems.append("dn_number and dn_box_noise must not be negative")
+        problems = super().problems() + self.noise_problems()
         if not 0 < self.box_eps < 0.5:
             problems.append(f"box_eps must lie in 0..0.5, not {self.box_eps}")
         if self.temperature <= 0:
@@ -71,9 +63,7 @@ class Dino(MultiScaleStudent[DinoConfig]):
         self.queries = TwoStageQueries(config.n_queries, config.dim, config.n_classes)
         self.decoder = DeformableDecoder(
             config.decoder_layers,
-            *config.sizes,
-            dropout=config.dropout,
-            backend=config.attention_backend,
+            config.sizes,
             refinement="look_forward_twice",
             norm=True,
             box_position="sine",

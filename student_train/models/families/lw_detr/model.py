@@ -19,7 +19,7 @@ from student_train.models.backbones.backbone_weights import load_backbone_weight
 from student_train.models.backbones.cae_vit import KNOWN, CaeViT, cae_shape
 from student_train.models.backbones.windows import WindowedShape, WindowedViT
 from student_train.models.config import DecoderConfig, SamplingConfig
-from student_train.models.layers.encoder import flatten_maps
+from student_train.models.layers.encoder import LayerSizes, flatten_maps
 from student_train.models.layers.group_queries import GroupQueries
 from student_train.models.layers.heads import LayerHeads
 from student_train.models.layers.lite_decoder import LiteDecoder
@@ -107,14 +107,16 @@ class LwDetr(Student[LwDetrConfig]):
         self.queries = GroupQueries(config.n_queries, config.n_groups, config.dim, config.n_classes)
         self.decoder = LiteDecoder(
             config.decoder_layers,
-            config.dim,
-            config.ffn_dim,
-            config.n_heads,
-            config.n_sampling_heads,
-            len(config.levels),
-            config.n_points,
-            dropout=config.dropout,
-            backend=config.attention_backend,
+            LayerSizes(
+                config.dim,
+                config.ffn_dim,
+                config.n_sampling_heads,
+                len(config.levels),
+                config.n_points,
+                config.dropout,
+                config.attention_backend,
+            ),
+            n_self_heads=config.n_heads,
             checkpointing=config.checkpointing,
         )
         self.heads = LayerHeads(config.dim, config.n_classes, config.decoder_layers, shared=True)
@@ -153,15 +155,11 @@ class LwDetr(Student[LwDetrConfig]):
         targets: list[Targets] | None = None,
         noise: None = None,
     ) -> StudentOutput:
-        """Detect.
+        """Detect: see `Student.forward`. There are no denoising queries. The ViT sees padding, the
+        decoder does not; boxes are not bounded. In training the output has the queries of all
+        groups, one group after the other.
 
-        `images` is [B, 3, H, W], normalised, each in the upper left corner and zero elsewhere;
-        `mask` [B, H, W] is True on padding, which the ViT sees and the decoder does not. There are
-        no denoising queries: `targets` and `noise` are not looked at. In training the output has
-        the queries of all groups, one group after the other.
-
-        Boxes come out as (cx, cy, w, h) in 0..1 of each image without its padding; they are not
-        bounded. Raises InputSizeError for sides that are no multiples of a row of windows.
+        Raises InputSizeError for sides that are no multiples of a row of windows.
         """
         groups = self.config.n_groups if self.training else 1
         levels = flatten_maps(self.projector(self.backbone(images)), mask)

@@ -13,7 +13,7 @@ from student_train.models.config import SamplingConfig
 from student_train.models.hybrid import ACTIVATIONS, HybridConfig, HybridStudent
 from student_train.models.layers.decoder import DeformableDecoder
 from student_train.models.layers.denoising import Noise
-from student_train.models.layers.heads import LayerHeads
+from student_train.models.layers.encoder import LayerSizes
 from student_train.models.layers.hybrid_encoder import rt_detr_parts
 from student_train.models.output import StudentOutput
 from student_train.models.targets import Targets
@@ -46,30 +46,25 @@ class RtDetrV2(HybridStudent[RtDetrV2Config]):
     def __init__(self, config: RtDetrV2Config) -> None:
         super().__init__(config, rt_detr_parts(config.expansion, config.blocks))
         self.config = config
-        activation = ACTIVATIONS[config.activation]
         self.decoder = DeformableDecoder(
             config.decoder_layers,
-            config.dim,
-            config.ffn_dim,
-            config.n_heads,
-            len(config.strides),
-            config.n_points,
-            dropout=config.dropout,
-            backend=config.attention_backend,
+            LayerSizes(
+                config.dim,
+                config.ffn_dim,
+                config.n_heads,
+                len(config.strides),
+                config.n_points,
+                config.dropout,
+                config.attention_backend,
+            ),
             sampling=config.sampling,
             refinement="look_forward_twice",
             box_position="plain",
             plain_layers=config.position_layers,
-            activation=activation,
+            activation=ACTIVATIONS[config.activation],
             checkpointing=config.checkpointing,
         )
-        self.heads = LayerHeads(
-            config.dim,
-            config.n_classes,
-            config.decoder_layers,
-            shared=False,
-            activation=activation,
-        )
+        self.heads = self.make_heads(config)
         assert self.decoder.query_position is not None
         self.start_as_official(self.decoder.query_position)
 
@@ -80,15 +75,8 @@ class RtDetrV2(HybridStudent[RtDetrV2Config]):
         targets: list[Targets] | None = None,
         noise: Noise | None = None,
     ) -> StudentOutput:
-        """Detect.
-
-        `images` is [B, 3, H, W], RGB in 0..1, multiples of 32 px, each in the upper left corner and
-        zero elsewhere; `mask` [B, H, W] is True on padding. In training, `targets` (one per image)
-        start the denoising queries, with `noise` in place of fresh random numbers if given. Of
-        every layer come logits [B, Q, C] and boxes [B, Q, 4], (cx, cy, w, h) in 0..1 of each image
-        without its padding; in evaluation of the first `config.eval_layers`.
-
-        Raises UsageError for images of other sizes.
+        """Detect: see `HybridStudent.encode` and `Student.forward`. In evaluation the first
+        `config.eval_layers` predict.
         """
         levels = self.encode(images, mask)
         start = self.start(levels, targets, noise)

@@ -20,7 +20,7 @@ from student_train.models.backbones.swin import SwinShape
 from student_train.models.backbones.token_swin import TokenSwin
 from student_train.models.config import DecoderConfig, SamplingConfig
 from student_train.models.layers.decoder import DeformableDecoder
-from student_train.models.layers.encoder import flatten_maps
+from student_train.models.layers.encoder import LayerSizes, flatten_maps
 from student_train.models.layers.heads import LayerHeads
 from student_train.models.layers.neck import Neck, projection
 from student_train.models.layers.position import geometry_dtype
@@ -85,13 +85,15 @@ class Vidt(Student[VidtConfig]):
         self.level_embedding = nn.Parameter(torch.randn(_N_LEVELS, config.dim), requires_grad=False)
         self.decoder = DeformableDecoder(
             config.decoder_layers,
-            config.dim,
-            config.ffn_dim,
-            config.n_heads,
-            _N_LEVELS,
-            config.n_points,
-            dropout=config.dropout,
-            backend=config.attention_backend,
+            LayerSizes(
+                config.dim,
+                config.ffn_dim,
+                config.n_heads,
+                _N_LEVELS,
+                config.n_points,
+                config.dropout,
+                config.attention_backend,
+            ),
             refinement="detached",
             predict_input=True,
             checkpointing=config.checkpointing,
@@ -121,12 +123,8 @@ class Vidt(Student[VidtConfig]):
         targets: list[Targets] | None = None,
         noise: None = None,
     ) -> StudentOutput:
-        """Detect.
-
-        `images` is [B, 3, H, W], normalised, each in the upper left corner and zero elsewhere;
-        `mask` [B, H, W] is True on padding. There are no denoising queries: `targets` and `noise`
-        are not looked at. Boxes come out as (cx, cy, w, h) in 0..1 of each image without its
-        padding; the first of the layers is what the backbone's tokens say.
+        """Detect: see `Student.forward`. There are no denoising queries. The first of the layers is
+        what the backbone's tokens say.
         """
         maps, tokens = self.backbone(images, mask)
         memory = flatten_maps(self.neck(maps), mask)

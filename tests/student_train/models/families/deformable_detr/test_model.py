@@ -17,7 +17,7 @@ from student_train.models import (
 )
 from student_train.models.config import DeformableConfig
 from student_train.models.layers.decoder import DeformableDecoder
-from student_train.models.layers.encoder import Tokens
+from student_train.models.layers.encoder import LayerSizes, Tokens
 from student_train.models.layers.heads import LayerHeads
 from student_train.models.official import (
     detect_family,
@@ -379,7 +379,9 @@ class Heads(LayerHeads):
 @pytest.mark.parametrize(("refinement", "rights"), [("none", [1, 1, 1]), ("detached", [1, 2, 3])])
 @pytest.mark.parametrize("point", [True, False])
 def test_rules_of_refinement(refinement, rights: list[int], point: bool) -> None:
-    decoder = DeformableDecoder(2, 32, 32, 2, 1, 2, refinement=refinement, predict_input=True)
+    decoder = DeformableDecoder(
+        2, LayerSizes(32, 32, 2, 1, 2), refinement=refinement, predict_input=True
+    )
     tokens = Tokens(
         content=torch.zeros(1, 4, 32),
         position=torch.zeros(1, 4, 32),
