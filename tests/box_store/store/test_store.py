@@ -94,9 +94,7 @@ def test_no_store_is_said_plainly(tmp_path: Path, make: bool, what: str) -> None
 def test_another_category_table_is_refused_with_the_first_difference(maker: Any) -> None:
     store = maker.store()
     other = Categories((Category(1, "person"), Category(2, "car")))
-    with pytest.raises(
-        StoreError, match="2: 'bicycle' in the store, 'car' in the data set"
-    ):
+    with pytest.raises(StoreError, match="2: 'bicycle' in the store, 'car' in the data set"):
         BoxStore.open_or_create(store.path, other, DATASET)
 
 
