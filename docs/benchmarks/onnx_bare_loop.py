@@ -21,7 +21,7 @@ from student_train.runs.provenance import source_revision, versions
 from teacher_infer.adapters import resize
 from teacher_infer.data.images import ImageTask, load_image
 from teacher_infer.teachers.loaded import load_teacher
-from teacher_infer.teachers.spec import parse_teacher
+from teacher_infer.teachers.parsing import parse_teacher
 
 SIDE = 416
 SCORE, IOU = 0.05, 0.65

@@ -9,7 +9,8 @@ import typer
 from teacher_infer.adapters.info import AdapterInfo
 from teacher_infer.adapters.registry import adapter_help, adapter_info
 from teacher_infer.commands.terminal import AsJson, print_json, say, stdout
-from teacher_infer.teachers.spec import KEYS, TeacherSpec, parse_teacher
+from teacher_infer.teachers.parsing import KEYS, parse_teacher
+from teacher_infer.teachers.spec import TeacherSpec
 
 
 def list_adapters(

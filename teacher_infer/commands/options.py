@@ -9,7 +9,8 @@ import typer
 
 from teacher_infer.run.deadline import in_time
 from teacher_infer.teachers.loaded import weights_files
-from teacher_infer.teachers.spec import TeacherSpec, check_names, load_teachers, parse_teacher
+from teacher_infer.teachers.parsing import load_teachers, parse_teacher
+from teacher_infer.teachers.spec import TeacherSpec, check_names
 
 Data = Annotated[
     Path | None,

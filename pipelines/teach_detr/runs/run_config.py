@@ -38,7 +38,7 @@ from student_train.errors import ConfigError
 from student_train.presets import load_preset
 from student_train.settings.origin import ARGUMENT, Kind, Origin
 from student_train.settings.overrides import Layer, Resolved, flatten, merge, read_toml
-from teacher_infer.teachers.spec import as_argument, read_tables
+from teacher_infer.teachers.parsing import as_argument, read_tables
 
 BASELINE, TAUGHT = "baseline", "taught"
 

@@ -16,7 +16,7 @@ from teach_detr.runs.run import Pipeline, run_file
 from teach_detr.runs.run_config import read_run, teacher_arguments
 from teach_detr.runs.stages import StageError, StageStopped
 from teach_detr.scenes.painting import make_split
-from teacher_infer.teachers.spec import parse_teacher
+from teacher_infer.teachers.parsing import parse_teacher
 
 FILE = """
 out = "{out}"

@@ -11,7 +11,7 @@ from teach_detr.cli import main
 from teach_detr.scenes import drawing, scene_set
 from teach_detr.scenes.settings import TEACHER_SIZES
 from teach_detr.toy_teachers.shipped import MMDET_TEACHER, read_weights, weights_folder
-from teacher_infer.teachers.spec import load_teachers
+from teacher_infer.teachers.parsing import load_teachers
 
 
 def call(*arguments: object) -> int:

@@ -10,7 +10,7 @@ from teacher_infer.bench.memory import Look, MemoryResult, memory_of_run
 from teacher_infer.bench.rate import BenchResult, PoolRuns, Run
 from teacher_infer.cli import main
 from teacher_infer.data.dataset import load_dataset
-from teacher_infer.teachers.spec import parse_teacher
+from teacher_infer.teachers.parsing import parse_teacher
 from teacher_infer.workers.local_pool import LocalPool
 
 

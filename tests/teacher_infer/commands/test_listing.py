@@ -12,7 +12,7 @@ import pytest
 
 from teacher_infer.adapters.registry import adapter_info
 from teacher_infer.commands import listing as cli_list
-from teacher_infer.teachers.spec import load_teachers, parse_teacher
+from teacher_infer.teachers.parsing import load_teachers, parse_teacher
 
 
 def test_list_teaches(cli):

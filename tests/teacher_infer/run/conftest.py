@@ -22,7 +22,8 @@ from teacher_infer.run.prepare import prepare
 from teacher_infer.run.progress import PlainReporter
 from teacher_infer.run.service import Service
 from teacher_infer.teachers.class_map import ClassMap
-from teacher_infer.teachers.spec import TeacherSpec, parse_teacher
+from teacher_infer.teachers.parsing import parse_teacher
+from teacher_infer.teachers.spec import TeacherSpec
 from teacher_infer.workers.pool import Batch, Cause, Died, Event, Finished, Ready, Refused
 from teacher_infer.workers.worker import Labelled, Loaded
 

@@ -8,7 +8,8 @@ import pytest
 
 from teacher_infer.adapters.protocol import AdapterError
 from teacher_infer.run.deadline import in_time
-from teacher_infer.teachers.spec import TeacherSpec, parse_teacher
+from teacher_infer.teachers.parsing import parse_teacher
+from teacher_infer.teachers.spec import TeacherSpec
 
 
 def spec(limit: str = "0.2") -> TeacherSpec:

@@ -11,7 +11,7 @@ from teacher_infer.data.images import ImageTask
 from teacher_infer.run.plan import default_unit_size, make_record, make_units
 from teacher_infer.teachers.class_map import ClassMap
 from teacher_infer.teachers.loaded import weights_sha256
-from teacher_infer.teachers.spec import parse_teacher
+from teacher_infer.teachers.parsing import parse_teacher
 
 
 @settings(deadline=None, max_examples=30)

@@ -15,7 +15,7 @@ from teacher_infer.data.dataset import load_dataset
 from teacher_infer.run.prepare import prepare
 from teacher_infer.run.progress import PlainReporter
 from teacher_infer.run.service import Service
-from teacher_infer.teachers.spec import parse_teacher
+from teacher_infer.teachers.parsing import parse_teacher
 from teacher_infer.workers.pool import Event
 from teacher_infer.workers.worker import Worker
 

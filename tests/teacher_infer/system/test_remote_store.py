@@ -21,7 +21,7 @@ from teacher_infer.run.prepare import prepare
 from teacher_infer.run.progress import PlainReporter
 from teacher_infer.run.service import Service
 from teacher_infer.run.store_watch import StoreWatch
-from teacher_infer.teachers.spec import parse_teacher
+from teacher_infer.teachers.parsing import parse_teacher
 from teacher_infer.workers.local_pool import LocalPool
 from teacher_infer.workers.pool import Event
 

@@ -10,7 +10,7 @@ from box_store.errors import UsageError
 from teacher_infer.adapters.protocol import AdapterSpec, ViewSpec
 from teacher_infer.run.plan import make_record
 from teacher_infer.teachers.loaded import load_teacher
-from teacher_infer.teachers.spec import load_teachers, parse_teacher
+from teacher_infer.teachers.parsing import load_teachers, parse_teacher
 from teacher_infer.teachers.views import ViewingTeacher
 
 WIDTH, HEIGHT = 96, 64

@@ -9,7 +9,8 @@ import pytest
 
 from teacher_infer.data.dataset import Dataset, load_dataset
 from teacher_infer.teachers.class_map import ClassMap
-from teacher_infer.teachers.spec import TeacherSpec, parse_teacher
+from teacher_infer.teachers.parsing import parse_teacher
+from teacher_infer.teachers.spec import TeacherSpec
 from teacher_infer.workers import local_pool
 from teacher_infer.workers.local_pool import LocalPool
 from teacher_infer.workers.pool import (

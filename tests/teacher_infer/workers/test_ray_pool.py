@@ -21,7 +21,8 @@ from teacher_infer.run.job import Job
 from teacher_infer.run.prepare import prepare
 from teacher_infer.run.progress import PlainReporter
 from teacher_infer.run.service import Service
-from teacher_infer.teachers.spec import TeacherSpec, parse_teacher
+from teacher_infer.teachers.parsing import parse_teacher
+from teacher_infer.teachers.spec import TeacherSpec
 from teacher_infer.workers import ray_pool
 from teacher_infer.workers.local_pool import LocalPool
 from teacher_infer.workers.pool import WorkerPool

@@ -6,13 +6,8 @@ from pathlib import Path
 import pytest
 
 from box_store.errors import UsageError
-from teacher_infer.teachers.spec import (
-    KEYS,
-    as_argument,
-    check_names,
-    load_teachers,
-    parse_teacher,
-)
+from teacher_infer.teachers.parsing import KEYS, as_argument, load_teachers, parse_teacher
+from teacher_infer.teachers.spec import check_names
 
 
 def test_a_teacher_is_a_name_an_adapter_and_a_model():
