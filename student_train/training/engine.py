@@ -3,15 +3,12 @@
 import contextlib
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
-from dataclasses import dataclass
 from typing import NoReturn
 
 import torch
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
-from box_store.forms.protocol import Split
-from box_store.wording import counted
 from student_train.config import TrainConfig, as_plain
 from student_train.data import Batch, prefetch
 from student_train.errors import CheckpointError, Interrupted, LoaderDied, NonFiniteLoss
@@ -28,10 +25,10 @@ from student_train.machine.compiling import compile_parts
 from student_train.machine.interrupt import Stopped, StopRequest
 from student_train.machine.runtime import Runtime
 from student_train.models import Student, Targets
-from student_train.models.output import StudentOutput
-from student_train.runs.checkpoint import load_weights, save_weights
 from student_train.runs.run_folder import RunFolder, class_space_to_plain
 from student_train.runs.states import StateFolder
+from student_train.training.best import BestWeights, Position
+from student_train.training.broken import broken_parts, unusable
 from student_train.training.inputs import Inputs
 from student_train.training.online import look_all, open_online
 from student_train.training.optim import (
@@ -44,20 +41,6 @@ from student_train.training.optim import (
 )
 from student_train.training.progress import ProgressLine
 from student_train.training.recorder import Recorder
-
-
-@dataclass
-class Position:
-    """Where a run stands."""
-
-    step: int = 0
-    """steps done"""
-    evaluated_step: int = -1
-    """the last step whose weights were evaluated"""
-    best: float = -1.0
-    """AP of the best evaluation so far, in 0..1; -1 before the first"""
-    restarted: bool = False
-    """whether training has gone back to the best weights (`optim.restart_epoch`)"""
 
 
 class Trainer:
@@ -97,6 +80,15 @@ class Trainer:
         self._failure = ""
         self.recorder = Recorder(
             config, folder, runtime, progress, self.steps_per_epoch, self.total_steps
+        )
+        self.best = BestWeights(
+            config,
+            self.model,
+            self.average,
+            inputs.class_space,
+            folder,
+            runtime.world,
+            self.recorder,
         )
 
     def resume(self) -> str:
@@ -181,7 +173,7 @@ class Trainer:
         with StopRequest(cuts_waits=self.runtime.world.size == 1) as stop:
             self._evaluate_if_due(stop)
             for batches in self._batches(stop):
-                self._restart_if_due()
+                self.best.restart_if_due(at, self._epoch)
                 rates = set_lr(
                     self.optimizer,
                     lr_factor(self.config.optim, at.step, self.steps_per_epoch, self.total_steps),
@@ -197,7 +189,7 @@ class Trainer:
                         self._save_on_the_way()
                 self._evaluate_if_due(stop)
         if self.inputs.validation is None:
-            self._save_best()
+            self.best.save(at.step)
         self.save()
         return self.evaluation
 
@@ -264,35 +256,6 @@ class Trainer:
             self.recorder.add(losses.names, losses.values * len(seen))
         return norm, int(signal_number)
 
-    def _restart_if_due(self) -> None:
-        """Go on from the best weights once `optim.restart_epoch` is reached; all must call. The
-        optimiser keeps what it knows.
-        """
-        optim, at = self.config.optim, self.position
-        if optim.restart_epoch is None or self._epoch < optim.restart_epoch:
-            return
-        if self.average is not None and optim.restart_ema is not None:
-            # of a resumed run, too
-            self.average.decay = optim.restart_ema
-        if at.restarted:
-            return
-        at.restarted = True
-        world = self.runtime.world
-        known = self.folder.best.exists() if world.is_first else False
-        if not any(world.gather([known])):
-            self.recorder.say(
-                "warning   optim.restart_epoch: no evaluation has chosen best weights"
-            )
-            return
-        if world.is_first:
-            weights, _ = load_weights(self.folder.best)
-            self.model.load_state_dict(weights)
-        for tensor in self.model.state_dict().values():
-            world.share(tensor)
-        if self.average is not None:
-            self.average.model.load_state_dict(self.model.state_dict())
-        self.recorder.say(f"restart   from the best weights so far, AP {100 * at.best:.1f}")
-
     @property
     def _epoch(self) -> float:
         return self.position.step / self.steps_per_epoch
@@ -331,7 +294,7 @@ class Trainer:
         """Keep the state before this step, unless the forward pass has spoilt it, and stop."""
         # all processes are here, and those that know an image say so first
         failures = [each for each in self.runtime.world.gather([self._failure]) if each]
-        what = " ".join(dict.fromkeys(failures)) or _broken_parts(seen)
+        what = " ".join(dict.fromkeys(failures)) or broken_parts(seen)
         mine = all(bool(tensor.isfinite().all()) for tensor in self.model.state_dict().values())
         kept = all(self.runtime.world.gather([mine]))
         if kept:
@@ -393,63 +356,5 @@ class Trainer:
                 self._stop_without_loader(error, stop)
             self.evaluation = evaluation
             if self.runtime.world.is_first:
-                self._keep_evaluation(evaluation, validation.source)
+                self.best.keep(self.position, evaluation, validation.source)
             self.position.evaluated_step = self.position.step
-
-    def _keep_evaluation(self, evaluation: Evaluation, source: Split) -> None:
-        ap = evaluation.metrics.AP
-        # of equals the newer, which has seen more
-        better = self.position.best < 0 if ap is None else self.position.best <= ap
-        if ap is None:
-            kept = "the newest weights are kept as the best" if better else "the best stays"
-            self.recorder.say(
-                f"warning   AP is undefined, no object of {source.label} is annotated: {kept}"
-            )
-        if evaluation.problems:
-            self.recorder.say(
-                f"warning   {counted(len(evaluation.problems), 'image')} of {source.label} could "
-                "not be used and count as images without detections: "
-                f"{'; '.join(evaluation.problems[:2])}"
-            )
-        self.recorder.evaluated(self.position.step, evaluation.metrics, source, better)
-        try:
-            evaluation.write(self.folder.results, source.name)
-            if better or not self.folder.best.exists():
-                self._save_best()
-                self.position.best = max(self.position.best, -1.0 if ap is None else ap)
-        except (CheckpointError, OSError) as error:
-            self.recorder.say(f"warning   {error}; a later evaluation tries again")
-        self.recorder.publish()
-
-    def _save_best(self) -> None:
-        """Write the weights that are evaluated, with all that is needed to use them."""
-        if not self.runtime.world.is_first:
-            return
-        model = self.model if self.average is None else self.average.model
-        about = {
-            "config": as_plain(self.config),
-            "classes": class_space_to_plain(self.inputs.class_space),
-            "step": self.position.step,
-            "metrics": self.evaluation.metrics.values if self.evaluation else {},
-        }
-        save_weights(self.folder.best, model.state_dict(), about)
-
-
-def unusable(output: StudentOutput) -> Losses:
-    """A loss of NaN that reaches every parameter that a real one reaches."""
-    predictions = [*output.layers, *(output.one_to_many or [])]
-    if output.proposals is not None:
-        predictions.append(output.proposals)
-    if output.denoising is not None:
-        predictions += output.denoising.layers
-    total = sum(each.logits.float().sum() + each.boxes.float().sum() for each in predictions)
-    nothing = torch.zeros(0, device=output.last.boxes.device)
-    return Losses(torch.as_tensor(total) * float("nan"), (), nothing, nothing)
-
-
-def _broken_parts(seen: Sequence[Losses]) -> str:
-    """Which parts of a step's losses are not finite."""
-    parts = [name for losses in seen for name, v in losses.parts.items() if not v.isfinite()]
-    if not parts:
-        return "the gradient is not finite, though the losses are."
-    return f"not finite are {', '.join(dict.fromkeys(parts))}."

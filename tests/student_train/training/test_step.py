@@ -25,6 +25,7 @@ from student_train.runs.states import StateFolder
 from student_train.settings.origin import ARGUMENT
 from student_train.settings.overrides import Layer
 from student_train.training import engine
+from student_train.training.broken import unusable
 from student_train.training.engine import Trainer
 from student_train.training.launch import train
 
@@ -213,7 +214,7 @@ def test_unusable_losses_reach_every_parameter(
         trainer.model.train()
         output = trainer.model(batch.images, batch.mask, batch.truth)
         trainer.model.zero_grad()
-        engine.unusable(output).total.backward()
+        unusable(output).total.backward()
         missing = [
             name
             for name, parameter in trainer.model.named_parameters()
