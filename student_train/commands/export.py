@@ -64,9 +64,13 @@ def export(
         rows.append({"path": str(official), "format": "official", "tensors": n_tensors})
         print_plain(console, f"wrote     {official} ({n_tensors} tensors under official names)")
     if transformers is not None:
-        n_tensors = export_folder(student, transformers)
-        rows.append({"path": str(transformers), "format": "transformers", "tensors": n_tensors})
-        print_plain(console, f"wrote     {transformers} ({n_tensors} tensors, for transformers)")
+        folder = export_folder(student, transformers)
+        rows.append(folder.to_json())
+        print_plain(
+            console, f"wrote     {transformers} ({folder.tensors} tensors, for transformers)"
+        )
+        if folder.note:
+            print_plain(console, f"note      {folder.note}")
     done = []
     if onnx is not None or torch_export is not None:
         whole = student.config.augment.eval_size

@@ -15,6 +15,11 @@ class Pixels:
     mean: tuple[float, float, float]
     deviation: tuple[float, float, float]
 
+    @property
+    def is_scaled(self) -> bool:
+        """Whether anything is done to values of 0..1."""
+        return self != UNIT
+
     def scaled(self, images: Tensor, mask: Tensor) -> Tensor:
         """uint8 [B, 3, H, W] to float32; `mask` [B, H, W] is True on padding."""
         mean, deviation = self._on(images.device)

@@ -65,20 +65,3 @@ def hybrid_settings(config: Mapping[str, Any]) -> dict[str, Any]:
         "dn_label_noise": float(config.get("label_noise_ratio", 0.5)),
         "dn_box_noise": float(config.get("box_noise_scale", 1.0)),
     }
-
-
-def square_image(config: Any) -> dict[str, Any]:
-    """`preprocessor_config.json` of a student whose images are squashed and not normalised."""
-    side = config.augment.eval_square or config.augment.eval_short_side
-    return {
-        "image_processor_type": "RTDetrImageProcessor",
-        "do_resize": True,
-        "size": {"height": side, "width": side},
-        "resample": 2,
-        "do_rescale": True,
-        "rescale_factor": 1 / 255,
-        "do_normalize": False,
-        "do_pad": False,
-        "format": "coco_detection",
-        "do_convert_annotations": True,
-    }

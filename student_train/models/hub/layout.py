@@ -56,22 +56,27 @@ class HubLayout:
     before `names`"""
     copies: Table = ()
     """further names on disk -> the first, of tensors that are stored twice"""
-    config: Callable[[Any], dict[str, Any]] | None = None
-    """`config.json` of a configuration of ours, less the classes; none: such folders are not
-    written"""
+    config: Callable[[Any], dict[str, Any]]
+    """`config.json` of a configuration of ours, less the classes; raises CheckpointError for what
+    transformers does not do"""
     built: Callable[[Any], dict[str, Tensor]] = _nothing
     """buffers on disk that follow from the configuration, which our student does not store"""
-    image: Callable[[Any], dict[str, Any]] | None = None
-    """`preprocessor_config.json` of a whole training configuration"""
+    frozen_norms: bool = False
+    """whether all its batch norms are frozen, so that theirs count no batches"""
+    processor: str
+    """class that makes pixels of images, and boxes of outputs"""
+    square: bool = False
+    """their model looks at padding, or wants sides that fit"""
 
-    def beyond(self, name: str, layers: int) -> bool:
+    @staticmethod
+    def beyond(name: str, layers: int) -> bool:
         """Whether a tensor on disk belongs to a decoder layer, or its heads, after the first
         `layers`.
         """
         found = re.match(
             r"model\.decoder\.(?:layers|(?:class|bbox)_embed|lqe_layers)\.(\d+)\.", name
         )
-        return found is not None and int(found[1]) >= layers > 0
+        return found is not None and int(found[1]) >= layers
 
     def on_disk(self, official: str) -> list[str]:
         """Name of an official tensor on disk; several, if it is stored in parts."""
@@ -138,6 +143,8 @@ def to_disk(layout: HubLayout, student: Student) -> dict[str, Tensor]:
     """A student's tensors as transformers stores them."""
     found: dict[str, Tensor] = {}
     for key, value in student.state_dict().items():
+        if layout.frozen_norms and key.endswith("num_batches_tracked"):
+            continue
         stored = layout.on_disk(official_names(student, key)[0])
         parts = (value,) if len(stored) == 1 else value.chunk(len(stored))
         for name, part in zip(stored, parts, strict=True):

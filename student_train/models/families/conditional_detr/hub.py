@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from student_train.models.families.conditional_detr.model import ConditionalDetrConfig
 from student_train.models.hub.layout import HubLayout
 from student_train.models.hub.settings import (
     DETR_ENCODER,
@@ -12,11 +13,17 @@ from student_train.models.hub.settings import (
     expect,
     single_scale_settings,
 )
+from student_train.models.hub.writing import single_scale_words
 
 
 def _settings(config: Mapping[str, Any]) -> dict[str, Any]:
     expect(config, activation_function="relu", position_embedding_type="sine")
     return single_scale_settings(config)
+
+
+def _config(config: ConditionalDetrConfig) -> dict[str, Any]:
+    words = {"d_model": config.dim, "activation_function": "relu"}
+    return {**single_scale_words(config), **words, "position_embedding_type": "sine"}
 
 
 HUB = HubLayout(
@@ -37,4 +44,7 @@ HUB = HubLayout(
         *DETR_ENCODER,
     ),
     settings=_settings,
+    config=_config,
+    frozen_norms=True,
+    processor="ConditionalDetrImageProcessor",
 )

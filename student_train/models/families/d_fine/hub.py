@@ -18,7 +18,6 @@ from student_train.models.hub.hybrid import (
     HYBRID_COPIES,
     HYBRID_TABLE,
     hybrid_settings,
-    square_image,
 )
 from student_train.models.hub.layout import HubLayout
 from student_train.models.hub.settings import expect
@@ -179,5 +178,6 @@ HUB = HubLayout(
     settings=_settings,
     config=_config,
     built=_built,
-    image=square_image,
+    processor="RTDetrImageProcessor",
+    square=True,
 )

@@ -6,8 +6,10 @@ from collections.abc import Mapping
 from typing import Any
 
 from student_train.errors import CheckpointError
+from student_train.models.families.dab_detr.model import DabDetrConfig
 from student_train.models.hub.layout import HubLayout
 from student_train.models.hub.settings import DETR_ENCODER, expect, single_scale_settings
+from student_train.models.hub.writing import single_scale_words
 
 _LAYER = r"^(model\.decoder\.layers\.\d+)\."
 
@@ -18,6 +20,24 @@ def _settings(config: Mapping[str, Any]) -> dict[str, Any]:
     if config.get("temperature_width", 20) != temperature:
         raise CheckpointError("config.json: temperatures of height and width differ")
     return {**single_scale_settings(config), "temperature": float(temperature)}
+
+
+def _config(config: DabDetrConfig) -> dict[str, Any]:
+    if config.n_patterns or config.temperature != int(config.temperature):
+        raise CheckpointError(
+            "transformers has DAB-DETR without patterns and with temperatures that are whole; this "
+            f"student has n_patterns={config.n_patterns} and temperature={config.temperature:g}"
+        )
+    return {
+        **single_scale_words(config),
+        "hidden_size": config.dim,
+        "activation_function": "prelu",
+        "temperature_height": int(config.temperature),
+        "temperature_width": int(config.temperature),
+        "num_patterns": 0,
+        "keep_query_pos": False,
+        "query_dim": 4,
+    }
 
 
 HUB = HubLayout(
@@ -47,4 +67,7 @@ HUB = HubLayout(
         *DETR_ENCODER,
     ),
     settings=_settings,
+    config=_config,
+    frozen_norms=True,
+    processor="ConditionalDetrImageProcessor",
 )

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from student_train.errors import CheckpointError
+from student_train.models.families.deformable_detr.model import DeformableDetrConfig
 from student_train.models.hub.layout import HubLayout
 from student_train.models.hub.settings import (
     DETR_ENCODER,
@@ -13,6 +14,7 @@ from student_train.models.hub.settings import (
     expect,
     transformer_settings,
 )
+from student_train.models.hub.writing import transformer_words
 
 
 def _settings(config: Mapping[str, Any]) -> dict[str, Any]:
@@ -35,6 +37,26 @@ def _settings(config: Mapping[str, Any]) -> dict[str, Any]:
     }
 
 
+def _config(config: DeformableDetrConfig) -> dict[str, Any]:
+    if config.mixed_selection or config.dim < 128:
+        mixed = str(config.mixed_selection).lower()
+        raise CheckpointError(
+            "transformers has Deformable DETR without mixed selection and at least 128 wide; this "
+            f"student has mixed_selection={mixed} and dim={config.dim}"
+        )
+    return {
+        **transformer_words(config),
+        "d_model": config.dim,
+        "num_feature_levels": config.n_levels,
+        "encoder_n_points": config.n_points,
+        "decoder_n_points": config.n_points,
+        "two_stage": True,
+        "two_stage_num_proposals": config.n_queries,
+        "with_box_refine": True,
+        "activation_function": "relu",
+    }
+
+
 HUB = HubLayout(
     model_types=("deformable_detr",),
     architecture="DeformableDetrForObjectDetection",
@@ -51,4 +73,7 @@ HUB = HubLayout(
     ),
     copies=((r"^(class|bbox)_embed\.", r"model.decoder.\1_embed."),),
     settings=_settings,
+    config=_config,
+    frozen_norms=True,
+    processor="DeformableDetrImageProcessor",
 )

@@ -7,6 +7,7 @@ from typing import Any
 
 from student_train.errors import CheckpointError
 from student_train.models.backbones.cae_vit import cae_name, cae_shape
+from student_train.models.families.lw_detr.model import LwDetrConfig
 from student_train.models.hub.layout import HubLayout
 from student_train.models.hub.settings import expect, n_classes
 
@@ -52,6 +53,42 @@ def _settings(config: Mapping[str, Any]) -> dict[str, Any]:
     )
     levels = tuple(_LEVELS[scale] for scale in config["projector_scale_factors"])
     return {**decoder_settings(config), "backbone": name, "levels": levels}
+
+
+def decoder_words(config: LwDetrConfig) -> dict[str, Any]:
+    """The inverse of `decoder_settings`, less the classes."""
+    return {
+        "num_queries": config.n_queries,
+        "group_detr": config.n_groups,
+        "d_model": config.dim,
+        "decoder_self_attention_heads": config.n_heads,
+        "decoder_cross_attention_heads": config.n_sampling_heads,
+        "decoder_n_points": config.n_points,
+        "decoder_layers": config.decoder_layers,
+        "decoder_ffn_dim": config.ffn_dim,
+        "decoder_activation_function": "relu",
+        "activation_function": "silu",
+        "dropout": config.dropout,
+    }
+
+
+def _config(config: LwDetrConfig) -> dict[str, Any]:
+    shape = config.shape
+    assert shape is not None
+    scales = {level: scale for scale, level in _LEVELS.items()}
+    vit = {
+        "model_type": "lw_detr_vit",
+        "hidden_size": shape.dim,
+        "num_hidden_layers": shape.depth,
+        "num_attention_heads": shape.heads,
+        "patch_size": shape.patch,
+        "num_windows": shape.windows**2,
+        "window_block_indices": [i for i in range(shape.depth) if i not in shape.whole],
+        "out_indices": [tap + 1 for tap in shape.taps],
+        "layer_norm_eps": 1e-6,
+    }
+    factors = [scales[level] for level in config.levels]
+    return {"backbone_config": vit, "projector_scale_factors": factors, **decoder_words(config)}
 
 
 HUB = HubLayout(
@@ -102,4 +139,7 @@ HUB = HubLayout(
         (r"^query_feat\.", "model.query_feat."),
     ),
     settings=_settings,
+    config=_config,
+    processor="DeformableDetrImageProcessor",
+    square=True,
 )

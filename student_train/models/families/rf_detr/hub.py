@@ -7,7 +7,8 @@ from typing import Any
 
 from student_train.errors import CheckpointError
 from student_train.models.backbones.dinov2 import dinov2_name
-from student_train.models.families.lw_detr.hub import decoder_settings
+from student_train.models.families.lw_detr.hub import decoder_settings, decoder_words
+from student_train.models.families.rf_detr.model import RfDetrConfig
 from student_train.models.hub.layout import HubLayout
 from student_train.models.hub.settings import expect
 
@@ -34,10 +35,31 @@ def _settings(config: Mapping[str, Any]) -> dict[str, Any]:
     }
 
 
+def _config(config: RfDetrConfig) -> dict[str, Any]:
+    shape = config.shape
+    assert shape is not None
+    vit = {
+        "model_type": "rf_detr_dinov2",
+        "hidden_size": shape.dim,
+        "num_hidden_layers": shape.depth,
+        "num_attention_heads": shape.heads,
+        "patch_size": shape.patch,
+        "num_windows": shape.windows,
+        "out_indices": list(config.stages),
+        "image_size": config.table_side * config.patch,
+        "layer_norm_eps": 1e-6,
+    }
+    return {"backbone_config": vit, "layer_norm_eps": 1e-6, **decoder_words(config)}
+
+
 HUB = HubLayout(
     model_types=("rf_detr",),
     architecture="RfDetrForObjectDetection",
     packed=(r"(?!)", ()),
     names=(),
     settings=_settings,
+    config=_config,
+    # its own resizes without antialiasing, which nothing here was trained with
+    processor="DeformableDetrImageProcessor",
+    square=True,
 )

@@ -14,7 +14,6 @@ from student_train.models.hub.hybrid import (
     HYBRID_COPIES,
     HYBRID_TABLE,
     hybrid_settings,
-    square_image,
 )
 from student_train.models.hub.layout import HubLayout
 from student_train.models.hub.settings import expect, resnet
@@ -65,6 +64,9 @@ def _settings(config: Mapping[str, Any]) -> dict[str, Any]:
         "backbone": _OURS[name],
         "n_points": config.get("decoder_n_points", 4),
         "sampling": _SAMPLING[config.get("decoder_method", "default")],
+        # not to be chosen there
+        "depth": 1.0,
+        "position_layers": 2,
     }
 
 
@@ -139,5 +141,6 @@ HUB = HubLayout(
     settings=_settings,
     config=_config,
     built=_built,
-    image=square_image,
+    processor="RTDetrImageProcessor",
+    square=True,
 )

@@ -7,6 +7,7 @@ from typing import Any
 
 from student_train.errors import CheckpointError
 from student_train.models.backbones.vit import ViTShape
+from student_train.models.families.yolos.model import YolosConfig
 from student_train.models.hub.layout import HubLayout
 from student_train.models.hub.settings import expect, n_classes
 
@@ -30,6 +31,29 @@ def _settings(config: Mapping[str, Any]) -> dict[str, Any]:
         "n_queries": config["num_detection_tokens"],
         "table_size": (height, width),
         "mid_table_size": (height, width) if middle else None,
+    }
+
+
+def _config(config: YolosConfig) -> dict[str, Any]:
+    shape = ViTShape.parse(config.backbone)
+    assert shape is not None
+    if config.mid_table_size not in (None, config.table_size):
+        raise CheckpointError(
+            "transformers has YOLOS with one size for all tables of positions; this student has "
+            f"table_size={config.table_size} and mid_table_size={config.mid_table_size}"
+        )
+    return {
+        "hidden_size": shape.dim,
+        "num_hidden_layers": shape.depth,
+        "num_attention_heads": shape.heads,
+        "intermediate_size": 4 * shape.dim,
+        "patch_size": shape.patch,
+        "image_size": list(config.table_size),
+        "num_detection_tokens": config.n_queries,
+        "use_mid_position_embeddings": config.mid_table_size is not None,
+        "qkv_bias": True,
+        "hidden_act": "gelu",
+        "layer_norm_eps": 1e-6,
     }
 
 
@@ -60,4 +84,7 @@ HUB = HubLayout(
         (r"^bbox_embed\.", "bbox_predictor."),
     ),
     settings=_settings,
+    config=_config,
+    # softmax, the last class being none; it does not cut sides as its own does
+    processor="DetrImageProcessor",
 )
