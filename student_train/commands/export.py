@@ -26,6 +26,22 @@ def export(
             "--transformers", help="Write a folder that transformers loads to this place."
         ),
     ] = None,
+    push: Annotated[
+        str | None,
+        typer.Option(
+            "--push",
+            help="With --transformers: the folder and its model card as the repository ORG/NAME "
+            "of the hub. Says what would be sent; --upload sends it.",
+        ),
+    ] = None,
+    upload: Annotated[bool, typer.Option("--upload", help="With --push: really send it.")] = False,
+    private: Annotated[
+        bool, typer.Option("--private", help="With --upload: make a private repository.")
+    ] = False,
+    licence: Annotated[
+        str | None,
+        typer.Option(help="Licence of the weights for the model card, such as apache-2.0."),
+    ] = None,
     size: Annotated[
         str | None,
         typer.Option(help="Height x width in px to trace with; by default the evaluation size."),
@@ -43,11 +59,18 @@ def export(
     write its weights as the official code of its family, or transformers, stores them.
     """
     from student_train.export import export_student
+    from student_train.export.card import model_card, record_of
     from student_train.export.official import export_checkpoint
     from student_train.export.program import DYNAMIC
+    from student_train.export.pushing import check_name, push_folder
     from student_train.export.transformers_folder import export_folder
     from student_train.runs.trained import load_student
 
+    if push is not None and transformers is None:
+        raise UsageError("--push uploads the folder of --transformers DIR: give that too")
+    if (upload or private) and push is None:
+        raise UsageError("--upload and --private belong to --push ORG/NAME")
+    name = check_name(push) if push is not None else (transformers or run).name
     if onnx is None and torch_export is None and official is None and transformers is None:
         raise UsageError(
             "nothing to write: give --onnx FILE, --torch-export FILE, --official FILE or "
@@ -64,13 +87,23 @@ def export(
         rows.append({"path": str(official), "format": "official", "tensors": n_tensors})
         print_plain(console, f"wrote     {official} ({n_tensors} tensors under official names)")
     if transformers is not None:
-        folder = export_folder(student, transformers)
+        card = model_card(student, record_of(run), name, licence)
+        folder = export_folder(student, transformers, card)
         rows.append(folder.to_json())
         print_plain(
             console, f"wrote     {transformers} ({folder.tensors} tensors, for transformers)"
         )
         if folder.note:
             print_plain(console, f"note      {folder.note}")
+    if push is not None and transformers is not None:
+        sent = push_folder(transformers, push, upload=upload, private=private)
+        rows.append({"format": "hub", **vars(sent)})
+        for file, n_bytes in sent.files.items():
+            print_plain(console, f"file      {file}, {n_bytes:,} bytes")
+        if sent.url is None:
+            print_plain(console, f"dry run   nothing was sent; --upload sends this to {push}")
+        else:
+            print_plain(console, f"sent      {sent.url}")
     done = []
     if onnx is not None or torch_export is not None:
         whole = student.config.augment.eval_size

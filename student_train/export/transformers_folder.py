@@ -11,6 +11,7 @@ from safetensors import SafetensorError
 from safetensors.torch import save_file
 
 from student_train.errors import ExportError
+from student_train.export.card import CARD
 from student_train.export.image_processor import image_settings
 from student_train.models.hub.classes import id2label
 from student_train.models.hub.folder import SAFE
@@ -32,8 +33,8 @@ class ExportedFolder:
         return {**vars(self), "path": str(self.path), "format": "transformers"}
 
 
-def export_folder(student: TrainedStudent, folder: Path) -> ExportedFolder:
-    """Write `config.json`, `preprocessor_config.json` and the weights.
+def export_folder(student: TrainedStudent, folder: Path, card: str | None = None) -> ExportedFolder:
+    """Write `config.json`, `preprocessor_config.json`, the weights, and `card` as `README.md`.
 
     Decoder layers that evaluation does not use are left out.
 
@@ -64,6 +65,8 @@ def export_folder(student: TrainedStudent, folder: Path) -> ExportedFolder:
         folder.mkdir(parents=True, exist_ok=True)
         _write(folder / "config.json", settings)
         _write(folder / "preprocessor_config.json", image)
+        if card is not None:
+            (folder / CARD).write_text(card, encoding="utf-8")
         save_file(state, folder / SAFE, metadata={"format": "pt"})
     except (OSError, SafetensorError) as error:
         raise ExportError(f"cannot write {folder}: {error}") from error

@@ -4,7 +4,7 @@ table, so that one file is enough to predict with. What a run resumes from is in
 
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -75,6 +75,10 @@ class InitReport:
     """
     classes: str = ""
     """what became of the rows of single classes, for people"""
+    differing: tuple[str, ...] = ()
+    """settings that the weights were trained with and the model has not, each with both values"""
+    record: Mapping[str, str] = field(default_factory=dict)
+    """what was read, for the run's record: hash, and where it came from"""
 
     def describe(self) -> str:
         """One line for people."""
@@ -89,6 +93,10 @@ class InitReport:
                 parts.append(f"{len(names)} {words} ({shown})")
         if self.classes:
             parts.append(self.classes)
+        if self.differing:
+            parts.append(f"they were trained with {'; '.join(self.differing)}")
+        if hub := self.record.get("init_hub"):
+            parts.append(f"of {hub}")
         return "; ".join(parts)
 
 

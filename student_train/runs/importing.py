@@ -1,6 +1,5 @@
 """From a checkpoint of the official code, of detrex or of mmdet to a run folder."""
 
-import hashlib
 import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -32,6 +31,7 @@ from student_train.runs.class_names import (
     spaces_of_names,
     written_names,
 )
+from student_train.runs.provenance import digest
 from student_train.runs.run_folder import RunFolder, class_space_from_plain, class_space_to_plain
 from student_train.settings.origin import ARGUMENT, Kind, Origin
 from student_train.settings.overrides import Layer, Resolved, settings
@@ -151,7 +151,7 @@ def import_checkpoint(
         _refuse_more_than_classes(report, path)
     if overwrite:
         folder.clear()
-    fingerprints = {"checkpoint": _digest(opened.files), **fetched.record}
+    fingerprints = {"checkpoint": digest(opened.files), **fetched.record}
     folder.write(resolved, space, command, fingerprints)
     about = {
         "config": as_plain(config),
@@ -243,16 +243,6 @@ def _open_folder(
         folder.files,
         space=class_space_of(folder.config),
     )
-
-
-def _digest(files: Sequence[Path]) -> str:
-    """sha256 of the files, one after another."""
-    found = hashlib.sha256()
-    for path in files:
-        with path.open("rb") as content:
-            while block := content.read(1 << 20):
-                found.update(block)
-    return found.hexdigest()
 
 
 @dataclass(frozen=True)

@@ -1,5 +1,6 @@
 """Where a run comes from: versions of what computes it, and the revision of its sources."""
 
+import hashlib
 import importlib.metadata
 import importlib.util
 import platform
@@ -32,6 +33,16 @@ def versions() -> dict[str, str]:
         except importlib.metadata.PackageNotFoundError:
             found[name] = "not installed"
     return found
+
+
+def digest(files: Sequence[Path]) -> str:
+    """sha256 of files, one after another."""
+    found = hashlib.sha256()
+    for path in files:
+        with path.open("rb") as content:
+            while block := content.read(1 << 20):
+                found.update(block)
+    return found.hexdigest()
 
 
 def source_revision(folders: Sequence[Path] | None = None) -> dict[str, Any] | None:

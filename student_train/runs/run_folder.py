@@ -4,7 +4,8 @@
 
     RUN/
       config.json               resolved configuration with origins, categories, command, versions,
-                                revision of the sources, hashes of annotations and teacher boxes
+                                revision of the sources, hashes of annotations, teacher boxes and
+                                initial weights, teachers with their licences
       metrics.jsonl             losses and evaluations, one JSON object a line
       checkpoints/step-*.pt     states to resume from, the last few; states.json lists them
       checkpoints/best.safetensors   weights of the best evaluation so far, self-contained
@@ -43,7 +44,9 @@ class RunRecord:
     class_space: ClassSpace
     versions: dict[str, str]
     fingerprints: dict[str, str]
-    """hashes of the annotations and of the teacher boxes"""
+    """hashes of the annotations, the teacher boxes and the weights it started from"""
+    teachers: dict[str, str]
+    """name -> licence; runs of older versions do not say"""
 
     @property
     def config(self) -> TrainConfig:
@@ -91,6 +94,7 @@ class SavedRun(Generic[P]):
             class_space=class_space_from_plain(content["classes"]),
             versions=dict(content["versions"]),
             fingerprints=dict(content.get("fingerprints", {})),
+            teachers=dict(content.get("teachers", {})),
         )
 
 
@@ -136,8 +140,11 @@ class RunFolder(SavedRun[Path]):
         command: Sequence[str],
         fingerprints: Mapping[str, str],
         choices: Sequence[Choice] = (),
+        licences: Mapping[str, str] | None = None,
     ) -> None:
-        """Write `config.json`. choices: what was chosen for the teachers, and why."""
+        """Write `config.json`. choices: what was chosen for the teachers, and why; licences: those
+        of the teachers, as their boxes say.
+        """
         self.root.mkdir(parents=True, exist_ok=True)
         content = {
             **to_json(resolved),
@@ -147,6 +154,7 @@ class RunFolder(SavedRun[Path]):
             "source": source_revision(),
             "fingerprints": dict(fingerprints),
             "choices": [choice.to_json() for choice in choices],
+            "teachers": dict(licences or {}),
         }
         with replacing(self.config_file) as file:
             file.write((json.dumps(content, indent=2) + "\n").encode())

@@ -1,6 +1,7 @@
 """A trained student as a run or a file holds it."""
 
-from dataclasses import dataclass, replace
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from box_store.categories import ClassSpace
@@ -23,6 +24,8 @@ class TrainedStudent:
     class_space: ClassSpace
     origin: str
     """which weights these are, for people"""
+    metrics: Mapping[str, float] = field(default_factory=dict)
+    """of the evaluation that the weights were saved after; empty where there was none"""
 
 
 def check_weights_name(weights: str) -> None:
@@ -43,6 +46,7 @@ def load_student(run: Path | RemotePath, weights: str = "best") -> TrainedStuden
         CheckpointError: the file is damaged or foreign.
     """
     run = as_typed(run)
+    metrics: Mapping[str, float] = {}
     if run.is_file():
         tensors, about = load_weights(staged(run))
         if "config" not in about or "classes" not in about:
@@ -53,6 +57,7 @@ def load_student(run: Path | RemotePath, weights: str = "best") -> TrainedStuden
             )
         space = class_space_from_plain(about["classes"])
         config, origin = from_plain(about["config"], str(run)), str(run)
+        metrics = about.get("metrics", {})
     else:
         folder = SavedRun(run)
         record = folder.read()
@@ -62,7 +67,8 @@ def load_student(run: Path | RemotePath, weights: str = "best") -> TrainedStuden
             tensors = state_weights(state)
             origin = f"step {state['position']['step']} of {folder.root} {note}".strip()
         elif folder.best.exists():
-            tensors, _ = load_weights(staged(folder.best))
+            tensors, about = load_weights(staged(folder.best))
+            metrics = about.get("metrics", {})
             origin = str(folder.best)
         else:
             raise RunError(
@@ -74,4 +80,4 @@ def load_student(run: Path | RemotePath, weights: str = "best") -> TrainedStuden
     report = load_matching(model, tensors)
     if report.missing or report.other_shape:
         raise CheckpointError(f"{origin} does not fit its own configuration: {report.describe()}")
-    return TrainedStudent(model.eval(), config, space, origin)
+    return TrainedStudent(model.eval(), config, space, origin, metrics)

@@ -25,7 +25,7 @@ from student_train.data.splits import (
 )
 from student_train.errors import ConfigError
 from student_train.machine.distributed import World
-from student_train.training.teachers import open_teachers
+from student_train.training.teachers import licences_of, open_teachers
 
 
 @dataclass(frozen=True)
@@ -42,6 +42,8 @@ class Inputs:
     """what people should know before the run starts, one sentence each"""
     fingerprints: Mapping[str, str] = field(default_factory=dict)
     """hashes of `train_annotations`, `val_annotations` and teacher `boxes`, where there are any"""
+    licences: Mapping[str, str] = field(default_factory=dict)
+    """name -> licence, of the teachers whose boxes it learns from"""
 
     def train_batches(self, epoch: int, start: int) -> Iterator[Batch]:
         """The batches of an epoch from the given one on."""
@@ -123,7 +125,15 @@ def make_inputs(config: TrainConfig, coco: CocoData, world: World) -> Inputs:
         fingerprints["val_annotations"] = val_coco.sha256
     steps = len(loader) // config.optim.accumulate
     return Inputs(
-        space, config.augment, train, loader, steps, validation, tuple(notes), fingerprints
+        space,
+        config.augment,
+        train,
+        loader,
+        steps,
+        validation,
+        tuple(notes),
+        fingerprints,
+        {} if selection is None else licences_of(selection),
     )
 
 

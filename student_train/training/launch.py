@@ -10,32 +10,15 @@ import torch
 from rich.console import Console
 
 from box_store.categories import ClassSpace
-from box_store.places.locations import Location, RemotePath, as_typed, staged
+from box_store.places.locations import Location, RemotePath, as_typed
 from student_train.config import TrainConfig, changed
 from student_train.data.splits import open_split
-from student_train.errors import CheckpointError, ConfigError, RunError
+from student_train.errors import ConfigError, RunError
 from student_train.evaluation.evaluate import Evaluation
 from student_train.machine.runtime import Runtime
-from student_train.models import Student, build_student
-from student_train.models.class_rows import ClassRows, padded
-from student_train.models.hub.classes import class_space_of
-from student_train.models.hub.fetching import fetch, is_hub_name
-from student_train.models.hub.folder import has_hub_weights, read_hub_folder
-from student_train.models.hub.layout import family_of_config, from_disk
-from student_train.models.official import load_official, translate
-from student_train.models.official.foreign import Translation
-from student_train.models.weights_file import read_weights_file
+from student_train.models import build_student
 from student_train.runs import provenance
-from student_train.runs.checkpoint import InitReport, load_matching, load_weights
-from student_train.runs.class_names import class_names_of, logit_names, names_in_file
-from student_train.runs.run_folder import (
-    RunFolder,
-    SavedRun,
-    changed_settings,
-    class_space_to_plain,
-)
-from student_train.runs.states import is_state, read_state, state_weights
-from student_train.runs.trained import load_student
+from student_train.runs.run_folder import RunFolder, SavedRun, changed_settings
 from student_train.runs.working_folder import working_folder
 from student_train.settings.origin import DATA
 from student_train.settings.overrides import Layer, Resolved
@@ -50,6 +33,7 @@ from student_train.training.describing import (
 )
 from student_train.training.engine import Trainer
 from student_train.training.foreseen import foreseen
+from student_train.training.initialising import initialise
 from student_train.training.inputs import make_inputs, train_source
 from student_train.training.progress import ProgressLine
 
@@ -160,7 +144,9 @@ def _train(
             if overwrite and not resume:
                 folder.clear()
             if not resuming:
-                folder.write(resolved, space, command, inputs.fingerprints, choices)
+                record = {} if report is None else report.record
+                fingerprints = {**inputs.fingerprints, **record}
+                folder.write(resolved, space, command, fingerprints, choices, inputs.licences)
                 folder.publish()
         trainer = Trainer(config, model, inputs, folder, runtime, progress)
         remarks += foreseen(config, inputs, trainer.total_steps)
@@ -264,74 +250,6 @@ def with_classes(resolved: Resolved[TrainConfig], space: ClassSpace) -> Resolved
         resolved.config, model=replace(resolved.config.model, n_classes=space.n_classes)
     )
     return Resolved(config, {**resolved.origins, N_CLASSES: DATA})
-
-
-def initialise(model: Student, source: Path | RemotePath, space: ClassSpace) -> InitReport:
-    """Load weights to fine-tune: what fits is taken, the rest keeps its initial values. What
-    belongs to single classes goes by name; `space` has those of `model`.
-
-    `source` is a run folder, a `.safetensors` file of ours, or an official checkpoint; a path or a
-    URL; or a folder of transformers, which may be named as `hub:ORG/NAME[@REVISION]`.
-
-    Raises:
-        CheckpointError, RunError: there is no such thing, or nothing in it fits.
-    """
-    target = padded(space.names, model.config.n_classes)
-    if is_hub_name(source) or (isinstance(source, Path) and has_hub_weights(source)):
-        return _from_hub_folder(model, source, target)
-    source = as_typed(source)
-    if source.is_dir():
-        trained = load_student(source, "best" if SavedRun(source).best.exists() else "last")
-        names = padded(trained.class_space.names, trained.config.model.n_classes)
-        return load_matching(model, trained.model.state_dict(), ClassRows(names, target))
-    place, source = source, staged(source)
-    if source.suffix == ".safetensors":
-        tensors, about = load_weights(source)
-        if "classes" in about:
-            return load_matching(model, tensors, ClassRows(class_names_of(about), target))
-    if source.suffix == ".pt" and is_state(source):
-        state = read_state(source)
-        # a state says its classes, those of older versions lie in their run's folder
-        run = SavedRun(place.parent.parent)
-        if "classes" not in state and run.config_file.exists():
-            state["classes"] = class_space_to_plain(run.read().class_space)
-        names = class_names_of(state) if "classes" in state else None
-        return load_matching(model, state_weights(state), ClassRows(names, target))
-    file = read_weights_file(source)
-    rows = ClassRows(names_in_file(file, model.config.family), target)
-    return _from_official(model, source, translate(file.weights), rows)
-
-
-def _from_hub_folder(
-    model: Student, source: Path | RemotePath, target: tuple[str, ...]
-) -> InitReport:
-    folder = read_hub_folder(fetch(str(source)).path)
-    family, layout = family_of_config(folder.config)
-    if family != model.config.family:
-        raise CheckpointError(
-            f"{source} holds a {family}, and this student is a {model.config.family}: choose a "
-            f"preset of {family}, or other weights"
-        )
-    n_classes = layout.settings(folder.config)["n_classes"]
-    said = class_space_of(folder.config)
-    names = logit_names(None, None, n_classes) if said is None else padded(said.names, n_classes)
-    translation = from_disk(layout, folder.weights, model)
-    return _from_official(model, source, translation, ClassRows(names, target))
-
-
-def _from_official(
-    model: Student, source: Path | RemotePath, translation: Translation, rows: ClassRows
-) -> InitReport:
-    found = load_official(model, translation.state, strict=False, classes=rows)
-    if not found.used:
-        raise CheckpointError(f"nothing in {source} fits this student: {found}")
-    return InitReport(
-        found.loaded,
-        tuple(found.missing),
-        tuple(found.unexpected),
-        tuple(found.misshapen),
-        rows.describe(),
-    )
 
 
 def resumed(out: Location, arguments: Sequence[Layer]) -> Resolved[TrainConfig]:

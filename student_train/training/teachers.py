@@ -62,6 +62,15 @@ def open_teachers(
     return chosen, [*notes, *_crowding_notes(chosen, n_queries)]
 
 
+def licences_of(selection: Selection) -> dict[str, str]:
+    """Name -> licence of the teachers whose boxes a selection holds; of a fusion all that are in
+    it.
+    """
+    sources = selection.metadata.get("sources", {})
+    named = [name for name in selection.teachers if name in sources] or list(sources)
+    return {name: sources[name]["licence"] for name in named}
+
+
 class _Named(Selection):
     """A selection file narrowed to some of its teachers."""
 

@@ -28,7 +28,8 @@ from student_train.runs.states import SavedStates, StateFolder
 from student_train.runs.trained import load_student
 from student_train.settings.origin import ARGUMENT
 from student_train.settings.overrides import Layer
-from student_train.training.launch import initialise, train
+from student_train.training.initialising import initialise
+from student_train.training.launch import train
 
 SETTINGS = {
     "model.n_queries": "8",

@@ -16,7 +16,7 @@ from student_train.runs.checkpoint import save_weights
 from student_train.runs.importing import import_checkpoint
 from student_train.runs.run_folder import class_space_to_plain
 from student_train.runs.trained import TrainedStudent
-from student_train.training.launch import initialise
+from student_train.training.initialising import initialise
 
 HEAD = "heads.classes.0.weight"
 LABELS = "denoising.label_embedding.weight"

@@ -16,7 +16,7 @@ from student_train.models.families.d_fine.hub import HUB
 from student_train.presets import load_preset
 from student_train.runs.importing import import_checkpoint
 from student_train.runs.trained import load_student
-from student_train.training.launch import initialise
+from student_train.training.initialising import initialise
 
 transformers = pytest.importorskip("transformers")
 
