@@ -32,6 +32,7 @@ ENTERED_LATE = {
     "teacher_infer/workers/ray_pool.py",
     "teacher_infer/workers/ray_cluster.py",
     "kernels/detr_kernels/deform_attn/numba_kernels.py",
+    "kernels/detr_kernels/matching/numba_kernels.py",
 }
 FRAMEWORKS = {"mmdet", "mmengine", "mmcv", "ultralytics", "transformers", "onnxruntime"}
 # what the trainer itself offers more with: none is a teacher's

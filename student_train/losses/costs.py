@@ -2,13 +2,16 @@
 §3.1; the focal class term is Deformable DETR's). Scores of teacher boxes are not part of it.
 """
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from itertools import product
 
+import numpy as np
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
+from detr_kernels.matching import pair_costs_kernel
 from student_train.losses.config import LossConfig, MatchCost
+from student_train.losses.solver import in_background
 from student_train.models.geometry import TINY
 from student_train.models.output import Prediction
 
@@ -33,10 +36,61 @@ def pair_costs(
     if out is None:
         dtype = torch.promote_types(logits.dtype, torch.float32)
         out = logits.new_empty(layers, images, labels.shape[1], queries, dtype=dtype)
+    fill = pair_costs_kernel() if logits.device.type == "cpu" and queries else None
+    if fill is not None:
+        _fill(fill, Prediction(logits, boxes), labels, wanted, config, out)
+        return out
     for layer, image, query in _pieces(out):
         part = Prediction(logits[layer, image, query], boxes[layer, image, query])
         out[layer, image, :, query] = _costs(part, labels[image], wanted[image], config)
     return out
+
+
+def _fill(
+    fill: Callable[..., None],
+    prediction: Prediction,
+    labels: Tensor,
+    wanted: Tensor,
+    config: LossConfig,
+    out: Tensor,
+) -> None:
+    """`pair_costs` by what numba compiled, layers and images shared among torch's threads."""
+    weights = config.match
+    numbers = (
+        weights.class_cost, weights.l1_cost, weights.giou_cost, config.giou_eps, TINY, 0.5
+    )  # fmt: skip
+    numbers = np.array(numbers, out.numpy().dtype)
+    boxes = prediction.boxes.mT.to(out.dtype).contiguous()  # [L, B, 4, Q]
+    wanted = wanted.to(out.dtype).contiguous()
+    found = [each.unique(return_inverse=True) for each in labels]
+
+    def work(tasks: list[tuple[int, int]]) -> None:
+        for layer, image in tasks:
+            classes, rows = found[image]
+            by_class = _class_costs(prediction.logits[layer, image], classes, config, out.dtype)
+            fill(
+                out[layer, image].numpy(),
+                by_class.numpy(),
+                rows.numpy(),
+                boxes[layer, image].numpy(),
+                wanted[image].numpy(),
+                numbers,
+            )
+
+    tasks = list(product(range(out.shape[0]), range(out.shape[1])))
+    threads = min(torch.get_num_threads(), len(tasks))
+    others = [in_background(lambda i=i: work(tasks[i::threads])) for i in range(1, threads)]
+    work(tasks[::threads])
+    for other in others:
+        other.result()
+
+
+def _class_costs(logits: Tensor, classes: Tensor, config: LossConfig, dtype: torch.dtype) -> Tensor:
+    """[len(classes), Q], what saying each of some classes costs the queries of an image [Q, C]."""
+    logits = logits.to(dtype)
+    if config.classification == "softmax":
+        return -logits.softmax(-1).mT[classes]
+    return _focal_cost(logits.index_select(1, classes).mT.contiguous(), config)
 
 
 def _pieces(costs: Tensor) -> Iterator[tuple[slice, slice, slice]]:
@@ -84,10 +138,13 @@ def _focal_cost(logits: Tensor, config: LossConfig) -> Tensor:
     alpha, gamma = config.match_alpha_gamma
     p = logits.sigmoid()
     if eps := config.match.log_eps:
-        no, yes = (1 - p + eps).log(), (p + eps).log()
+        no, yes = (1 - p + eps).log_(), (p + eps).log_()
     else:
-        no, yes = F.logsigmoid(-logits), F.logsigmoid(logits)
-    return (1 - alpha) * p**gamma * no - alpha * (1 - p) ** gamma * yes
+        # `logsigmoid` of both signs; PyTorch's own goes through log1p, number by number
+        no = logits.abs().neg_().exp_().add_(1).log_().add_(logits.clamp(min=0)).neg_()
+        yes = logits + no
+    cost = (p**gamma).mul_(no).mul_(1 - alpha)
+    return cost.addcmul_((1 - p).pow_(gamma), yes, value=-alpha)
 
 
 def _add_box_cost(

@@ -30,7 +30,7 @@ def choose_backend(
         device = "cuda" if torch.cuda.is_available() else "cpu"
     device = torch.device(device)
     if device.type == "cpu":
-        obstacle = _numba_obstacle()
+        obstacle = numba_obstacle()
         if obstacle:
             return "torch", f"{obstacle}; on a CPU the operator is an embedding bag in plain torch"
         return "numba", f"compiled for this CPU by numba {version('numba')}"
@@ -63,10 +63,10 @@ def resolve(backend: str, device: torch.device, dtype: torch.dtype) -> str:
         return "torch"
     if backend == "auto":
         if device.type == "cpu":
-            return "torch" if _numba_obstacle() else "numba"
+            return "torch" if numba_obstacle() else "numba"
         return "torch" if _obstacle(device, dtype) else "triton"
     if backend == "numba":
-        obstacle = _numba_obstacle() if device.type == "cpu" else f"tensors are on {device.type}"
+        obstacle = numba_obstacle() if device.type == "cpu" else f"tensors are on {device.type}"
         if obstacle:
             raise BackendError(
                 f"backend 'numba' cannot run: {obstacle}; use backend='torch' or 'auto'"
@@ -85,7 +85,7 @@ def resolve(backend: str, device: torch.device, dtype: torch.dtype) -> str:
 
 
 @torch.compiler.assume_constant_result
-def _numba_obstacle() -> str:
+def numba_obstacle() -> str:
     """Why numba cannot run here, or nothing. Imports it where it is installed."""
     return _import_numba()
 

@@ -34,7 +34,7 @@ _OPTIONS = {
 _index = np.uint64
 
 
-def _compiled(function: Callable[..., Any]) -> Callable[..., Any]:
+def compiled(function: Callable[..., Any]) -> Callable[..., Any]:
     """Compiled at the first call for each dtype, and kept on disk for later processes."""
     try:
         return njit(cache=True, **_OPTIONS)(function)
@@ -43,7 +43,7 @@ def _compiled(function: Callable[..., Any]) -> Callable[..., Any]:
         return njit(**_OPTIONS)(function)
 
 
-@_compiled
+@compiled
 def _weigh_row(scores, row, fused, attention):
     """attention[:K] = the row's weights: its scores, or their softmax."""
     samples = scores.shape[1]
@@ -63,7 +63,7 @@ def _weigh_row(scores, row, fused, attention):
         attention[k] *= scale
 
 
-@_compiled
+@compiled
 def _place_row(
     coordinates, reference, sizes, dims, image, query, head, sample, corner, weights, slopes
 ):  # fmt: skip
@@ -134,7 +134,7 @@ def _place_row(
     return n
 
 
-@_compiled
+@compiled
 def forward(value, sizes, coordinates, scores, reference, output, dims, first, last):
     """output [B * Q * H * D] of the tasks image * H + head from `first` to before `last`."""
     _, queries, heads, dim, _ = dims
@@ -175,7 +175,7 @@ def forward(value, sizes, coordinates, scores, reference, output, dims, first, l
                     )
 
 
-@_compiled
+@compiled
 def backward(
     grad_output, value, sizes, coordinates, scores, reference,
     grad_value, grad_coordinates, grad_scores, grad_reference, dims, first, last,

@@ -114,7 +114,7 @@ def test_machine_code_that_cannot_be_kept_is_compiled_anyway(monkeypatch):
         return njit(**options)
 
     monkeypatch.setattr(numba_kernels, "njit", nowhere)
-    compiled = numba_kernels._compiled(numba_kernels._weigh_row.py_func)
+    compiled = numba_kernels.compiled(numba_kernels._weigh_row.py_func)
     scores = torch.tensor([[0.0, 0.0, 0.0, 0.0]]).numpy()
     weights = scores[0].copy()
     compiled(scores, 0, True, weights)
