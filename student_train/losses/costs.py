@@ -11,7 +11,7 @@ from torch import Tensor
 
 from detr_kernels.matching import pair_costs_kernel
 from student_train.losses.config import LossConfig, MatchCost
-from student_train.losses.solver import in_background
+from student_train.losses.solver import share
 from student_train.models.geometry import TINY
 from student_train.models.output import Prediction
 
@@ -64,25 +64,20 @@ def _fill(
     wanted = wanted.to(out.dtype).contiguous()
     found = [each.unique(return_inverse=True) for each in labels]
 
-    def work(tasks: list[tuple[int, int]]) -> None:
-        for layer, image in tasks:
-            classes, rows = found[image]
-            by_class = _class_costs(prediction.logits[layer, image], classes, config, out.dtype)
-            fill(
-                out[layer, image].numpy(),
-                by_class.numpy(),
-                rows.numpy(),
-                boxes[layer, image].numpy(),
-                wanted[image].numpy(),
-                numbers,
-            )
+    def work(task: tuple[int, int]) -> None:
+        layer, image = task
+        classes, rows = found[image]
+        by_class = _class_costs(prediction.logits[layer, image], classes, config, out.dtype)
+        fill(
+            out[layer, image].numpy(),
+            by_class.numpy(),
+            rows.numpy(),
+            boxes[layer, image].numpy(),
+            wanted[image].numpy(),
+            numbers,
+        )
 
-    tasks = list(product(range(out.shape[0]), range(out.shape[1])))
-    threads = min(torch.get_num_threads(), len(tasks))
-    others = [in_background(lambda i=i: work(tasks[i::threads])) for i in range(1, threads)]
-    work(tasks[::threads])
-    for other in others:
-        other.result()
+    share(list(product(range(out.shape[0]), range(out.shape[1]))), work, torch.get_num_threads())
 
 
 def _class_costs(logits: Tensor, classes: Tensor, config: LossConfig, dtype: torch.dtype) -> Tensor:

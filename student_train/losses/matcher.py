@@ -74,25 +74,33 @@ class PendingMatches:
 
     def __init__(self, problems: Sequence[Problem], config: LossConfig):
         self._problems = problems
-        with torch.no_grad():
-            self._shapes = [_costs_shape(problem) for problem in problems]
-            flags = torch.cat([_finite(problem.prediction).flatten() for problem in problems])
-            # one copy for everything that the host wants to know
-            sizes = [len(flags), *(shape.numel() for shape in self._shapes)]
-            flat = torch.empty(sum(sizes), device=flags.device)
-            room, *rooms = flat.split(sizes)
-            room.copy_(flags)
-            for p, shape, room in zip(problems, self._shapes, rooms, strict=True):
-                pair_costs(p.prediction, p.labels, p.boxes, config, room.view(shape))
-        self._download = Download(flat)
-        self._solving = in_background(self._solve)
+        self._shapes = [_costs_shape(problem) for problem in problems]
+        if problems[0].prediction.boxes.device.type == "cpu":
+            # costs are computed where they are solved, beside what the caller does
+            self._solving = in_background(lambda: self._solve(self._costs(config).numpy()))
+        else:
+            download = Download(self._costs(config))
+            self._solving = in_background(lambda: self._solve(download.result()))
+
+    @torch.no_grad()
+    def _costs(self, config: LossConfig) -> Tensor:
+        """Whether predictions are finite, then all costs, flat: one copy for everything that the
+        host wants to know.
+        """
+        flags = torch.cat([_finite(problem.prediction).flatten() for problem in self._problems])
+        sizes = [len(flags), *(shape.numel() for shape in self._shapes)]
+        flat = torch.empty(sum(sizes), device=flags.device)
+        room, *rooms = flat.split(sizes)
+        room.copy_(flags)
+        for p, shape, room in zip(self._problems, self._shapes, rooms, strict=True):
+            pair_costs(p.prediction, p.labels, p.boxes, config, room.view(shape))
+        return flat
 
     def result(self) -> list[list[Match]]:
         """Wait: per problem, the matching of every set. Raises NonFinitePrediction."""
         return self._solving.result()
 
-    def _solve(self) -> list[list[Match]]:
-        flat = self._download.result()
+    def _solve(self, flat: np.ndarray) -> list[list[Match]]:
         start = 0
         for problem, (layers, images, _, _) in zip(self._problems, self._shapes, strict=True):
             stop = start + layers * images

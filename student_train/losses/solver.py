@@ -43,36 +43,53 @@ def solve(costs: Sequence[np.ndarray]) -> list[Assignment]:
     Raises UnsolvableCosts.
     """
     found: list[Assignment | None] = [None] * len(costs)
-    # by the number of boxes: the time of a solution grows faster than with it
-    waiting = deque(sorted(range(len(costs)), key=lambda i: len(costs[i]), reverse=True))
-    left = threading.Semaphore(0)
     failed: list[int] = []
 
-    def work() -> None:
-        while True:
-            try:
-                index = waiting.popleft()
-            except IndexError:
-                return
-            try:
-                # what SciPy would convert to anyway, while holding the lock
-                cost = np.ascontiguousarray(costs[index], np.float64)
-                found[index] = linear_sum_assignment(cost)
-            except ValueError:
-                failed.append(index)
-            finally:
-                left.release()
+    def work(index: int) -> None:
+        # what SciPy would convert to anyway, while holding the lock
+        cost = np.ascontiguousarray(costs[index], np.float64)
+        try:
+            found[index] = linear_sum_assignment(cost)
+        except ValueError:
+            failed.append(index)
 
-    helpers = min(n_threads(), len(costs)) - 1
-    for _ in range(helpers):
-        in_background(work)
-    work()
-    # helpers that never got a thread have nothing left to do: only the problems are waited for
-    for _ in costs:
-        left.acquire()
+    # by the number of boxes: the time of a solution grows faster than with it
+    order = sorted(range(len(costs)), key=lambda i: len(costs[i]), reverse=True)
+    share(order, work, n_threads())
     if failed:
         raise UnsolvableCosts(min(failed))
     return [each for each in found if each is not None]
+
+
+def share(tasks: Sequence[T], work: Callable[[T], None], threads: int) -> None:
+    """Do all tasks, the first ones first, in this thread and others of the pool; may be called from
+    a thread of the pool. Raises what a task raises, once all are done.
+    """
+    waiting = deque(tasks)
+    left = threading.Semaphore(0)
+    failed: list[BaseException] = []
+
+    def some() -> None:
+        while True:
+            try:
+                task = waiting.popleft()
+            except IndexError:
+                return
+            try:
+                work(task)
+            except BaseException as error:
+                failed.append(error)
+            finally:
+                left.release()
+
+    for _ in range(min(threads, len(tasks)) - 1):
+        in_background(some)
+    some()
+    # helpers that never got a thread have nothing left to do: only the tasks are waited for
+    for _ in tasks:
+        left.acquire()
+    if failed:
+        raise failed[0]
 
 
 def n_threads() -> int:

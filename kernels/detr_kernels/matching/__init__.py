@@ -1,4 +1,4 @@
-"""Costs of matching queries with boxes, in one pass over the memory; plain torch takes some forty."""
+"""Costs of matching queries with boxes, in one pass over the memory."""
 
 from collections.abc import Callable
 
