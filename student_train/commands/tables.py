@@ -80,7 +80,8 @@ def weights_table(rows: Sequence[KnownWeights]) -> Table:
     table.add_column("AP", justify="right", no_wrap=True)
     for row in rows:
         ap = "" if row.ap is None else f"{row.ap}"
-        table.add_row(row.place, row.preset, row.licence, row.trained_on, ap)
+        place = f"{row.place} *" if row.by_others else row.place
+        table.add_row(place, row.preset, row.licence, row.trained_on, ap)
     return table
 
 

@@ -3,7 +3,12 @@
 import pytest
 import torch
 
+from box_store.coco.annotations import CocoData
+from box_store.selection.selecting import Selection
 from student_train.config import AugmentConfig
+from student_train.data.batch import Sample
+from student_train.data.coco import CocoDetection
+from student_train.data.order import Key
 from student_train.data.strong import strengthen
 from student_train.data.transforms import Scene, TrainTransform
 
@@ -94,3 +99,30 @@ def test_images_stay_bytes_of_three_colours(seed: int) -> None:
     assert image.dtype == torch.uint8
     assert image.shape[0] == 3
     assert len(boxes) == 3
+
+
+def test_a_crop_looks_at_a_teachers_boxes_as_at_labels(folder, make_selection) -> None:
+    boxes = [(5.0, 5.0, 30.0, 30.0), (38.0, 10.0, 55.0, 35.0)]
+    labelled = folder.add("labelled.png", (60, 40), [(x, y, r - x, b - y) for x, y, r, b in boxes])
+    found = {labelled: ((60, 40), [(*box, 0.3, 3) for box in boxes])}
+    config = AugmentConfig(iou_crop=1.0, flip=0.0, crop=0.0, squares=(64,), same_square=True)
+
+    def samples(coco: CocoData, selection: Selection | None) -> list[Sample]:
+        dataset = CocoDetection(
+            folder.root, coco, folder.space(), TrainTransform(config), selection=selection, seed=1
+        )
+        return [dataset[Key(0, epoch)].sample for epoch in range(12)]
+
+    by_labels = samples(folder.coco, None)
+    folder.annotations.clear()
+    by_teacher = samples(folder.coco, make_selection(sharp=found))
+    cropped = 0
+    for mine, other in zip(by_labels, by_teacher, strict=True):
+        assert torch.equal(mine.image, other.image)
+        assert len(other.truth) == 0
+        seen = other.teachers["sharp"]
+        assert seen is not None
+        assert torch.equal(seen.boxes, mine.truth.boxes)
+        assert len(seen) >= 1
+        cropped += len(seen) < len(boxes)
+    assert cropped

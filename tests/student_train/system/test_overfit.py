@@ -82,6 +82,20 @@ CASES = [
         },
         id="rtdetrv2",
     ),
+    pytest.param(
+        "d-fine-scenes",
+        {
+            **WARM,
+            "batch_size": 4,
+            "epochs": 80,
+            "augment.squares": "96",
+            "augment.eval_square": 96,
+            "model.encoder_dim": 64,
+            "model.dim": 64,
+            "model.n_heads": 2,
+        },
+        id="d-fine",
+    ),
     # one map and dense attention: a step is cheap, and many are needed
     pytest.param(
         "conditional-scenes",
