@@ -1,6 +1,9 @@
-"""Every preset at its real size: with Triton and with the reference, side by side."""
+"""Every preset at its real size: with the fastest attention here (Triton, numba) and with the one
+in plain torch.
+"""
 
 import statistics
+import time
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass, replace
 from typing import Any
@@ -9,14 +12,22 @@ import torch
 from rich.table import Table
 from torch import Tensor
 
+from box_store.measure.processes import forget_peak, peak_bytes
+from box_store.patience import Say, patience
+from detr_kernels import choose_backend
 from student_train.bench.step import BenchSpec, Step, provenance, synthetic_batch
 from student_train.config import TrainConfig
 from student_train.models.output import StudentOutput
 
+_LONG_S = 60.0
+"""a preset whose steps take longer altogether is measured with fewer of them"""
+
 
 @dataclass(frozen=True)
 class PresetRow:
-    """One preset. Times are medians of forward, losses and backward of a batch, in seconds."""
+    """One preset. Times are medians of forward, losses and backward of a batch, in seconds: of the
+    wall on a GPU, of processors on a CPU, which others may use too.
+    """
 
     preset: str
     parameters: int
@@ -28,7 +39,9 @@ class PresetRow:
     images_per_second: float | None
     """of the fastest backend"""
     memory_gib: dict[str, float | None]
-    """peak, by backend"""
+    """peak by backend: of the device, or on a CPU of the whole process"""
+    steps: int
+    """that were measured"""
     gradient_difference: float | None
     """largest norm of (triton - reference) / norm of reference over parameters, in float32, of a
     loss that needs no matching"""
@@ -44,10 +57,13 @@ def presets_table(rows: Sequence[PresetRow], device: str) -> Table:
     """Milliseconds by backend, ratio, memory, gradient difference."""
     table = Table(title=f"forward + losses + backward, {device}", title_justify="left")
     table.add_column("preset")
-    for column in ("M par.", "size", "triton ms", "torch ms", "x", "img/s", "GiB", "grad diff"):
+    fast = next((name for row in rows for name in row.seconds if name not in _PLAIN), "fast")
+    for column in ("M par.", "size", f"{fast} ms", "torch ms", "x", "img/s", "GiB", "steps"):
         table.add_column(column, justify="right")
+    table.add_column("grad diff" if fast == "triton" else "", justify="right")
     for row in rows:
-        ours, plain = row.seconds.get("triton"), row.seconds.get("torch", row.seconds.get("only"))
+        plain = row.seconds.get("torch", row.seconds.get("only"))
+        ours = row.seconds.get(fast)
         table.add_row(
             row.preset,
             f"{row.parameters / 1e6:.1f}",
@@ -57,6 +73,7 @@ def presets_table(rows: Sequence[PresetRow], device: str) -> Table:
             f"{plain / ours:.2f}" if ours and plain else "-",
             "-" if row.images_per_second is None else f"{row.images_per_second:.1f}",
             " / ".join("-" if m is None else f"{m:.1f}" for m in row.memory_gib.values()),
+            str(row.steps),
             row.problem or _difference(row.gradient_difference),
         )
     return table
@@ -71,29 +88,41 @@ def _difference(value: float | None) -> str:
 
 
 def bench_presets(
-    configs: Sequence[TrainConfig], specs: Sequence[BenchSpec]
+    configs: Sequence[TrainConfig], specs: Sequence[BenchSpec], say: Say = lambda text: None
 ) -> Iterator[tuple[PresetRow, dict[str, Any]]]:
     """A row for each configuration, and what it was measured on, as they are done."""
-    for config, spec in zip(configs, specs, strict=True):
-        yield _row(config, spec)
+    for number, (config, spec) in enumerate(zip(configs, specs, strict=True), 1):
+        yield _row(config, spec, lambda what, n=number: say(f"{n} of {len(specs)}: {what}"))
 
 
-def _row(config: TrainConfig, spec: BenchSpec) -> tuple[PresetRow, dict[str, Any]]:
-    on_gpu = torch.cuda.is_available() and config.device != "cpu"
-    backends = ["triton", "torch"] if on_gpu else ["torch"]
+_PLAIN = ("torch", "only")
+
+
+def _backends(config: TrainConfig, on_gpu: bool) -> dict[str, str]:
+    """What is measured, by the name that people know it by."""
     if not hasattr(config.model, "attention_backend"):
-        backends = ["only"]
+        return {"only": ""}
+    fast = "triton" if on_gpu else choose_backend("cpu")[0]
+    return {fast: "triton" if on_gpu else "auto", "torch": "torch"}
+
+
+def _row(config: TrainConfig, spec: BenchSpec, say: Say) -> tuple[PresetRow, dict[str, Any]]:
+    on_gpu = torch.cuda.is_available() and config.device != "cpu"
+    backends = _backends(config, on_gpu)
     seconds: dict[str, float | None] = dict.fromkeys(backends)
     memory: dict[str, float | None] = dict.fromkeys(backends)
     gradients: dict[str, dict[str, Tensor]] = {}
-    problem, parameters, about = "", 0, {}
-    for backend in backends:
+    problem, parameters, steps, about = "", 0, spec.steps, {}
+    for backend, setting in backends.items():
         try:
-            step = Step(_with_backend(config, backend))
-            about = provenance(step.runtime)
-            parameters = sum(p.numel() for p in step.model.parameters())
-            gradients[backend] = _gradients(step, spec)
-            seconds[backend], memory[backend] = _measure(step, spec)
+            with patience(say, f"{config.preset} with attention by {backend}"):
+                step = Step(_with_backend(config, setting))
+                about = provenance(step.runtime)
+                parameters = sum(p.numel() for p in step.model.parameters())
+                if "triton" in backends:
+                    gradients[backend] = _gradients(step, spec)
+                seconds[backend], memory[backend], measured = _measure(step, spec)
+                steps = min(steps, measured)
         except torch.cuda.OutOfMemoryError:
             problem = f"out of memory with {backend}"
         step = None
@@ -112,6 +141,7 @@ def _row(config: TrainConfig, spec: BenchSpec) -> tuple[PresetRow, dict[str, Any
         seconds,
         spec.batch / min(known) if known else None,
         memory,
+        steps,
         difference,
         problem,
     )
@@ -119,12 +149,13 @@ def _row(config: TrainConfig, spec: BenchSpec) -> tuple[PresetRow, dict[str, Any
 
 
 def _with_backend(config: TrainConfig, backend: str) -> TrainConfig:
-    if backend == "only":
+    if not backend:
         return config
     return replace(config, model=replace(config.model, attention_backend=backend))  # type: ignore[call-arg]
 
 
-def _measure(step: Step, spec: BenchSpec) -> tuple[float, float | None]:
+def _measure(step: Step, spec: BenchSpec) -> tuple[float, float | None, int]:
+    """Median seconds of a step, the peak of memory in GiB, and how many steps were measured."""
     device = step.runtime.device
     generator = torch.Generator().manual_seed(0)
     batch = synthetic_batch(spec, 0, step.config.model.n_classes, generator)
@@ -134,12 +165,19 @@ def _measure(step: Step, spec: BenchSpec) -> tuple[float, float | None]:
         step.losses(step.forward(batch), batch).total.backward()
         step.optimizer.zero_grad(set_to_none=True)
 
-    if device.type == "cuda":
+    on_gpu = device.type == "cuda"
+    if on_gpu:
         torch.cuda.reset_peak_memory_stats(device)
+    else:
+        forget_peak()
+    begun = time.monotonic()
     forward_and_backward()
-    found = [step.seconds(forward_and_backward) for _ in range(spec.steps)]
-    peak = torch.cuda.max_memory_allocated(device) / 2**30 if device.type == "cuda" else None
-    return statistics.median(found), peak
+    found = []
+    while len(found) < spec.steps and (not found or time.monotonic() - begun < _LONG_S):
+        cost = step.cost(forward_and_backward)
+        found.append(cost.wall if on_gpu else cost.cpu)
+    peak = torch.cuda.max_memory_allocated(device) if on_gpu else peak_bytes()
+    return statistics.median(found), None if peak is None else peak / 2**30, len(found)
 
 
 def _gradients(step: Step, spec: BenchSpec) -> dict[str, Tensor]:

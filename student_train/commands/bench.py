@@ -1,13 +1,14 @@
 """The command `bench`: measurements of a training step."""
 
 import json
+from functools import partial
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
 from box_store.errors import UsageError
-from student_train.commands.terminal import Json, Overrides, open_console, print_json
+from student_train.commands.terminal import Json, Overrides, open_console, print_json, print_plain
 
 
 def bench(
@@ -18,7 +19,10 @@ def bench(
     ] = None,
     presets: Annotated[
         str | None,
-        typer.Option(help="Measure these, or `all`: Triton against the reference at real size."),
+        typer.Option(
+            help="Measure these, or `all`, at real size: the fastest attention here (Triton, "
+            "numba) against plain torch, and peak memory."
+        ),
     ] = None,
     profile: Annotated[bool, typer.Option("--profile", help="Show each part's share.")] = False,
     data: Annotated[
@@ -74,8 +78,7 @@ def bench(
         names = list(all_presets()) if presets == "all" else presets.split(",")
         configs, specs = zip(*(configured(name.strip()) for name in names), strict=True)
         found = []
-        for row, about in bench_presets(configs, specs):
-            console.print(f"{row.preset} done", markup=False, style="dim")
+        for row, about in bench_presets(configs, specs, partial(print_plain, console)):
             found.append((row, about))
             # a machine that goes away keeps what was measured
             _write(out, [each.to_json(where) for each, where in found])

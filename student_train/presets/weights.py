@@ -3,8 +3,8 @@
 Where they lie is as their authors' READMEs and transformers' documentation say, or, marked as such,
 as public code that loads them does; none of them was downloaded for this project. AP is what the
 authors' README says of the weights: of Peterande/D-FINE at 4a1f73a, Intellindust-AI-Lab/DEIM at
-09d35d5, lyuwenyu/RT-DETR at 31e55a4, Atten4Vis/LW-DETR at 31b2bd6, roboflow/rf-detr at 35ac6ab (base:
-its first README).
+09d35d5, lyuwenyu/RT-DETR at 31e55a4, Atten4Vis/LW-DETR at 31b2bd6, roboflow/rf-detr at 35ac6ab (of
+base: its first README).
 """
 
 from __future__ import annotations

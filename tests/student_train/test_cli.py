@@ -284,8 +284,8 @@ def test_the_commands_are_a_promise(call):
         ],
         "compare": ["--json", "--plot"],
         "export": [
-            "--dynamic", "--json", "--official", "--onnx", "--size", "--tolerance",
-            "--torch-export", "--transformers", "--weights",
+            "--dynamic", "--json", "--licence", "--official", "--onnx", "--private", "--push",
+            "--size", "--tolerance", "--torch-export", "--transformers", "--upload", "--weights",
         ],
         "import": [
             "--annotations", "--family", "--json", "--out", "--overwrite", "--partial", "--preset",

@@ -86,9 +86,19 @@ def test_presets_one_by_one(bench: Any) -> None:
     (row,) = found
     assert (row["kind"], row["preset"]) == ("preset", "dino-micro")
     assert row["parameters"] > 0
-    # without a GPU there is one backend, and nothing to compare it with
     assert row["seconds"]["torch"] > 0
+    assert row["memory_gib"]["torch"] > 0
+    assert row["steps"] >= 1
+    # gradients are compared with Triton's
     assert row["gradient_difference"] is None
+
+
+def test_a_preset_that_takes_long_is_measured_with_fewer_steps(
+    bench: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("student_train.bench.presets._LONG_S", 0.0)
+    (row,) = bench("--presets", "dino-micro", "--steps", "4")
+    assert row["steps"] == 1
 
 
 def test_an_interval_holds_the_median_nine_times_in_ten() -> None:

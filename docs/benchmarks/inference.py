@@ -1,0 +1,168 @@
+"""A student and the same model of transformers, on one core in turns: processor time and peak
+memory of detecting in one image, and whether the boxes are equal.
+
+python docs/benchmarks/inference.py [PRESET ...] [--rounds 7] [--json FILE]
+
+Weights are random, with every parameter moved. Each is measured from pixels to logits and boxes,
+as `predict` and `from_pretrained` leave them. Memory is that of a process that does nothing else.
+"""
+
+import argparse
+import json
+import statistics
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from box_store.categories import ClassSpace
+from box_store.coco.categories80 import COCO_CATEGORIES
+from box_store.measure.processes import forget_peak, peak_bytes, resident_bytes
+from student_train.bench.paired import in_turns
+from student_train.config import as_plain
+from student_train.export.transformers_folder import export_folder
+from student_train.models import build_student
+from student_train.models.fusing import make_ready
+from student_train.presets import load_preset
+from student_train.runs.checkpoint import save_weights
+from student_train.runs.run_folder import class_space_to_plain
+from student_train.runs.trained import TrainedStudent, load_student
+
+Detect = Callable[[Tensor], tuple[Tensor, Tensor]]
+ARMS = ("ours", "theirs")
+
+
+def make(preset: str, folder: Path) -> None:
+    """The same random student as a file of ours and as a folder of transformers."""
+    config = load_preset(preset)
+    torch.manual_seed(0)
+    model = build_student(config.model).eval()
+    with torch.no_grad():
+        for name, value in model.named_parameters():
+            if not name.endswith((".up", "reg_scale")):
+                value += 0.02 * torch.randn_like(value)
+    kind = "contiguous" if config.model.n_classes == 80 else "raw"
+    space = ClassSpace(kind, COCO_CATEGORIES)
+    about = {"config": as_plain(config), "classes": class_space_to_plain(space)}
+    save_weights(folder / "ours.safetensors", model.state_dict(), about)
+    export_folder(TrainedStudent(model, config, space, preset), folder / "theirs")
+
+
+def load(arm: str, folder: Path) -> Detect:
+    """Ready to detect."""
+    if arm == "ours":
+        student = load_student(folder / "ours.safetensors").model
+        make_ready(student, torch.device("cpu"))
+
+        def ours(images: Tensor) -> tuple[Tensor, Tensor]:
+            mask = torch.zeros(len(images), *images.shape[-2:], dtype=torch.bool)
+            last = student(images, mask).last
+            return last.logits, last.boxes
+
+        return ours
+    from transformers import AutoModelForObjectDetection
+
+    model = AutoModelForObjectDetection.from_pretrained(folder / "theirs").eval()
+
+    def theirs(images: Tensor) -> tuple[Tensor, Tensor]:
+        found = model(images)
+        return found.logits, found.pred_boxes
+
+    return theirs
+
+
+def image_of(preset: str) -> Tensor:
+    """Noise of the evaluation size."""
+    generator = torch.Generator().manual_seed(1)
+    return torch.rand(1, 3, *load_preset(preset).augment.eval_size, generator=generator)
+
+
+def agreement(mine: tuple[Tensor, Tensor], other: tuple[Tensor, Tensor]) -> tuple[float, float]:
+    """The share of queries that have a twin of equal logits (1e-3), and by how much the boxes of
+    twins differ at most. Random weights choose queries by scores that nearly tie, in any order.
+    """
+    apart = (mine[0][0, :, None] - other[0][0, None]).abs().amax(-1)
+    nearest, twin = apart.min(1)
+    kept = nearest < 1e-3
+    boxes = (mine[1][0] - other[1][0, twin]).abs().amax(-1)[kept]
+    return float(kept.float().mean()), float(boxes.max()) if len(boxes) else float("nan")
+
+
+@torch.inference_mode()
+def peak_of(arm: str, preset: str, folder: Path) -> dict[str, float]:
+    """MiB of this process: at most while it detects, and before."""
+    detect, image = load(arm, folder), image_of(preset)
+    forget_peak()
+    before = resident_bytes() or 0
+    detect(image)
+    return {"peak_mib": (peak_bytes() or 0) / 2**20, "loaded_mib": before / 2**20}
+
+
+@torch.inference_mode()
+def compare(preset: str, rounds: int, folder: Path) -> dict[str, Any]:
+    """Everything about one preset."""
+    image = image_of(preset)
+    detectors = {arm: load(arm, folder) for arm in ARMS}
+    same, apart = agreement(*(detectors[arm](image) for arm in ARMS))
+
+    def cost(arm: str) -> float:
+        begun = time.process_time()
+        detectors[arm](image)
+        return time.process_time() - begun
+
+    spent = in_turns(rounds, ARMS, cost)
+    memory = {}
+    for arm in ARMS:
+        line = [sys.executable, __file__, preset, "--arm", arm, "--folder", str(folder)]
+        done = subprocess.run(line, capture_output=True, text=True, check=True)
+        memory[arm] = json.loads(done.stdout.splitlines()[-1])
+    ratios = [b / a for a, b in zip(spent["ours"], spent["theirs"], strict=True)]
+    return {
+        "preset": preset,
+        "size": list(image.shape[-2:]),
+        "cpu_s": {arm: statistics.median(spent[arm]) for arm in ARMS},
+        "times_as_fast": statistics.median(ratios),
+        "memory": memory,
+        "queries_of_both": same,
+        "boxes_differ": apart,
+    }
+
+
+def main() -> None:
+    """Print a line for each preset."""
+    parser = argparse.ArgumentParser()
+    parser.add_argument("presets", nargs="*", default=["d-fine-n"])
+    parser.add_argument("--rounds", type=int, default=7)
+    parser.add_argument("--json", type=Path)
+    parser.add_argument("--arm", choices=ARMS)
+    parser.add_argument("--folder", type=Path)
+    asked = parser.parse_args()
+    torch.set_num_threads(1)
+    if asked.arm:
+        print(json.dumps(peak_of(asked.arm, asked.presets[0], asked.folder)))
+        return
+    rows = []
+    for preset in asked.presets:
+        with TemporaryDirectory() as folder:
+            make(preset, Path(folder))
+            rows.append(row := compare(preset, asked.rounds, Path(folder)))
+        ours, theirs = (row["memory"][arm]["peak_mib"] for arm in ARMS)
+        print(
+            f"{preset} at {row['size'][0]} px: ours {row['cpu_s']['ours']:.3f} CPU s, transformers "
+            f"{row['cpu_s']['theirs']:.3f}: {row['times_as_fast']:.2f} times as fast; peak "
+            f"{ours:.0f} and {theirs:.0f} MiB; {row['queries_of_both']:.1%} of the queries "
+            f"in both, whose boxes differ by {row['boxes_differ']:.1e} at most",
+            flush=True,
+        )
+    if asked.json:
+        asked.json.write_text(json.dumps(rows, indent=2) + "\n")
+
+
+if __name__ == "__main__":
+    main()
