@@ -47,6 +47,16 @@ ANCHORS = {
     "optim.lr": 2e-3,
     "optim.backbone_lr": 0.0,
 }
+HYBRID = {
+    **WARM,
+    "batch_size": 4,
+    "epochs": 80,
+    "augment.squares": "96",
+    "augment.eval_square": 96,
+    "model.encoder_dim": 64,
+    "model.dim": 64,
+    "model.n_heads": 2,
+}
 WINDOWED = {
     "batch_size": 8,
     "epochs": 170,
@@ -68,34 +78,8 @@ CASES = [
         id="h-deformable",
         marks=LONG,
     ),
-    pytest.param(
-        "rtdetrv2-scenes",
-        {
-            **WARM,
-            "batch_size": 4,
-            "epochs": 80,
-            "augment.squares": "96",
-            "augment.eval_square": 96,
-            "model.encoder_dim": 64,
-            "model.dim": 64,
-            "model.n_heads": 2,
-        },
-        id="rtdetrv2",
-    ),
-    pytest.param(
-        "d-fine-scenes",
-        {
-            **WARM,
-            "batch_size": 4,
-            "epochs": 80,
-            "augment.squares": "96",
-            "augment.eval_square": 96,
-            "model.encoder_dim": 64,
-            "model.dim": 64,
-            "model.n_heads": 2,
-        },
-        id="d-fine",
-    ),
+    pytest.param("rtdetrv2-scenes", HYBRID, id="rtdetrv2"),
+    pytest.param("d-fine-scenes", HYBRID, id="d-fine"),
     # one map and dense attention: a step is cheap, and many are needed
     pytest.param(
         "conditional-scenes",
