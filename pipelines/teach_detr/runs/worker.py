@@ -12,12 +12,14 @@ import gc
 import json
 import os
 import runpy
+import signal
 import sys
 import traceback
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-INTERRUPTED = (130, 143)
+from student_train.machine.interrupt import was_stopped
+
 # decoded photos that are kept for the next runs
 _PHOTOS_BYTES = 2**29
 
@@ -31,7 +33,7 @@ def main() -> None:
             code = run(job["words"])
         answers.write(json.dumps({"code": code}) + "\n")
         answers.flush()
-        if code in INTERRUPTED:
+        if was_stopped(code):
             break
         _tidy()
 
@@ -51,7 +53,7 @@ def run(words: Sequence[str]) -> int:
             print(end.code, file=sys.stderr)
         return end.code if isinstance(end.code, int) else int(end.code is not None)
     except KeyboardInterrupt:
-        return INTERRUPTED[0]
+        return 128 + signal.SIGINT
     except BaseException:
         traceback.print_exc()
         return 1
