@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from box_store.boxes import pairwise_iou
+from box_store.boxes import pairwise_iou, to_xyxy
 from box_store.categories import Categories, Category
 from box_store.coco.annotations import CocoData, ImageInfo
 from box_store.coco.document import read_document
@@ -79,7 +79,7 @@ class _Labels:
 
     @property
     def xyxy(self) -> NDArray[np.float32]:
-        return np.concatenate([self.xywh[:, :2], self.xywh[:, :2] + self.xywh[:, 2:]], 1)
+        return to_xyxy(self.xywh)
 
 
 Suggestions = Mapping[str, Sequence[Mapping[str, Any]]]

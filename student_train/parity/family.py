@@ -12,9 +12,10 @@ import numpy as np
 
 from student_train.losses import LossConfig
 from student_train.models import Prediction, Student, StudentConfig, StudentOutput
+from student_train.models.layers.queries import Proposals
 from student_train.parity.case import Case, Setup
 from student_train.parity.golden import GoldenStudent
-from student_train.parity.rows import Row, largest_difference, row
+from student_train.parity.rows import Row, largest_difference, row, wrong_entries
 
 Settings = Mapping[str, Any]
 Arrays = Mapping[str, np.ndarray]
@@ -101,6 +102,17 @@ class FamilyParity:
             # H-DETR's word for having no one-to-many queries
             del said["repeat"]
         return replace(self.loss, **said, match=replace(self.loss.match, **match))
+
+
+def chosen_proposals(name: str, prefix: str, output: StudentOutput, want: Arrays) -> list[Row]:
+    """What the selected tokens propose, and which those are."""
+    found = output.proposals
+    assert isinstance(found, Proposals)
+    rows = compare_prediction(name, f"{prefix}interm/", found, want)
+    if not prefix:
+        wrong = wrong_entries(found.token_index, want["topk_index"])
+        rows.append(row(name, "topk_index", wrong, 0, "wrong entries"))
+    return rows
 
 
 def compare_prediction(name: str, prefix: str, prediction: Prediction, want: Arrays) -> list[Row]:

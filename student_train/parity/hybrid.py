@@ -10,12 +10,10 @@ import torch
 from torch import Tensor
 
 from student_train.losses import LossConfig, MatchCost
-from student_train.models import StudentOutput
 from student_train.models.hybrid import HybridStudent
 from student_train.models.layers.denoising import Noise
-from student_train.models.layers.queries import Proposals
 from student_train.parity.case import Case, Setup
-from student_train.parity.family import Arrays, Settings, compare_prediction
+from student_train.parity.family import Settings
 from student_train.parity.golden import GoldenStudent
 from student_train.parity.rows import Row, largest_difference, row, wrong_entries
 from student_train.parity.setups import of_truth
@@ -56,17 +54,6 @@ def hybrid_key(stem: str, source: str, layer: str, last: int) -> str:
     if source == "denoising":
         return f"{stem}_dn_{layer}"
     return stem if int(layer) == last else f"{stem}_aux_{layer}"
-
-
-def hybrid_proposals(name: str, prefix: str, output: StudentOutput, want: Arrays) -> list[Row]:
-    """What the selected tokens propose, and which those are."""
-    found = output.proposals
-    assert isinstance(found, Proposals)
-    rows = compare_prediction(name, f"{prefix}interm/", found, want)
-    if not prefix:
-        wrong = wrong_entries(found.token_index, want["topk_index"])
-        rows.append(row(name, "topk_index", wrong, 0, "wrong entries"))
-    return rows
 
 
 def hybrid_evaluation(golden: GoldenStudent, student: HybridStudent) -> list[Row]:

@@ -25,6 +25,7 @@ from student_train.parity.family import (
     Arrays,
     FamilyParity,
     Settings,
+    chosen_proposals,
     compare_layers,
     compare_prediction,
 )
@@ -37,7 +38,6 @@ from student_train.parity.hybrid import (
     hybrid_key,
     hybrid_loss,
     hybrid_noise,
-    hybrid_proposals,
 )
 from student_train.parity.rows import Row, largest_difference, row
 
@@ -113,7 +113,7 @@ def _last(want: Arrays, stem: str) -> int:
 
 def _proposals(name: str, prefix: str, output: StudentOutput, want: Arrays) -> list[Row]:
     """Whatever an output has beside its layers."""
-    rows = hybrid_proposals(name, prefix, output, want)
+    rows = chosen_proposals(name, prefix, output, want)
     rows += _distributions(name, prefix, output.initial, output.edges, want)
     noisy = output.denoising
     if noisy is not None:

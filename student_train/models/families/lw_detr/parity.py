@@ -7,15 +7,18 @@ from typing import Any
 
 import torch
 
-from student_train.models import StudentOutput
 from student_train.models.families.lw_detr.model import LwDetrConfig
 from student_train.models.families.lw_detr.sizes import SIZES
-from student_train.models.layers.queries import Proposals
 from student_train.parity.case import Case, Setup
-from student_train.parity.family import BOXES, Arrays, FamilyParity, Settings, compare_prediction
+from student_train.parity.family import (
+    BOXES,
+    FamilyParity,
+    Settings,
+    chosen_proposals,
+)
 from student_train.parity.golden import GoldenStudent
 from student_train.parity.iou_aware import iou_aware_loss
-from student_train.parity.rows import Row, largest_difference, row, wrong_entries
+from student_train.parity.rows import Row, largest_difference, row
 from student_train.parity.setups import of_truth
 
 
@@ -34,17 +37,6 @@ def config_fields(settings: Settings) -> dict[str, Any]:
 
 def _config(settings: Settings) -> LwDetrConfig:
     return LwDetrConfig(**SIZES[settings["config"]["size"]] | config_fields(settings))
-
-
-def proposals(name: str, prefix: str, output: StudentOutput, want: Arrays) -> list[Row]:
-    """What the tokens propose, and which were chosen."""
-    found = output.proposals
-    assert isinstance(found, Proposals)
-    rows = compare_prediction(name, f"{prefix}interm/", found, want)
-    if not prefix:
-        wrong = wrong_entries(found.token_index, want["topk_index"])
-        rows.append(row(name, "topk_index", wrong, 0, "wrong entries"))
-    return rows
 
 
 def evaluation(golden: GoldenStudent, student: Any) -> list[Row]:
@@ -85,6 +77,6 @@ PARITY = FamilyParity(
     criteria={"criterion_iabce": _criterion},
     config=_config,
     loss=iou_aware_loss,
-    proposals=proposals,
+    proposals=chosen_proposals,
     evaluation=evaluation,
 )

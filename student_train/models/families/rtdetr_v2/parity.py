@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from detr_kernels import Sampling
 from student_train.models.families.rtdetr_v2.model import RtDetrV2Config
-from student_train.parity.family import FamilyParity, Settings
+from student_train.parity.family import FamilyParity, Settings, chosen_proposals
 from student_train.parity.hybrid import (
     HYBRID_MODULES,
     hybrid_criterion,
@@ -13,7 +13,6 @@ from student_train.parity.hybrid import (
     hybrid_key,
     hybrid_loss,
     hybrid_noise,
-    hybrid_proposals,
 )
 
 _BACKBONES = {18: "presnet18", 34: "presnet34", 50: "resnet50d", 101: "resnet101d"}
@@ -53,7 +52,7 @@ PARITY = FamilyParity(
     loss_key=hybrid_key,
     noise=hybrid_noise,
     denoising=hybrid_denoising,
-    proposals=hybrid_proposals,
+    proposals=chosen_proposals,
     evaluation=hybrid_evaluation,
     modules={
         **HYBRID_MODULES,
