@@ -4,7 +4,9 @@ from typing import Any
 
 from box_store.errors import FormatError
 
-FORMAT_MAJOR = 1
+# 1: an image is its id. 2: an image is its split and its id, so that splits which number their images
+# alike can share a store; files of 1 name no split
+FORMAT_MAJOR = 2
 
 
 FORMAT_MINOR = 0

@@ -1,17 +1,17 @@
 """Which image is it? An id alone does not say: exporters count the images of every split from 1.
 
-Whoever joins the boxes of a store with annotations asks here first whether both speak of the same
-images: the file's name and the size, beside the id.
+Whoever joins the boxes of a store with annotations asks here first which images of the store the
+annotations speak of: by the name of their split, and by the file's name and size, beside the id.
 """
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import PurePosixPath
 
 from box_store.coco.annotations import CocoData, ImageInfo
-from box_store.errors import DataError
-from box_store.places.image_files import stored_name
-from box_store.store.reader import images_of
+from box_store.errors import DataError, nearest
+from box_store.places.image_files import same_name
+from box_store.store import splits
+from box_store.store.reader import seen_images
 from box_store.store.store import BoxStore
 
 _NAMED = 3
@@ -37,17 +37,6 @@ class Contradiction:
         return f"image {self.listed.id} is {there} there and {here} here"
 
 
-def same_name(one: str, other: str) -> bool:
-    """Whether two paths can be those of one file: one of them ends as the other, part by part.
-
-    The folder that they count from may differ. An empty name is not known, and contradicts nothing.
-    """
-    plain = (stored_name(path).replace("\\", "/") for path in (one, other))
-    parts = [PurePosixPath(path).parts for path in plain]
-    shorter = min(len(each) for each in parts)
-    return shorter == 0 or parts[0][-shorter:] == parts[1][-shorter:]
-
-
 def contradictions(
     stored: Iterable[ImageInfo], listed: Mapping[int, ImageInfo]
 ) -> Iterator[Contradiction]:
@@ -61,25 +50,96 @@ def contradictions(
             yield found
 
 
-def check_store(store: BoxStore, coco: CocoData, teachers: Sequence[str] | None = None) -> None:
-    """Raise DataError where a store and annotations mean other categories, or other images by the
-    same ids.
+def seen_by(store: BoxStore, coco: CocoData, teachers: Sequence[str] | None = None) -> BoxStore:
+    """The store as annotations see it: where the ids of its splits collide, the splits that the
+    annotations are of; otherwise all of it.
 
-    `teachers` limits the look to what these saw; by default to what anyone did.
+    Raises DataError where store and annotations mean other categories, or other images by the same
+    ids, and where it can not be told which of several images is meant. `teachers` limits the look
+    to what these saw; by default to what anyone did.
     """
     store.check_categories(coco.categories, coco.path)
-    check_images(store, coco.by_id, coco.path, teachers)
+    return showing(store, coco.images, coco.path, teachers)
 
 
-def check_images(
+def of_split(store: BoxStore, split: str) -> BoxStore:
+    """One split of a store. Raises DataError, naming those that there are, where it has none so
+    called.
+    """
+    names = {image.split for image in seen_images(store)}
+    found = [name for name in names if splits.are_one(name, split)]
+    if not found:
+        known = sorted(names - {""})
+        listed = f"it has {', '.join(known)}" if known else "its images name none"
+        raise DataError(f"{store.path} has no split {split!r}: {listed}.{nearest(split, known)}")
+    return store.showing(found)
+
+
+def showing(
     store: BoxStore,
-    listed: Mapping[int, ImageInfo],
+    listed: Sequence[ImageInfo],
     where: object,
     teachers: Sequence[str] | None = None,
-) -> None:
-    """Raise DataError where a store means other images by ids that `where` lists."""
-    seen = {image for name in teachers or store.teachers for image in images_of(store, name)}
-    refuse(contradictions(sorted(seen), listed), f"the store {store.path}", where)
+) -> BoxStore:
+    """The same for a list of images, of `where`."""
+    whole = seen_images(store)
+    names = None if teachers is None else set(teachers)
+    looked = whole if names is None else seen_images(store, names)
+    by_id = {image.id: image for image in listed}
+    collides = splits.collision(whole) is not None
+    chosen = _splits_of(looked, listed, by_id, where, store, collides)
+    return store.showing(chosen) if collides else store
+
+
+def _splits_of(
+    stored: Sequence[ImageInfo],
+    listed: Sequence[ImageInfo],
+    by_id: Mapping[int, ImageInfo],
+    where: object,
+    store: BoxStore,
+    collides: bool,
+) -> list[str]:
+    """The names in the store of the splits that images are listed of."""
+    held: dict[str, list[ImageInfo]] = {}
+    for image in stored:
+        held.setdefault(image.split, []).append(image)
+    asked = {image.split for image in listed} - {""}
+    own = [name for name in held if any(splits.are_one(name, split) for split in asked)]
+    boxes = f"the store {store.path}"
+    if own:
+        refuse(contradictions((i for name in own for i in held[name]), by_id), boxes, where)
+    shared = {name: [i for i in images if i.id in by_id] for name, images in held.items()}
+    shared = {name: images for name, images in shared.items() if images and name not in own}
+    fitting = {
+        name: images
+        for name, images in shared.items()
+        if next(contradictions(images, by_id), None) is None
+    }
+    if not collides or not (own or fitting):
+        every = (i for images in shared.values() for i in images)
+        refuse(contradictions(every, by_id), boxes, where)
+        return list(held)
+    if own:
+        # images whose split nobody noted are known by name and size, as they always were
+        return [*own, *(name for name in fitting if not name)]
+    both = splits.collision(i for images in fitting.values() for i in images)
+    if both is not None:
+        raise DataError(
+            f"{boxes} and {where}: {splits.collision_words(both)}, and which is meant is not said. "
+            "Name the data set and its split: --data SRC --split NAME"
+        )
+    return list(fitting)
+
+
+def check_same(store: BoxStore, listed: Sequence[ImageInfo], where: object) -> None:
+    """Raise DataError where a store means, by the split and id of images to be labelled, others."""
+    by_key: dict[str, dict[int, ImageInfo]] = {}
+    for image in listed:
+        by_key.setdefault(image.split, {})[image.id] = image
+    seen = seen_images(store)
+    for split, by_id in by_key.items():
+        held = (i for i in seen if i.split == split or splits.are_one(i.split, split))
+        refuse(contradictions(held, by_id), f"the store {store.path}", where)
 
 
 def refuse(contradictions: Iterable[Contradiction], boxes: str, where: object) -> None:
@@ -99,8 +159,8 @@ def _cause(found: Sequence[Contradiction]) -> str:
     if all(each.names_differ for each in found):
         return (
             "Most likely the boxes are of another split or data set whose ids are counted from the "
-            "same number: take the annotations that the teachers were run with, or label this "
-            "split into a store of its own"
+            "same number: take the annotations that the teachers were run with, or name the split "
+            "when it is labelled (--split NAME), so that one store holds both"
         )
     turned = all(
         (each.stored.width, each.stored.height) == (each.listed.height, each.listed.width)

@@ -14,9 +14,9 @@ from typing import TYPE_CHECKING, Any
 import pyarrow as pa
 
 from box_store.calibration.score_map import need_calibration, read_calibration
-from box_store.errors import FormatError, StoreError, TeachDetrError, UsageError, nearest
+from box_store.errors import DataError, FormatError, StoreError, TeachDetrError, UsageError, nearest
 from box_store.forms.opening import annotations_of
-from box_store.identity import check_store
+from box_store.identity import of_split, seen_by
 from box_store.places.locations import Location, location
 from box_store.selection.file import content_key, write_selection
 from box_store.selection.selecting import licence_admitted
@@ -54,6 +54,7 @@ def open_store(
     threads: int | None = None,
     licences: Sequence[str] = (),
     deny_licences: Sequence[str] = (),
+    split: str | None = None,
 ) -> "DuckDBPyConnection":
     """A DuckDB connection, in memory, with views over the committed units of a store.
 
@@ -63,16 +64,21 @@ def open_store(
     nothing is visible. The connection only reads the store; a large annotation file is kept as a
     table in the user's cache, where the next connection finds it.
 
+    split: show only this split. Of a store of splits whose image ids collide the views show the
+    split that the annotations are of, and without annotations all, for queries that ask for it.
+
     Raises StoreError, FormatError (naming a truncated, foreign or newer file), DataError, and
     UsageError where DuckDB is missing.
     """
     duckdb = _duckdb()
     store = BoxStore.open(path)
+    if split is not None:
+        store = of_split(store, split)
     coco = None if annotations is None else annotations_of(annotations)
     connection = duckdb.connect(config={} if threads is None else {"threads": threads})
     try:
         if coco is not None:
-            check_store(store, coco)
+            store = seen_by(store, coco)
         make_views(connection, store, _admitted(store, licences, deny_licences), coco)
     except duckdb.Error as error:
         connection.close()
@@ -91,10 +97,12 @@ def run_sql(
     `$name` in the text is bound, never pasted: to `parameters`, else to the default that a comment
     at the head of the text declares (`-- $name = value`). Raises UsageError for faulty SQL, for a
     parameter that is missing or not used, and where a query needs annotations that were not
-    attached; FormatError for a damaged file.
+    attached; FormatError for a damaged file; DataError for `image_id` without `split` in a store
+    where several images have one id.
     """
     duckdb = _duckdb()
     values = dict(parse_query("the query", sql).parameters) | dict(parameters or {})
+    _check_splits(connection, sql)
     try:
         statements = connection.extract_statements(sql)
         used = {name for statement in statements for name in statement.named_parameters}
@@ -119,6 +127,7 @@ def select_sql(
     images: str | None = None,
     licences: Sequence[str] = (),
     deny_licences: Sequence[str] = (),
+    split: str | None = None,
 ) -> Path:
     """Write the selection that a query describes, for `Selection.open`; returns `out`.
 
@@ -126,17 +135,26 @@ def select_sql(
     without it all boxes are one set called `selected`). images: a second query that yields the
     image_id (and may yield the teacher) of every image the boxes speak for, including those without
     any; by default all images that the teacher saw successfully (a name that is no teacher of the
-    store: that any teacher saw). licences, deny_licences: as in `open_store`.
+    store: that any teacher saw). licences, deny_licences, split: as in `open_store`; of splits whose
+    ids collide, one has to be chosen, by `split` or by annotations.
 
     Raises UsageError (faulty SQL, missing columns), DataError (values that are no boxes) and
     StoreError.
     """
     store = BoxStore.open(path)
+    if split is not None:
+        store = of_split(store, split)
+    if annotations is not None:
+        store = seen_by(store, annotations_of(annotations))
+    # before any query: an id must be one image
+    names = {image.id: image.file_name for image in known_images(store)}
     records = _admitted(store, licences, deny_licences)
     if store.teachers and not records:
         found = sorted({record.licence for record in store.teachers.values()})
         raise UsageError(f"no teacher of {path} has a licence that is admitted: {', '.join(found)}")
-    connection = open_store(path, annotations, licences=licences, deny_licences=deny_licences)
+    connection = open_store(
+        path, annotations, licences=licences, deny_licences=deny_licences, split=split
+    )
     try:
         rows = run_sql(connection, query, parameters)
         _need(rows, REQUIRED, "the selecting query")
@@ -163,8 +181,8 @@ def select_sql(
         "calibrations": calibrations,
         "asked": {"sql": query, "images": images, "parameters": dict(parameters or {})},
         "key": content_key(by_teacher),
+        "splits": sorted(store.shown or ()),
     }
-    names = {image.id: image.file_name for image in known_images(store)}
     write_selection(location(out), metadata, by_teacher.items(), names)
     return Path(out)
 
@@ -203,6 +221,20 @@ def _duckdb() -> Any:
             "SQL needs DuckDB, which is not installed: pip install 'teach-detr[sql]'"
         ) from error
     return duckdb
+
+
+def _check_splits(connection: "DuckDBPyConnection", sql: str) -> None:
+    """Raise DataError for a query that takes an id for one image where it is several."""
+    words = set(re.findall(r"\w+", without_comments(sql).lower()))
+    if "image_id" not in words or "split" in words:
+        return
+    ((found,),) = connection.execute("SELECT getvariable('colliding')").fetchall()
+    if found is not None:
+        raise DataError(
+            f"the query tells images apart by image_id, and {found}. Look at one split (--split "
+            "NAME), or take the column split too: GROUP BY split, image_id; JOIN ... USING (split, "
+            "image_id)"
+        )
 
 
 def _check_parameters(used: set[str], values: Mapping[str, Any], given: set[str]) -> None:

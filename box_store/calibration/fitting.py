@@ -13,7 +13,7 @@ from box_store.calibration.reliability import brier_score, calibration_error, re
 from box_store.calibration.score_map import Calibration, Method, Part, Quality, ScoreMap, logits
 from box_store.coco.annotations import CocoData
 from box_store.errors import DataError, UsageError
-from box_store.identity import check_store
+from box_store.identity import seen_by
 from box_store.store.store import BoxStore
 
 MIN_BOXES = 50
@@ -44,7 +44,7 @@ def calibrate(
     """
     if not 0 <= held_out < 1:
         raise UsageError(f"held_out is a share of the images from 0 to below 1, got {held_out}")
-    check_store(store, coco, [teacher])
+    store = seen_by(store, coco, [teacher])
     record = store.record(teacher)
     judged = judge(store, teacher, coco, iou=iou, nms_iou=nms_iou, max_images=max_images, seed=seed)
     n_images = len(judged.image_ids)

@@ -27,12 +27,21 @@ _CACHED_FROM_BYTES = 2**23
 
 @dataclass(frozen=True, slots=True, order=True)
 class ImageInfo:
-    """One image of the data set; size in pixels as stored on disk."""
+    """One image of the data set; size in pixels as stored on disk.
+
+    split: that its id is of, empty where not known: splits may number their images alike.
+    """
 
     id: int
     file_name: str
     width: int
     height: int
+    split: str = ""
+
+    @property
+    def key(self) -> tuple[str, int]:
+        """What identifies it in a store: its split and its id."""
+        return self.split, self.id
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -94,7 +103,7 @@ class CocoData:
         table = self.table
         sizes = zip(table.widths.tolist(), table.heights.tolist(), strict=True)
         return tuple(
-            ImageInfo(image_id, table.file_name(index), *size)
+            ImageInfo(image_id, table.file_name(index), *size, self.split)
             for index, (image_id, size) in enumerate(
                 zip(table.image_ids.tolist(), sizes, strict=True)
             )

@@ -75,15 +75,26 @@ def _split(tree: Tree, path: str, name: str) -> Split:
     return Split(name, tree.root / path, None, partial(_load, tree, path, name))
 
 
-def coco_split(name: str, images: Location, annotations: Location) -> Split:
-    """A split whose folder of images and annotation file the user named."""
+def coco_split(
+    name: str, images: Location, annotations: Location, *, named: bool = False
+) -> Split:
+    """A split whose folder of images and annotation file the user named; with `named` also what its
+    images are kept under in a store, which otherwise follows from the file or the folder.
+    """
 
     def load() -> "tuple[Location, CocoData]":
         from box_store.coco.annotations import load_coco
 
-        return images, load_coco(annotations, cache=cache_folder(), labelled=False)
+        coco = load_coco(annotations, cache=cache_folder(), labelled=False)
+        return images, replace(coco, split=name if named else file_split(annotations) or images.name)
 
     return Split(name, annotations, images, load)
+
+
+def file_split(annotations: Location) -> str:
+    """The split that an annotation file is of, by its name or that of its folder; else empty."""
+    name = _split_name(str(annotations))
+    return "" if name == ALL else name
 
 
 def remote_layout(root: Location) -> Found:

@@ -14,7 +14,7 @@ from box_store.coco.annotations import CocoData, load_coco
 from box_store.errors import DataError, UsageError, nearest
 from box_store.forms import kept
 from box_store.forms.at_once import role
-from box_store.forms.coco import remote_layout
+from box_store.forms.coco import file_split, remote_layout
 from box_store.forms.protocol import Form, Found, Options, Reading, Split
 from box_store.forms.table import FORMS
 from box_store.forms.tree import Tree
@@ -114,7 +114,8 @@ def annotations_of(place: Location | str, *, labelled: bool = True) -> CocoData:
     """
     path, options = parse_place(place)
     if not options and (isinstance(path, RemotePath) or path.suffix in (".json", ".gz")):
-        return load_coco(path, labelled=labelled, cache=cache_folder())
+        coco = load_coco(path, labelled=labelled, cache=cache_folder())
+        return replace(coco, split=file_split(path))
     found = open_data(place)
     split = found.only
     if labelled and not (split.labelled and split.coco.labelled):

@@ -48,7 +48,7 @@ class Split:
     @cached_property
     def _loaded(self) -> "tuple[Location, CocoData]":
         images, coco = self.load()
-        return images, replace(coco, split=self.own_name or self.name)
+        return images, replace(coco, split=coco.split or self.own_name or self.name)
 
     @property
     def images(self) -> Location:

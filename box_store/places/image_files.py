@@ -44,3 +44,14 @@ def image_path(root: Location, file_name: str) -> Location:
     if not path.is_relative_to(base):
         raise DataError(f"the image {file_name!r} is a link to {path}, outside the folder {base}")
     return path
+
+
+def same_name(one: str, other: str) -> bool:
+    """Whether two paths can be those of one file: one of them ends as the other, part by part.
+
+    The folder that they count from may differ. An empty name is not known, and contradicts nothing.
+    """
+    plain = (stored_name(path).replace("\\", "/") for path in (one, other))
+    parts = [PurePosixPath(path).parts for path in plain]
+    shorter = min(len(each) for each in parts)
+    return shorter == 0 or parts[0][-shorter:] == parts[1][-shorter:]

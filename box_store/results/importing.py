@@ -85,7 +85,8 @@ def import_results(
     `score_floor` are left out. A store at a URL is held while units are written; `takeover` takes
     it from another driver.
 
-    Raises DataError (malformed results, wrong ids, named), UsageError, StoreError.
+    Raises DataError (malformed results, wrong ids, named, or images of several splits whose ids
+    collide), UsageError, StoreError.
     """
     images = tuple(images) if images is not None else known_images(store)
     if not images:
@@ -255,7 +256,8 @@ def _image_rows(part: Sequence[ImageInfo], rows: NDArray[Any]) -> list[ImageRow]
         start, stop = np.searchsorted(rows["image"], [image.id, image.id + 1])
         own = rows[start:stop]
         boxes = Boxes(own["box"], own["score"], own["category"], image.width, image.height)
-        found.append(ImageRow(image.id, image.file_name, image.width, image.height, boxes))
+        size = (image.width, image.height)
+        found.append(ImageRow(image.id, image.file_name, *size, boxes, split=image.split))
     return found
 
 

@@ -22,7 +22,6 @@ from box_store.fuse import FusionConfig, fuse
 from box_store.places.locations import RemotePath, cache_folder, staged
 from box_store.selection.file import Selection, TeacherBoxes, write_selection
 from box_store.selection.rows import Rule, filtered
-from box_store.store import schema
 from box_store.store.parts import part_path
 from box_store.store.reader import known_images
 from box_store.store.store import BoxStore
@@ -30,6 +29,10 @@ from box_store.store.store import BoxStore
 __all__ = ["FUSED", "Selection", "SelectionSpec", "TeacherFilter", "select"]
 
 FUSED = "fused"
+
+# part of a selection's name: other where a selection of the same files would come out otherwise.
+# Runs that go on ask for the selection that they began with
+_RULES = "1.0"
 
 
 @dataclass(frozen=True, slots=True)
@@ -131,7 +134,8 @@ def select(store: BoxStore, spec: SelectionSpec, cache: Path | None = None) -> P
 
     cache: the folder for it; by default `cache` inside the store, for a store at a URL the user's
     cache. Raises UnknownTeacher, UsageError (no teacher left, one asked for by name whose licence
-    is not admitted, or one without the calibration that was asked for), StoreError.
+    is not admitted, or one without the calibration that was asked for), StoreError, and DataError
+    for a store of splits whose image ids collide (`identity.seen_by`, `BoxStore.showing`).
     """
     names = chosen_teachers(store, spec)
     calibrations = {
@@ -144,15 +148,19 @@ def select(store: BoxStore, spec: SelectionSpec, cache: Path | None = None) -> P
     }
     if calibrations:
         asked["calibrations"] = {name: found.key for name, found in calibrations.items()}
+    if store.shown is not None:
+        asked["splits"] = sorted(store.shown)
     if spec.combine == "fused":
         asked["fusion"] = asdict(spec.fusion) | {
             "weights": {name: spec.fusion.weight(name) for name in names}
         }
-    identity = json.dumps([schema.FORMAT_VERSION, content, asked], sort_keys=True)
+    identity = json.dumps([_RULES, content, asked], sort_keys=True)
     key = hashlib.sha256(identity.encode()).hexdigest()
     path = (_cache_of(store) if cache is None else Path(cache)) / f"selection-{key[:32]}.arrow"
     if path.exists():
         return path
+    # before any box is read: an id must be one image
+    names_of = {image.id: image.file_name for image in known_images(store)}
     metadata = {
         "teachers": [FUSED] if spec.combine == "fused" else list(names),
         "sources": {
@@ -162,13 +170,13 @@ def select(store: BoxStore, spec: SelectionSpec, cache: Path | None = None) -> P
         "calibrations": {name: found.summary() for name, found in calibrations.items()},
         "asked": asked,
         "key": key,
+        "splits": sorted(store.shown or ()),
     }
     each = (
         (name, filtered(store, name, spec.rule(name), calibrations.get(name))) for name in names
     )
     if spec.combine == "fused":
         each = iter([(FUSED, _fused(dict(each), spec.fusion))])
-    names_of = {image.id: image.file_name for image in known_images(store)}
     write_selection(path, metadata, each, names_of)
     return path
 

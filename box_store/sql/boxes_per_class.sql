@@ -5,7 +5,7 @@ SELECT
     teacher,
     category,
     count(*) AS boxes,
-    count(DISTINCT image_id) AS images,
+    count(DISTINCT (split, image_id)) AS images,
     round(avg(score), 3) AS mean_score,
     round(median(sqrt(area)), 1) AS median_side_px
 FROM boxes

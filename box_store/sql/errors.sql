@@ -8,12 +8,12 @@
 WITH judged AS (SELECT * FROM matched($teacher, $iou, $score) WHERE outcome <> 'crowd'),
 misses AS (
     SELECT
-        j.teacher, j.image_id, j.rank,
+        j.teacher, j.split, j.image_id, j.rank,
         max(iou(j.x1, j.y1, j.x2, j.y2, t.x1, t.y1, t.x2, t.y2))
             FILTER (t.category_id = j.category_id) AS same_class,
         max(iou(j.x1, j.y1, j.x2, j.y2, t.x1, t.y1, t.x2, t.y2))
             FILTER (t.category_id <> j.category_id) AS other_class
-    FROM judged j JOIN truth t USING (image_id)
+    FROM judged j JOIN truth t USING (split, image_id)
     WHERE j.outcome = 'miss' AND NOT t.iscrowd
     GROUP BY ALL
 ),
@@ -27,12 +27,12 @@ kinds AS (
             ELSE 'background'
         END AS kind,
         j.score
-    FROM judged j LEFT JOIN misses m USING (teacher, image_id, rank)
+    FROM judged j LEFT JOIN misses m USING (teacher, split, image_id, rank)
 ),
 missed AS (
     SELECT r.teacher, 'missed' AS kind, NULL AS score
     FROM truth t
-    JOIN runs r USING (image_id)
+    JOIN runs r USING (split, image_id)
     WHERE r.status = 'ok' AND NOT t.iscrowd AND ($teacher IS NULL OR r.teacher = $teacher)
       AND NOT EXISTS (
           SELECT 1 FROM judged j

@@ -5,7 +5,7 @@ SELECT
     t.licence,
     b.teacher,
     count(*) AS boxes,
-    count(DISTINCT b.image_id) AS images,
+    count(DISTINCT (b.split, b.image_id)) AS images,
     round(count(*) / (SELECT count(*) FROM boxes), 3) AS share_of_store
 FROM boxes b
 JOIN teachers t ON t.name = b.teacher

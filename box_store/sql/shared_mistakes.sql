@@ -5,13 +5,13 @@
 -- $score = 0.5   look at boxes that score at least this
 -- $iou   = 0.5   overlap from which a box found an object, and from which two boxes are the same
 WITH wrong AS (
-    SELECT teacher, image_id, category_id, rank, x1, y1, x2, y2
+    SELECT teacher, split, image_id, category_id, rank, x1, y1, x2, y2
     FROM matched(NULL, $iou, $score)
     WHERE outcome = 'miss'
 ),
 shared AS (
-    SELECT DISTINCT a.teacher, a.image_id, a.rank
-    FROM wrong a JOIN wrong b USING (image_id, category_id)
+    SELECT DISTINCT a.teacher, a.split, a.image_id, a.rank
+    FROM wrong a JOIN wrong b USING (split, image_id, category_id)
     WHERE a.teacher <> b.teacher
       AND iou(a.x1, a.y1, a.x2, a.y2, b.x1, b.y1, b.x2, b.y2) >= $iou
 )
@@ -20,6 +20,6 @@ SELECT
     count(*) AS mistakes,
     count(s.rank) AS shared,
     round(count(s.rank) / count(*), 3) AS share
-FROM wrong w LEFT JOIN shared s USING (teacher, image_id, rank)
+FROM wrong w LEFT JOIN shared s USING (teacher, split, image_id, rank)
 GROUP BY ALL
 ORDER BY w.teacher;

@@ -1,7 +1,7 @@
 """The views and tables of a store's SQL surface, made in a fresh DuckDB connection."""
 
 import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -10,11 +10,12 @@ import pyarrow as pa
 from box_store.calibration.score_map import read_calibration
 from box_store.coco.annotations import CocoData
 from box_store.places.image_files import stored_name
-from box_store.places.locations import staged
+from box_store.places.locations import Location, staged
 from box_store.sql.examples import setup_sql
 from box_store.sql.matching import add_matching
-from box_store.store import schema
+from box_store.store import schema, splits
 from box_store.store.parts import check_footer, part_path, read_footer
+from box_store.store.reader import seen_images
 from box_store.store.records import TeacherRecord
 from box_store.store.store import BoxStore
 
@@ -28,27 +29,28 @@ _SQL_TYPES = {
     pa.int64(): "BIGINT",
     pa.float32(): "FLOAT",
     pa.string(): "VARCHAR",
+    schema.BOXES.field("split").type: "VARCHAR",
 }
 _BOXES = """
 CREATE VIEW boxes AS
 SELECT
     p.teacher, p.image_id, p.category_id, c.name AS category, p.score, p.x1, p.y1, p.x2, p.y2,
     p.x2 - p.x1 AS width, p.y2 - p.y1 AS height, (p.x2 - p.x1) * (p.y2 - p.y1) AS area, p.rank,
-    p.calibrated_score, p.licence
+    p.calibrated_score, p.licence, p.split
 FROM boxes_parts p LEFT JOIN categories c USING (category_id)
 """
 _RUNS = """
 CREATE VIEW runs AS
-SELECT teacher, image_id, status, n_boxes, error, seconds FROM images_parts
+SELECT teacher, image_id, status, n_boxes, error, seconds, split FROM images_parts
 """
 _IMAGES = """
 CREATE VIEW images AS
 FROM dataset_images
 UNION ALL
-SELECT image_id, arg_max(file_name, width), max(width), arg_max(height, width)
+SELECT image_id, arg_max(file_name, width), max(width), arg_max(height, width), split
 FROM images_parts
 WHERE image_id NOT IN (SELECT image_id FROM dataset_images)
-GROUP BY image_id
+GROUP BY split, image_id
 """
 _TRUTH = """
 CREATE TABLE truth AS
@@ -57,9 +59,11 @@ SELECT
     t.x1, t.y1, t.x2, t.y2, t.x2 - t.x1 AS width, t.y2 - t.y1 AS height,
     (t.x2 - t.x1) * (t.y2 - t.y1) AS area,
     (row_number() OVER (PARTITION BY t.image_id ORDER BY t.truth_id) - 1)::SMALLINT AS rank,
-    1::FLOAT AS calibrated_score, NULL::VARCHAR AS licence,
+    1::FLOAT AS calibrated_score, NULL::VARCHAR AS licence, i.split,
     t.truth_id, t.iscrowd
-FROM annotation_rows t LEFT JOIN categories c USING (category_id)
+FROM annotation_rows t
+LEFT JOIN categories c USING (category_id)
+LEFT JOIN dataset_images i USING (image_id)
 """
 
 
@@ -77,9 +81,10 @@ def make_views(
     _insert(connection, "categories", ((c.id, c.name) for c in store.categories.items))
     _make_teachers(connection, store, records)
     calibrated = _make_calibrations(connection, store, records)
+    labels = _make_split_names(connection, store)
     for kind in ("boxes", "images"):
         connection.execute(_parts_view(store, records, kind, calibrated))
-    _make_dataset_images(connection, coco)
+    _make_dataset_images(connection, coco, labels)
     for statement in (_BOXES, _RUNS, _IMAGES, setup_sql("macros.sql")):
         connection.execute(statement)
     if coco is not None:
@@ -100,21 +105,62 @@ def _parts_view(
         nulls += ", NULL::FLOAT AS calibrated_score, NULL::VARCHAR AS licence"
     branches = [f"{nulls} WHERE false"]
     for name, record in records.items():
-        paths = [part_path(store.path, kind, name, unit) for unit in sorted(store.units_done(name))]
-        for path in paths:
-            check_footer(read_footer(path), path, kind, record)
-        if not paths:
-            continue
         columns = f"{_quoted(name)} AS teacher, *"
         if kind == "boxes":
             score = calibrated.get(name, "NULL::FLOAT")
             columns += f", {score} AS calibrated_score, {_quoted(record.licence)} AS licence"
-        listed = ", ".join(_quoted(str(staged(path))) for path in paths)
-        # a store below a folder called a=b must not gain a column a
-        branches.append(
-            f"SELECT {columns} FROM read_parquet([{listed}], hive_partitioning = false)"
-        )
-    return f"CREATE VIEW {kind}_parts AS " + " UNION ALL BY NAME ".join(branches)
+        paths = [part_path(store.path, kind, name, unit) for unit in sorted(store.units_done(name))]
+        branches += _branches(store, kind, record, columns, paths)
+    parts = " UNION ALL BY NAME ".join(branches)
+    return f"""
+        CREATE VIEW {kind}_parts AS
+        SELECT p.* REPLACE (coalesce(s.split, p.split) AS split)
+        FROM ({parts}) p LEFT JOIN split_names s USING (image_id)
+    """
+
+
+def _branches(
+    store: BoxStore, kind: str, record: TeacherRecord, columns: str, paths: Sequence[Location]
+) -> Iterator[str]:
+    """The files of a teacher: those that name splits, and those of format 1."""
+    named: list[str] = []
+    unnamed: list[str] = []
+    for path in paths:
+        footer = read_footer(path)
+        check_footer(footer, path, kind, record)
+        (named if footer.names_splits else unnamed).append(_quoted(str(staged(path))))
+    shown = store.shown
+    # a store below a folder called a=b must not gain a column a
+    read = "read_parquet([{}], hive_partitioning = false)"
+    if named:
+        only = "" if shown is None else f" WHERE split IN ({', '.join(map(_quoted, shown)) or 'NULL'})"
+        yield f"SELECT {columns} FROM {read.format(', '.join(named))}{only}"
+    if unnamed and (shown is None or "" in shown):
+        yield f"SELECT {columns}, '' AS split FROM {read.format(', '.join(unnamed))}"
+
+
+def _make_split_names(connection: "DuckDBPyConnection", store: BoxStore) -> Mapping[int, str]:
+    """The table `split_names` of images that are kept under several names of their split, as by
+    files of format 1; returns the split by image id, empty where ids collide.
+
+    Then the variable `colliding` says how, for `box_store.query` to refuse what does not ask.
+    """
+    connection.execute("CREATE TABLE split_names (image_id BIGINT, split VARCHAR)")
+    seen = seen_images(store)
+    found = None if store.shown is not None else splits.collision(seen)
+    if found is not None:
+        connection.execute("SET VARIABLE colliding = ?", [splits.collision_words(found)])
+        return {}
+    labels = splits.labels_of(seen)
+    other = sorted({image.id for image in seen if image.split != labels[image.id]})
+    rows = pa.table(
+        {
+            "image_id": pa.array(other, pa.int64()),
+            "split": pa.array([labels[key] for key in other], pa.string()),
+        }
+    )
+    _from_arrow(connection, rows, "rows_of_splits", "INSERT INTO split_names FROM rows_of_splits")
+    return labels
 
 
 def _make_calibrations(
@@ -199,7 +245,10 @@ def _insert(connection: "DuckDBPyConnection", table: str, rows: Iterable[tuple[A
         connection.execute(f"INSERT INTO {table} VALUES ({marks})", row)
 
 
-def _make_dataset_images(connection: "DuckDBPyConnection", coco: CocoData | None) -> None:
+def _make_dataset_images(
+    connection: "DuckDBPyConnection", coco: CocoData | None, labels: Mapping[int, str]
+) -> None:
+    """labels: the splits under which the store has images, by id."""
     images = () if coco is None else coco.images
     rows = pa.table(
         {
@@ -207,6 +256,7 @@ def _make_dataset_images(connection: "DuckDBPyConnection", coco: CocoData | None
             "file_name": pa.array([stored_name(image.file_name) for image in images], pa.string()),
             "width": pa.array([image.width for image in images], pa.int32()),
             "height": pa.array([image.height for image in images], pa.int32()),
+            "split": pa.array([labels.get(i.id, i.split) for i in images], pa.string()),
         }
     )
     _from_arrow(

@@ -7,24 +7,26 @@
 -- $top   = 20    how many images, most mistakes first
 WITH judged AS (
     SELECT
-        teacher, image_id,
+        teacher, split, image_id,
         count(*) FILTER (outcome = 'hit') AS hits,
         count(*) FILTER (outcome <> 'hit') AS wrong
     FROM matched(NULL, $iou, $score)
     WHERE outcome <> 'crowd'
     GROUP BY ALL
 ),
-objects AS (SELECT image_id, count(*) AS objects FROM truth WHERE NOT iscrowd GROUP BY image_id),
+objects AS (
+    SELECT split, image_id, count(*) AS objects FROM truth WHERE NOT iscrowd GROUP BY ALL
+),
 each AS (
     SELECT
-        image_id,
+        split, image_id,
         coalesce(o.objects, 0) AS objects,
         coalesce(j.hits, 0) AS hits,
         coalesce(j.wrong, 0) AS wrong
     FROM runs r
-    LEFT JOIN judged j USING (teacher, image_id)
-    LEFT JOIN objects o USING (image_id)
-    WHERE r.status = 'ok' AND image_id IN (SELECT image_id FROM dataset_images)
+    LEFT JOIN judged j USING (teacher, split, image_id)
+    LEFT JOIN objects o USING (split, image_id)
+    WHERE r.status = 'ok' AND (split, image_id) IN (SELECT (split, image_id) FROM dataset_images)
 )
 SELECT
     image_id,
@@ -34,8 +36,8 @@ SELECT
     round(avg(wrong), 2) AS wrong,
     round(avg(objects - hits), 2) AS missed,
     round(avg(2 * hits / nullif(hits + wrong + objects, 0)), 3) AS f1
-FROM each JOIN images i USING (image_id)
-GROUP BY image_id
+FROM each JOIN images i USING (split, image_id)
+GROUP BY split, image_id
 HAVING avg(wrong + objects - hits) > 0
-ORDER BY avg(wrong + objects - hits) DESC, image_id
+ORDER BY avg(wrong + objects - hits) DESC, split, image_id
 LIMIT $top;

@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
@@ -34,16 +35,25 @@ def read_part(
     metadata = _metadata(path)
     check_footer(_footer(metadata, path), path, kind, record)
     wanted = schema.SCHEMAS[kind]
-    lacking = [name for name in wanted.names if name not in metadata.schema.names]
-    if lacking:
+    absent = [name for name in wanted.names if name not in metadata.schema.names]
+    if lacking := [name for name in absent if name not in schema.OPTIONAL]:
         raise FormatError(f"{path} lacks the columns {lacking}; {_REMEDY}")
+    names = list(columns or wanted.names)
     try:
-        table = pq.ParquetFile(staged(path)).read(columns=list(columns or wanted.names))
+        table = pq.ParquetFile(staged(path)).read(columns=[n for n in names if n not in absent])
+        for name in absent:
+            if name in names:
+                table = table.append_column(name, _unknown(table.num_rows))
         return table.cast(pa.schema([wanted.field(name) for name in table.column_names]))
     except RemoteError:
         raise
     except (pa.ArrowException, OSError, ValueError) as error:
         raise _damaged(path, error) from error
+
+
+def _unknown(n_rows: int) -> pa.Array:
+    """A column of empty texts."""
+    return pa.DictionaryArray.from_arrays(pa.array(np.zeros(n_rows, np.int16)), pa.array([""]))
 
 
 def check_footer(footer: schema.Footer, path: Location, kind: str, record: TeacherRecord) -> None:

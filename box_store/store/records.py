@@ -30,9 +30,15 @@ def check_teacher_name(name: str) -> str:
     return name
 
 
-def image_ids_sha256(image_ids: Iterable[int]) -> str:
-    """Hash of an image list, in its order: part of a teacher's fingerprint."""
-    return hashlib.sha256(",".join(str(int(key)) for key in image_ids).encode()).hexdigest()
+def image_ids_sha256(image_ids: Iterable[int], splits: Iterable[str] = ()) -> str:
+    """Hash of an image list, in its order: part of a teacher's fingerprint.
+
+    splits: of each image; they count only where an id is that of several images.
+    """
+    listed = [str(int(key)) for key in image_ids]
+    if len(set(listed)) < len(listed):
+        listed = [f"{split}/{key}" for split, key in zip(splits, listed, strict=True)]
+    return hashlib.sha256(",".join(listed).encode()).hexdigest()
 
 
 @dataclass(frozen=True, slots=True)
@@ -150,7 +156,7 @@ class ImageRow:
     """What one teacher made of one image: the input of `BoxStore.write_unit`.
 
     boxes hold category ids; None exactly if `status` is not `ok`. width and height are those of the
-    file on disk, 0 where it could not be read.
+    file on disk, 0 where it could not be read. split: that the id is of, empty where not known.
     """
 
     image_id: int
@@ -161,6 +167,12 @@ class ImageRow:
     status: str = "ok"
     error: str = ""
     seconds: float = 0.0
+    split: str = ""
+
+    @property
+    def key(self) -> tuple[str, int]:
+        """What identifies the image: its split and its id."""
+        return self.split, self.image_id
 
     def __post_init__(self) -> None:
         if not _STATUS.fullmatch(self.status):

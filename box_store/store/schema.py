@@ -27,9 +27,17 @@ def _field(name: str, kind: pa.DataType, doc: str) -> pa.Field:
     return pa.field(name, kind, nullable=False, metadata={b"doc": doc.encode()})
 
 
+# files of format 1 lack it
+_SPLIT = _field(
+    "split",
+    pa.dictionary(pa.int16(), pa.string()),
+    "the split of the data set that the image id is of; empty where it is not known",
+)
+OPTIONAL = ("split",)
+
 BOXES = pa.schema(
     [
-        _field("image_id", pa.int64(), "id of the image in the data set"),
+        _field("image_id", pa.int64(), "id of the image in its split of the data set"),
         _field("category_id", pa.int32(), "the data set's own (raw) category id"),
         _field("score", pa.float32(), "the teacher's confidence, 0..1, rounded to 1/4096"),
         _field("x1", pa.float32(), "left edge, pixels of the original image, rounded to 1/16"),
@@ -37,12 +45,13 @@ BOXES = pa.schema(
         _field("x2", pa.float32(), "right edge, pixels of the original image, rounded to 1/16"),
         _field("y2", pa.float32(), "bottom edge, pixels of the original image, rounded to 1/16"),
         _field("rank", pa.int16(), "0 = this teacher's best box in this image"),
+        _SPLIT,
     ]
 )
 
 IMAGES = pa.schema(
     [
-        _field("image_id", pa.int64(), "id of the image in the data set"),
+        _field("image_id", pa.int64(), "id of the image in its split of the data set"),
         _field("file_name", pa.string(), "path of the image below the image folder"),
         _field("width", pa.int32(), "pixels, as stored on disk; 0 if the image could not be read"),
         _field("height", pa.int32(), "pixels, as stored on disk; 0 if the image could not be read"),
@@ -50,6 +59,7 @@ IMAGES = pa.schema(
         _field("status", pa.string(), "ok, or a code for what went wrong"),
         _field("error", pa.string(), "what went wrong in words, empty if nothing did"),
         _field("seconds", pa.float32(), "time this teacher took for this image"),
+        _SPLIT,
     ]
 )
 
@@ -61,8 +71,8 @@ _COMMON = {"compression": "zstd", "compression_level": 5, "row_group_size": ROW_
 PARQUET_OPTIONS: dict[str, dict[str, Any]] = {
     "boxes": _COMMON
     | {
-        "use_dictionary": ["category_id"],
-        "write_statistics": ["image_id", "category_id", "score"],
+        "use_dictionary": ["category_id", "split"],
+        "write_statistics": ["image_id", "category_id", "score", "split"],
         "column_encoding": {
             "image_id": "DELTA_BINARY_PACKED",
             "score": "BYTE_STREAM_SPLIT",
@@ -75,7 +85,7 @@ PARQUET_OPTIONS: dict[str, dict[str, Any]] = {
     },
     "images": _COMMON
     | {
-        "use_dictionary": ["status", "error"],
+        "use_dictionary": ["status", "error", "split"],
         "column_encoding": {"seconds": "BYTE_STREAM_SPLIT", "image_id": "DELTA_BINARY_PACKED"},
     },
 }
@@ -95,6 +105,11 @@ class Footer:
     boxes_sha256: str = ""
     box_frame: str = BOX_FRAME
     format_version: str = FORMAT_VERSION
+
+    @property
+    def names_splits(self) -> bool:
+        """Whether the file has the column `split`."""
+        return int(self.format_version.partition(".")[0]) >= 2
 
     def to_metadata(self) -> dict[bytes, bytes]:
         """As schema metadata."""

@@ -10,8 +10,8 @@ store/
 """
 
 import json
-from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Iterable, Sequence
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 from box_store.categories import Categories
@@ -44,6 +44,8 @@ class BoxStore:
     path: Location
     categories: Categories
     dataset: DatasetInfo
+    shown: frozenset[str] | None = None
+    """the splits whose images and boxes are read, as they are written in the store; None for all"""
 
     @classmethod
     def create(cls, path: Location, categories: Categories, dataset: DatasetInfo) -> "BoxStore":
@@ -113,6 +115,10 @@ class BoxStore:
                 "Use another --store for this data set"
             )
         return store
+
+    def showing(self, splits: Iterable[str]) -> "BoxStore":
+        """The same store, of which only some splits are read."""
+        return replace(self, shown=frozenset(splits))
 
     def check_categories(self, categories: Categories, where: object) -> None:
         """Raise DataError unless annotations `where` have the categories of this store."""

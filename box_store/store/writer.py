@@ -87,8 +87,8 @@ def unit_tables(
         raise StoreError(
             f"unit {unit} of teacher {record.name} has {expected} images, got {len(rows)} rows"
         )
-    ordered = sorted(rows, key=lambda row: row.image_id)
-    twice = [a.image_id for a, b in itertools.pairwise(ordered) if a.image_id == b.image_id]
+    ordered = sorted(rows, key=lambda row: row.key)
+    twice = [a.image_id for a, b in itertools.pairwise(ordered) if a.key == b.key]
     if twice:
         raise StoreError(f"unit {unit} of teacher {record.name}: image {twice[0]} occurs twice")
     kept = _storable([row.boxes for row in ordered])
@@ -105,6 +105,7 @@ def unit_tables(
             f"{unknown[:5]}; {categories.describe_ids()}"
         )
     starts = np.cumsum(kept.counts) - kept.counts
+    splits = _splits([row.split for row in ordered])
     columns: dict[str, Any] = {
         "image_id": np.repeat(np.array([row.image_id for row in ordered], np.int64), kept.counts),
         "category_id": kept.category_ids,
@@ -114,6 +115,7 @@ def unit_tables(
         "x2": kept.boxes_xyxy[:, 2],
         "y2": kept.boxes_xyxy[:, 3],
         "rank": (np.arange(len(kept.scores)) - np.repeat(starts, kept.counts)).astype(np.int16),
+        "split": splits.take(pa.array(np.repeat(np.arange(len(ordered)), kept.counts))),
     }
     images: dict[str, Any] = {
         "image_id": [row.image_id for row in ordered],
@@ -124,6 +126,7 @@ def unit_tables(
         "status": [row.status for row in ordered],
         "error": [stored_name(row.error) for row in ordered],
         "seconds": [row.seconds for row in ordered],
+        "split": splits,
     }
     return {
         "boxes": _table(columns, schema.BOXES),
@@ -131,8 +134,17 @@ def unit_tables(
     }
 
 
+def _splits(names: Sequence[str]) -> pa.Array:
+    kind = schema.IMAGES.field("split").type
+    texts = pa.array([stored_name(name) for name in names], pa.string())
+    return texts.dictionary_encode().cast(kind)
+
+
 def _table(columns: dict[str, Any], of: pa.Schema) -> pa.Table:
-    arrays = [pa.array(columns[field.name], type=field.type) for field in of]
+    arrays = [
+        column if isinstance(column, pa.Array) else pa.array(column, type=of.field(name).type)
+        for name, column in ((name, columns[name]) for name in of.names)
+    ]
     return pa.Table.from_arrays(arrays, schema=of)
 
 

@@ -5,7 +5,7 @@ from dataclasses import replace
 
 from box_store.calibration.score_map import need_calibration
 from box_store.coco.annotations import CocoData
-from box_store.identity import check_store
+from box_store.identity import seen_by
 from box_store.selection.choosing import CHOICES, Choice, choose
 from box_store.selection.selecting import TeacherFilter, chosen_teachers
 from box_store.store.store import BoxStore
@@ -36,8 +36,7 @@ def with_choice(
     asked = teachers.choose == "auto" and config.loss.truth and teachers.names != NO_TEACHERS
     if teachers.store is None or not asked:
         return resolved, []
-    store = BoxStore.open(teachers.store)
-    check_store(store, coco)
+    store = seen_by(BoxStore.open(teachers.store), coco)
     spec = selection_spec(teachers)
     choices = []
     for name in chosen_teachers(store, spec):

@@ -7,7 +7,7 @@ import numpy as np
 
 from box_store.coco.annotations import CocoData
 from box_store.errors import DataError
-from box_store.identity import check_store
+from box_store.identity import seen_by
 from box_store.selection.images import check_selection
 from box_store.selection.selecting import (
     Selection,
@@ -51,7 +51,7 @@ def open_teachers(
     else:
         assert config.store is not None
         store = BoxStore.open(config.store)
-        check_store(store, coco, chosen_teachers(store, selection_spec(config)))
+        store = seen_by(store, coco, chosen_teachers(store, selection_spec(config)))
         # one process selects, and all read its file: a store that is still being filled would give
         # each of them other boxes
         path = world.on_first(lambda: select(store, selection_spec(config)))

@@ -19,7 +19,10 @@ Data = Annotated[
     ),
 ]
 Splits = Annotated[
-    list[str] | None, typer.Option("--split", help="Split of --data; repeat it to label several")
+    list[str] | None, typer.Option(
+        "--split",
+        help="Split of --data; repeat it to label several. Or what --annotations is a split of",
+    ),
 ]
 Images = Annotated[Path | None, typer.Option(help="Folder of images, with --annotations")]
 Annotations = Annotated[

@@ -10,7 +10,7 @@ import typer
 from rich.console import Console
 
 from box_store.errors import UsageError
-from box_store.identity import check_images
+from box_store.identity import check_same
 from box_store.patience import if_it_takes
 from box_store.places.locations import location
 from box_store.store.store import BoxStore
@@ -110,7 +110,7 @@ def run(
         _plan(store, dataset, specs, unit_size, redo_bad, as_json)
         return
     box_store = BoxStore.open_or_create(store, dataset.categories, dataset.info)
-    check_images(box_store, dataset.listed, dataset.info.name)
+    check_same(box_store, dataset.listed, dataset.info.name)
     jobs = [prepare(box_store, dataset, spec, unit_size, redo_bad) for spec in specs]
     if not all(job.finished for job in jobs):
         pool, why = choose_pool(specs, local, isolate, address)
@@ -139,7 +139,7 @@ def _plan(
     store = None
     if (location(path) / "store.json").exists():
         store = BoxStore.open_or_create(path, dataset.categories, dataset.info)
-        check_images(store, dataset.listed, dataset.info.name)
+        check_same(store, dataset.listed, dataset.info.name)
     rows, class_maps = [], []
     for given in specs:
         job = prepare(store, dataset, given, unit_size, redo_bad)

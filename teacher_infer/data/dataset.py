@@ -2,15 +2,17 @@
 
 import hashlib
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from box_store.categories import Categories
-from box_store.coco.annotations import ImageInfo
+from box_store.coco.annotations import CocoData, ImageInfo
 from box_store.errors import DataError, UsageError
 from box_store.forms.coco import coco_split
 from box_store.forms.opening import open_data
 from box_store.forms.protocol import Split
 from box_store.places.locations import Location, as_typed, location
+from box_store.store.records import image_ids_sha256
+from box_store.store.splits import joined_name
 from box_store.store.store import DatasetInfo
 from teacher_infer.data.images import ImageError, ImageTask, find_image
 
@@ -20,7 +22,8 @@ _PROBES = 64
 
 @dataclass(frozen=True)
 class Dataset:
-    """Images in the order of their ids, and the category table that all their files share.
+    """Images in the order of their ids, and the category table that all their files share. Of splits
+    whose ids collide, one split after the other.
 
     problems: how many annotations were dropped or repaired, by kind; a teacher never reads them,
     but whoever trains on them later wants to know. notes: what the data set was taken for.
@@ -34,16 +37,21 @@ class Dataset:
 
     @property
     def image_ids(self) -> list[int]:
-        """Image ids, ascending."""
+        """Image ids; ascending, split by split where they collide."""
         return [task.image_id for task in self.tasks]
 
     @property
-    def listed(self) -> dict[int, ImageInfo]:
-        """What the annotations say of each image, by id."""
-        return {
-            task.image_id: ImageInfo(task.image_id, task.file_name, task.width, task.height)
+    def images_sha256(self) -> str:
+        """Hash of which images there are, in their order."""
+        return image_ids_sha256(self.image_ids, [task.split for task in self.tasks])
+
+    @property
+    def listed(self) -> tuple[ImageInfo, ...]:
+        """What the annotations say of each image."""
+        return tuple(
+            ImageInfo(task.image_id, task.file_name, task.width, task.height, task.split)
             for task in self.tasks
-        }
+        )
 
 
 def load_dataset(
@@ -55,7 +63,8 @@ def load_dataset(
     """Read what `--data`/`--split` or `--images`/`--annotations` name.
 
     Paths or URLs. `data` is a data set of any form that `box_store.forms` reads; of one with a
-    single split, that one is taken where none is named. Several splits make one data set.
+    single split, that one is taken where none is named. Several splits make one data set. With
+    `images` and `annotations`, `splits` may name the split that they are.
 
     Raises:
         UsageError: both forms, or half of one, or no split of several.
@@ -68,7 +77,7 @@ def load_dataset(
         if not root.is_dir():
             raise DataError(f"no folder of images at {root}")
     categories = files[0][1].categories
-    tasks: dict[int, ImageTask] = {}
+    tasks: dict[tuple[str, int, str], ImageTask] = {}
     problems: dict[str, int] = {}
     for root, coco in files:
         if difference := categories.differences(coco.categories):
@@ -80,14 +89,13 @@ def load_dataset(
             problems[kind] = problems.get(kind, 0) + count
         folder = str(root.resolve())
         for image in coco.images:
-            task = ImageTask(image.id, image.file_name, image.width, image.height, folder)
-            # one image may be in two splits, as in `train` and `trainval`
-            if tasks.setdefault(image.id, task) != task:
-                raise DataError(
-                    f"{coco.path}: image id {image.id} is in another split already, as "
-                    f"{tasks[image.id].file_name} and not as {image.file_name}"
-                )
-    ordered = tuple(tasks[image_id] for image_id in sorted(tasks))
+            size = (image.width, image.height)
+            task = ImageTask(image.id, image.file_name, *size, folder, image.split)
+            # one file may be in two splits, as in `train` and `trainval`
+            key = (folder, image.id, image.file_name)
+            other = tasks.get(key)
+            tasks[key] = task if other is None else _shared(other, task, coco)
+    ordered = _ordered(tuple(tasks.values()))
     where = ", ".join(str(coco.path) for _, coco in files)
     if not ordered:
         raise DataError(f"the data set is empty: {where} lists no image")
@@ -98,6 +106,23 @@ def load_dataset(
         n_images=len(ordered),
     )
     return Dataset(info, categories, ordered, problems, notes)
+
+
+def _shared(one: ImageTask, other: ImageTask, coco: CocoData) -> ImageTask:
+    """An image that two splits list."""
+    if (one.width, one.height) != (other.width, other.height):
+        raise DataError(
+            f"{coco.path}: image {one.image_id}, {one.file_name}, is {other.width} x "
+            f"{other.height} here and {one.width} x {one.height} in the split {one.split}"
+        )
+    return replace(one, split=joined_name([one.split, other.split]))
+
+
+def _ordered(tasks: tuple[ImageTask, ...]) -> tuple[ImageTask, ...]:
+    if len({task.image_id for task in tasks}) == len(tasks):
+        return tuple(sorted(tasks, key=lambda task: task.image_id))
+    place = {split: at for at, split in enumerate(dict.fromkeys(task.split for task in tasks))}
+    return tuple(sorted(tasks, key=lambda task: (place[task.split], task.image_id)))
 
 
 def _sources(
@@ -114,11 +139,13 @@ def _sources(
             raise UsageError(f"--data {data} needs --split: there are {names}")
         chosen = [found.split(name) for name in dict.fromkeys(splits)] or list(found.splits)
         return chosen, found.remarks
-    if images is not None and annotations is not None and data is None and not splits:
+    if images is not None and annotations is not None and data is None and len(splits) <= 1:
         folder = as_typed(images)
-        return [coco_split(folder.name, folder, as_typed(annotations))], ()
+        name = splits[0] if splits else folder.name
+        return [coco_split(name, folder, as_typed(annotations), named=bool(splits))], ()
     raise UsageError(
-        "say which images: --data DIR --split NAME, or --images DIR --annotations FILE; not both"
+        "say which images: --data DIR --split NAME, or --images DIR --annotations FILE, which one "
+        "--split may name; not both"
     )
 
 

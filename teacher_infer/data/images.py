@@ -17,7 +17,7 @@ class ImageTask:
     """An image to label: what the annotations say of it, and the folder it lies in.
 
     Workers receive these and never pixels: a path is cheap to send, and the pixels are decoded
-    where they are needed.
+    where they are needed. split: that the id is of.
     """
 
     image_id: int
@@ -25,6 +25,12 @@ class ImageTask:
     width: int
     height: int
     root: str
+    split: str = ""
+
+    @property
+    def key(self) -> tuple[str, int]:
+        """What identifies the image: its split and its id."""
+        return self.split, self.image_id
 
 
 def find_image(task: ImageTask) -> Location:

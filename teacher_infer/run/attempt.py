@@ -33,18 +33,18 @@ class Attempt:
     """
 
     unit: Unit
-    rows: dict[int, ImageRow] = field(default_factory=dict)
-    alone: set[int] = field(default_factory=set)
+    rows: dict[tuple[str, int], ImageRow] = field(default_factory=dict)
+    alone: set[tuple[str, int]] = field(default_factory=set)
     deaths: int = 0
     all_deaths: int = 0
-    suspects: Counter[int] = field(default_factory=Counter)
+    suspects: Counter[tuple[str, int]] = field(default_factory=Counter)
     unexplained: int = 0
     _searching_crash: bool = False
 
     @property
     def remaining(self) -> tuple[ImageTask, ...]:
         """Images without a row."""
-        return tuple(task for task in self.unit.tasks if task.image_id not in self.rows)
+        return tuple(task for task in self.unit.tasks if task.key not in self.rows)
 
     @property
     def careful(self) -> bool:
@@ -55,7 +55,7 @@ class Attempt:
     def portion(self) -> tuple[ImageTask, ...]:
         """The images to do next: those under suspicion, or else all that remain."""
         remaining = self.remaining
-        return tuple(task for task in remaining if task.image_id in self.alone) or remaining
+        return tuple(task for task in remaining if task.key in self.alone) or remaining
 
     @property
     def hopeless(self) -> bool:
@@ -66,8 +66,8 @@ class Attempt:
         """Keep the rows of a batch: they survive their worker."""
         was_careful = self.careful
         for row in rows:
-            self.rows[row.image_id] = row
-            self.alone.discard(row.image_id)
+            self.rows[row.key] = row
+            self.alone.discard(row.key)
             self.deaths = 0
         if was_careful and not self.alone and self._searching_crash:
             self.unexplained += 1
@@ -83,19 +83,19 @@ class Attempt:
             return None
         self.deaths += 1
         if not self.careful:
-            self.alone = {task.image_id for task in self.remaining[:n_suspects]}
+            self.alone = {task.key for task in self.remaining[:n_suspects]}
             self._searching_crash = cause is Cause.CRASH
             return None
         task = self.portion[0]
-        self.suspects[task.image_id] += 1
-        if self.suspects[task.image_id] < _MAX_IMAGE_DEATHS:
+        self.suspects[task.key] += 1
+        if self.suspects[task.key] < _MAX_IMAGE_DEATHS:
             return None
         self._searching_crash = False
-        self.alone.discard(task.image_id)
+        self.alone.discard(task.key)
         return self._quarantine(task, cause, reason)
 
     def _quarantine(self, task: ImageTask, cause: Cause, reason: str) -> ImageRow:
         status = TIMED_OUT if cause is Cause.HUNG else WORKER_DIED
         error = ImageError(status, f"this image alone killed its worker twice: {reason}")
-        self.rows[task.image_id] = row = failed_row(task, error)
+        self.rows[task.key] = row = failed_row(task, error)
         return row

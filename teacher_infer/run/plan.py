@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from box_store.store.records import TeacherRecord, image_ids_sha256, split_units
+from box_store.store.records import TeacherRecord, split_units
 from teacher_infer.data.dataset import Dataset
 from teacher_infer.data.images import ImageTask
 from teacher_infer.teachers.class_map import ClassMap
@@ -35,11 +35,7 @@ def default_unit_size(n_images: int) -> int:
 
 def make_units(tasks: Sequence[ImageTask], size: int) -> list[Unit]:
     """Cut the image list, in its order, into units of `size` images (the last may be smaller)."""
-    by_id = {task.image_id: task for task in tasks}
-    return [
-        Unit(index, tuple(by_id[image_id] for image_id in image_ids))
-        for index, image_ids in enumerate(split_units(list(by_id), size))
-    ]
+    return [Unit(index, tuple(part)) for index, part in enumerate(split_units(tasks, size))]
 
 
 def make_record(
@@ -79,7 +75,7 @@ def make_record(
         class_map=class_map.mapping,
         options=options,
         versions=versions,
-        image_ids_sha256=image_ids_sha256(dataset.image_ids),
+        image_ids_sha256=dataset.images_sha256,
         unit_size=unit_size,
         n_images=len(dataset.tasks),
         n_units=-(-len(dataset.tasks) // unit_size),

@@ -8,6 +8,7 @@ from box_store.store.store import BoxStore
 from box_store.wording import counted, some_of
 from teacher_infer.adapters.protocol import AdapterError
 from teacher_infer.data.dataset import Dataset
+from teacher_infer.data.images import ImageTask
 from teacher_infer.run.attempt import Attempt
 from teacher_infer.run.deadline import in_time, too_slow
 from teacher_infer.run.job import Job
@@ -73,14 +74,19 @@ def prepare(
 
 def _bad_units(store: BoxStore, job: Job) -> set[int]:
     """Committed units with an image whose status is not `ok`."""
-    images = read_images(store, job.name, ["image_id", "status"]).to_pydict()
-    pairs = zip(images["image_id"], images["status"], strict=True)
-    bad = {image_id for image_id, status in pairs if status != "ok"}
+    images = read_images(store, job.name, ["split", "image_id", "status"]).to_pydict()
+    rows = zip(images["split"], images["image_id"], images["status"], strict=True)
+    bad = {(split, image_id) for split, image_id, status in rows if status != "ok"}
     return {
         attempt.unit.index
         for attempt in job.todo
-        if any(task.image_id in bad for task in attempt.unit.tasks)
+        if any(not bad.isdisjoint(_keys(task)) for task in attempt.unit.tasks)
     }
+
+
+def _keys(task: ImageTask) -> tuple[tuple[str, int], ...]:
+    """Under which an image may be in the store: units of its first format name no split."""
+    return task.key, ("", task.image_id)
 
 
 def describe(spec: TeacherSpec, dataset: Dataset, loaded: Loaded) -> ClassMap:

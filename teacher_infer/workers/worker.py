@@ -130,13 +130,13 @@ class Worker:
         Raises:
             WorkerBroken: the process must be replaced.
         """
-        pending = {task.image_id: task for task in tasks}
+        pending = {task.key: task for task in tasks}
         outage = Outage()
         try:
             while pending:
                 for labelled in self._batches(tuple(pending.values()), class_map, careful, outage):
                     for row in labelled.rows:
-                        del pending[row.image_id]
+                        del pending[row.key]
                     yield labelled
                 if pending:
                     for _ in outage.pause():
@@ -254,8 +254,9 @@ def _is_away(pixels: np.ndarray | ImageError) -> bool:
 def _row(task: ImageTask, result: Result, seconds: float) -> ImageRow:
     if isinstance(result, ImageError):
         return failed_row(task, result, seconds)
+    size = (result.width, result.height)
     return ImageRow(
-        task.image_id, task.file_name, result.width, result.height, result, seconds=seconds
+        task.image_id, task.file_name, *size, result, seconds=seconds, split=task.split
     )
 
 
@@ -263,7 +264,14 @@ def failed_row(task: ImageTask, error: ImageError, seconds: float = 0.0) -> Imag
     """The row of an image that yielded no boxes because something went wrong."""
     text = str(error)[:_MAX_ERROR_CHARS]
     return ImageRow(
-        task.image_id, task.file_name, *error.size, None, error.status, text, seconds=seconds
+        task.image_id,
+        task.file_name,
+        *error.size,
+        None,
+        error.status,
+        text,
+        seconds=seconds,
+        split=task.split,
     )
 
 

@@ -11,18 +11,18 @@ CREATE MACRO matched(teacher_name, min_iou, min_score) AS TABLE
 WITH found AS (
     SELECT * FROM boxes
     WHERE score >= min_score AND (teacher_name IS NULL OR teacher = teacher_name)
-      AND image_id IN (SELECT image_id FROM dataset_images)
+      AND (split, image_id) IN (SELECT (split, image_id) FROM dataset_images)
 ),
 boxes_there AS (
     SELECT
-        teacher, image_id,
+        teacher, split, image_id,
         list(struct_pack(rank, category_id, x1, y1, x2, y2) ORDER BY rank) AS boxes
     FROM found
     GROUP BY ALL
 ),
 objects_there AS (
     SELECT
-        image_id,
+        split, image_id,
         list(struct_pack(truth_id, category_id, x1, y1, x2, y2, iscrowd) ORDER BY truth_id)
             AS objects
     FROM truth
@@ -30,8 +30,9 @@ objects_there AS (
 ),
 judged AS (
     SELECT
-        teacher, image_id,
+        teacher, split, image_id,
         unnest(outcomes(boxes, coalesce(objects, []), min_iou), recursive := true)
-    FROM boxes_there LEFT JOIN objects_there USING (image_id)
+    FROM boxes_there LEFT JOIN objects_there USING (split, image_id)
 )
-SELECT f.*, j.truth_id, j.iou, j.outcome FROM found f JOIN judged j USING (teacher, image_id, rank);
+SELECT f.*, j.truth_id, j.iou, j.outcome
+FROM found f JOIN judged j USING (teacher, split, image_id, rank);

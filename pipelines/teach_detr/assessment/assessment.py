@@ -9,6 +9,7 @@ from box_store import BoxStore, SelectionSpec
 from box_store.calibration.reliability import calibration_error
 from box_store.calibration.score_map import Calibration, need_calibration, read_calibration
 from box_store.forms.opening import annotations_of
+from box_store.identity import seen_by
 from box_store.query import example_query, open_store, run_sql
 from box_store.selection.choosing import Choice, choose
 from student_train.config import ALL_TEACHERS, NO_TEACHERS, TeacherConfig
@@ -139,6 +140,7 @@ def _choices(
 ) -> list[Choice]:
     """What `student-train train` would choose where these are the training annotations."""
     coco = annotations_of(annotations)
+    store = seen_by(store, coco)
     wanted = TeacherConfig(calibrated=ALL_TEACHERS if calibrated else NO_TEACHERS)
     rule = selection_spec(wanted).rule("")
     return [

@@ -22,7 +22,7 @@ from box_store import (
 )
 from box_store.errors import DataError
 from box_store.forms.opening import annotations_of
-from box_store.identity import check_store
+from box_store.identity import seen_by
 from student_train.evaluation.coco_arrays import DetectionArrays, Truth
 from student_train.evaluation.coco_metrics import Metrics, best_backend, coco_metrics
 
@@ -104,7 +104,7 @@ def open_scorer(
     """
     coco = annotations_of(annotations)
     names = spec.teachers if spec.teachers is not None else tuple(store.teachers)
-    check_store(store, coco, names)
+    store = seen_by(store, coco, names)
     truth = Truth.of_coco(coco)
     if max_images is not None:
         seen = set(truth.image_ids.tolist()) & _seen_by(store, names)
