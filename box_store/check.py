@@ -12,15 +12,16 @@ from numpy.typing import NDArray
 
 from box_store.calibration.score_map import read_calibration
 from box_store.coco.annotations import CocoData
-from box_store.errors import FormatError, StoreError
+from box_store.errors import DataError, FormatError, StoreError
 from box_store.forms.opening import annotations_of
+from box_store.identity import seen_by
 from box_store.places.image_files import stored_name
 from box_store.places.locations import Location, location, relative, size_of, staged
 from box_store.selection.file import Selection
 from box_store.store import schema
 from box_store.store.parts import part_path, read_footer, read_part, unit_of
 from box_store.store.records import TeacherRecord
-from box_store.store.row_faults import box_faults
+from box_store.store.row_faults import box_faults, image_keys
 from box_store.store.store import BoxStore
 
 _REDO = "delete the unit's files under boxes and images and run the same teacher again"
@@ -88,11 +89,14 @@ class _Checker:
         self._store = store
         self._coco = coco
         self._report = report
-        self._images: dict[int, tuple[str, int, int, str]] = {}
+        self._images: dict[tuple[str, int], tuple[str, int, int, str]] = {}
+        self._shown: frozenset[str] | None = None
         self._categories = np.array(store.categories.ids, np.int64)
 
     def run(self) -> None:
         root = self._store.path
+        if self._coco is not None:
+            self._shown = self._splits_of(self._coco)
         names: set[str] = set()
         for path in sorted((root / "teachers").glob("*.json")):
             if path.name.startswith("."):
@@ -130,6 +134,14 @@ class _Checker:
                 Selection.open(path)
             except StoreError as error:
                 self._add("cache", path, "", str(error), "delete it")
+
+    def _splits_of(self, coco: CocoData) -> frozenset[str] | None:
+        """The splits of the store that annotations are of, None for all."""
+        try:
+            return seen_by(self._store, coco).shown
+        except (DataError, StoreError):
+            # every image that is another one, and every damaged file, has a line of its own
+            return None
 
     def _teacher(self, record: TeacherRecord) -> None:
         root = self._store.path
@@ -184,12 +196,12 @@ class _Checker:
                 f"{len(missing)} of {record.n_units} units are not done: {_ranges(missing)}",
                 _RERUN,
             )
-        seen: dict[int, int] = {}
+        seen: dict[tuple[str, int], int] = {}
         for unit in sorted(present["boxes"] & present["images"]):
             self._report.counts["units"] += 1
             self._unit(record, unit, seen)
 
-    def _unit(self, record: TeacherRecord, unit: int, seen: dict[int, int]) -> None:
+    def _unit(self, record: TeacherRecord, unit: int, seen: dict[tuple[str, int], int]) -> None:
         paths = {
             kind: part_path(self._store.path, kind, record.name, unit) for kind in schema.SCHEMAS
         }
@@ -222,7 +234,7 @@ class _Checker:
         unit: int,
         images: pa.Table,
         path: Location,
-        seen: dict[int, int],
+        seen: dict[tuple[str, int], int],
     ) -> None:
         self._report.counts["images"] += images.num_rows
         expected = len(record.unit_range(unit))
@@ -230,17 +242,19 @@ class _Checker:
             self._add("plan", path, "", f"{images.num_rows} images, planned {expected}", _REDO)
         for position, row in enumerate(images.to_pylist()):
             where = f"row {position} (image {row['image_id']})"
-            if row["image_id"] in seen:
-                other = seen[row["image_id"]]
+            key = (row["split"], row["image_id"])
+            if key in seen:
+                other = seen[key]
                 self._add("duplicate", path, where, f"unit {other} has this image too", _REDO)
-            seen[row["image_id"]] = unit
+            seen[key] = unit
             self._report.counts["failed images"] += row["status"] != "ok"
             if row["width"] > 0:
                 self._image(record.name, path, where, row)
 
     def _image(self, teacher: str, path: Location, where: str, row: dict[str, Any]) -> None:
         """One image row against the other teachers' and the data set's word on that image."""
-        key, said = row["image_id"], (row["file_name"], row["width"], row["height"])
+        said = (row["file_name"], row["width"], row["height"])
+        key = (row["split"], row["image_id"])
         *first, by = self._images.setdefault(key, (*said, teacher))
         if tuple(first) != said:
             self._add(
@@ -252,7 +266,9 @@ class _Checker:
             )
         if self._coco is None or by != teacher:
             return
-        info = self._coco.by_id.get(key)
+        if self._shown is not None and row["split"] not in self._shown:
+            return
+        info = self._coco.by_id.get(row["image_id"])
         listed = info and (stored_name(info.file_name), info.width, info.height)
         if info is None:
             self._add(
@@ -273,14 +289,15 @@ class _Checker:
 
     def _box_rows(self, boxes: pa.Table, images: pa.Table, paths: dict[str, Location]) -> None:
         self._report.counts["boxes"] += boxes.num_rows
-        ids = images["image_id"].to_numpy()
-        order = np.argsort(ids, kind="stable")
-        box_ids = boxes["image_id"].to_numpy()
-        place = np.searchsorted(ids[order], box_ids)
-        known = place < len(ids)
-        known[known] = ids[order][place[known]] == box_ids[known]
+        ids, box_ids = images["image_id"].to_numpy(), boxes["image_id"].to_numpy()
+        keys, box_keys = image_keys(images, boxes)
+        order = np.argsort(keys, kind="stable")
+        place = np.searchsorted(keys[order], box_keys)
+        known = place < len(keys)
+        known[known] = keys[order][place[known]] == box_keys[known]
         self._rows("orphan", paths["boxes"], box_ids, ~known, "of an image its unit does not have")
-        for what, bad in box_faults(boxes, images.take(order), place, known, self._categories):
+        faults = box_faults(boxes, images.take(order), box_keys, place, known, self._categories)
+        for what, bad in faults:
             self._rows("boxes", paths["boxes"], box_ids, bad, what)
         counted = np.bincount(place[known], minlength=len(ids))
         stated = images["n_boxes"].to_numpy()[order]

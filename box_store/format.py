@@ -4,7 +4,7 @@ from typing import Any
 
 from box_store.errors import FormatError
 
-# 1: an image is its id. 2: an image is its split and its id, so that splits which number their images
+# 1: an image is its id. 2: it is its split and its id, so that splits which number their images
 # alike can share a store; files of 1 name no split
 FORMAT_MAJOR = 2
 

@@ -4,7 +4,7 @@ Whoever joins the boxes of a store with annotations asks here first which images
 annotations speak of: by the name of their split, and by the file's name and size, beside the id.
 """
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence, Set
 from dataclasses import dataclass
 
 from box_store.coco.annotations import CocoData, ImageInfo
@@ -83,52 +83,54 @@ def showing(
 ) -> BoxStore:
     """The same for a list of images, of `where`."""
     whole = seen_images(store)
-    names = None if teachers is None else set(teachers)
-    looked = whole if names is None else seen_images(store, names)
+    looked = whole if teachers is None else seen_images(store, set(teachers))
     by_id = {image.id: image for image in listed}
-    collides = splits.collision(whole) is not None
-    chosen = _splits_of(looked, listed, by_id, where, store, collides)
-    return store.showing(chosen) if collides else store
+    # of all teachers: a split that one of them saw is not taken for another's of the same names
+    asked = {image.split for image in listed}
+    own = {
+        image.split for image in whole if any(splits.are_one(image.split, split) for split in asked)
+    }
+    if splits.collision(whole) is None:
+        refuse(contradictions(looked, by_id), f"the store {store.path}", where)
+        return store
+    return store.showing(_splits_of(looked, own, by_id, where, store))
 
 
 def _splits_of(
     stored: Sequence[ImageInfo],
-    listed: Sequence[ImageInfo],
+    own: Set[str],
     by_id: Mapping[int, ImageInfo],
     where: object,
     store: BoxStore,
-    collides: bool,
-) -> list[str]:
-    """The names in the store of the splits that images are listed of."""
-    held: dict[str, list[ImageInfo]] = {}
-    for image in stored:
-        held.setdefault(image.split, []).append(image)
-    asked = {image.split for image in listed} - {""}
-    own = [name for name in held if any(splits.are_one(name, split) for split in asked)]
+) -> Set[str]:
+    """The names, in a store whose ids collide, of the splits that images are listed of.
+
+    own: those that the list names.
+    """
     boxes = f"the store {store.path}"
-    if own:
-        refuse(contradictions((i for name in own for i in held[name]), by_id), boxes, where)
-    shared = {name: [i for i in images if i.id in by_id] for name, images in held.items()}
-    shared = {name: images for name, images in shared.items() if images and name not in own}
+    refuse(contradictions((image for image in stored if image.split in own), by_id), boxes, where)
+    shared: dict[str, list[ImageInfo]] = {}
+    for image in stored:
+        if image.id in by_id and image.split not in own:
+            shared.setdefault(image.split, []).append(image)
     fitting = {
         name: images
         for name, images in shared.items()
         if next(contradictions(images, by_id), None) is None
     }
-    if not collides or not (own or fitting):
-        every = (i for images in shared.values() for i in images)
-        refuse(contradictions(every, by_id), boxes, where)
-        return list(held)
     if own:
         # images whose split nobody noted are known by name and size, as they always were
-        return [*own, *(name for name in fitting if not name)]
-    both = splits.collision(i for images in fitting.values() for i in images)
+        return own | (fitting.keys() & {""})
+    if shared and not fitting:
+        every = (image for images in shared.values() for image in images)
+        refuse(contradictions(every, by_id), boxes, where)
+    both = splits.collision(image for images in fitting.values() for image in images)
     if both is not None:
         raise DataError(
             f"{boxes} and {where}: {splits.collision_words(both)}, and which is meant is not said. "
             "Name the data set and its split: --data SRC --split NAME"
         )
-    return list(fitting)
+    return fitting.keys()
 
 
 def check_same(store: BoxStore, listed: Sequence[ImageInfo], where: object) -> None:

@@ -135,8 +135,8 @@ def select_sql(
     without it all boxes are one set called `selected`). images: a second query that yields the
     image_id (and may yield the teacher) of every image the boxes speak for, including those without
     any; by default all images that the teacher saw successfully (a name that is no teacher of the
-    store: that any teacher saw). licences, deny_licences, split: as in `open_store`; of splits whose
-    ids collide, one has to be chosen, by `split` or by annotations.
+    store: that any teacher saw). licences, deny_licences, split: as in `open_store`; of splits
+    whose ids collide, one has to be chosen, by `split` or by annotations.
 
     Raises UsageError (faulty SQL, missing columns), DataError (values that are no boxes) and
     StoreError.

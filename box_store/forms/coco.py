@@ -75,9 +75,7 @@ def _split(tree: Tree, path: str, name: str) -> Split:
     return Split(name, tree.root / path, None, partial(_load, tree, path, name))
 
 
-def coco_split(
-    name: str, images: Location, annotations: Location, *, named: bool = False
-) -> Split:
+def coco_split(name: str, images: Location, annotations: Location, *, named: bool = False) -> Split:
     """A split whose folder of images and annotation file the user named; with `named` also what its
     images are kept under in a store, which otherwise follows from the file or the folder.
     """
@@ -86,7 +84,9 @@ def coco_split(
         from box_store.coco.annotations import load_coco
 
         coco = load_coco(annotations, cache=cache_folder(), labelled=False)
-        return images, replace(coco, split=name if named else file_split(annotations) or images.name)
+        return images, replace(
+            coco, split=name if named else file_split(annotations) or images.name
+        )
 
     return Split(name, annotations, images, load)
 

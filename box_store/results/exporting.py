@@ -75,9 +75,9 @@ def export_results(
 ) -> int:
     """Write a teacher's boxes, or (teacher=None) the fusion of all, as a COCO results file.
 
-    Boxes are x, y, width, height in pixels. Of a store of splits whose ids collide, one has to be
-    shown (`BoxStore.showing`), which DataError says. Written entry by entry, the file appears as a whole or
-    not at all; returns the number of detections. Raises UnknownTeacher, UsageError, StoreError.
+    Boxes are x, y, width, height in pixels. Written entry by entry, the file appears as a whole or
+    not at all; returns the number of detections. Raises UnknownTeacher, UsageError, StoreError, and
+    DataError for a store of splits whose ids collide, of which none is chosen (`of_split`).
     """
     spec = SelectionSpec(
         teachers=None if teacher is None else (teacher,),

@@ -133,7 +133,9 @@ def _branches(
     # a store below a folder called a=b must not gain a column a
     read = "read_parquet([{}], hive_partitioning = false)"
     if named:
-        only = "" if shown is None else f" WHERE split IN ({', '.join(map(_quoted, shown)) or 'NULL'})"
+        only = (
+            "" if shown is None else f" WHERE split IN ({', '.join(map(_quoted, shown)) or 'NULL'})"
+        )
         yield f"SELECT {columns} FROM {read.format(', '.join(named))}{only}"
     if unnamed and (shown is None or "" in shown):
         yield f"SELECT {columns}, '' AS split FROM {read.format(', '.join(unnamed))}"

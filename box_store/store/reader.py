@@ -64,7 +64,7 @@ def _only_shown(store: BoxStore, rows: pa.Table) -> pa.Table:
     """Those rows, of a table with the column `split`, whose split the store shows."""
     if store.shown is None:
         return rows
-    return rows.filter(pc.is_in(rows["split"], value_set=pa.array(sorted(store.shown), pa.string())))
+    return rows.filter(pc.field("split").cast(pa.string()).isin(sorted(store.shown)))
 
 
 def read_boxes(store: BoxStore, teacher: str, columns: Sequence[str] | None = None) -> pa.Table:

@@ -18,6 +18,8 @@ from box_store.selection.selecting import (
     no_off,
     select,
 )
+from box_store.store.reader import seen_images
+from box_store.store.splits import are_one
 from box_store.store.store import BoxStore
 from student_train.config import ALL_TEACHERS, NO_TEACHERS, TeacherConfig
 from student_train.machine.distributed import World
@@ -41,6 +43,7 @@ def open_teachers(
     """
     if config.names == NO_TEACHERS or not (config.store or config.boxes):
         return None, []
+    other_names: list[str] = []
     if config.boxes is not None:
         selection = Selection.open(config.boxes)
         names = selection.teachers if config.names == ALL_TEACHERS else config.names
@@ -51,7 +54,9 @@ def open_teachers(
     else:
         assert config.store is not None
         store = BoxStore.open(config.store)
-        store = seen_by(store, coco, chosen_teachers(store, selection_spec(config)))
+        wanted = chosen_teachers(store, selection_spec(config))
+        store = seen_by(store, coco, wanted)
+        other_names = _split_notes(store, wanted, coco)
         # one process selects, and all read its file: a store that is still being filled would give
         # each of them other boxes
         path = world.on_first(lambda: select(store, selection_spec(config)))
@@ -59,7 +64,7 @@ def open_teachers(
         names = selection.teachers
     chosen = selection if tuple(names) == selection.teachers else _Named(selection, names)
     notes = list(_teacher_notes(chosen, coco, limit, config.missing == "error"))
-    return chosen, [*notes, *_crowding_notes(chosen, n_queries)]
+    return chosen, [*other_names, *notes, *_crowding_notes(chosen, n_queries)]
 
 
 def licences_of(selection: Selection) -> dict[str, str]:
@@ -129,6 +134,18 @@ def _check_licences(selection: Selection, names: Sequence[str], config: TeacherC
             "teachers.licences and teachers.deny_licences do not admit: make it again without them "
             "(`teach-detr select --deny-licence`)"
         )
+
+
+def _split_notes(store: BoxStore, teachers: Sequence[str], coco: CocoData) -> list[str]:
+    """A remark where the store calls the split of the training images otherwise."""
+    known = set(coco.image_ids)
+    held = {image.split for image in seen_images(store, teachers) if image.id in known} - {""}
+    if not coco.split or any(are_one(name, coco.split) for name in held) or not held:
+        return []
+    return [
+        f"the store holds these images as the split {' and '.join(sorted(held))}, the annotations "
+        f"are of {coco.split}: ids, file names and sizes agree"
+    ]
 
 
 def _crowding_notes(selection: Selection, n_queries: int | None) -> Iterator[str]:

@@ -19,7 +19,8 @@ Data = Annotated[
     ),
 ]
 Splits = Annotated[
-    list[str] | None, typer.Option(
+    list[str] | None,
+    typer.Option(
         "--split",
         help="Split of --data; repeat it to label several. Or what --annotations is a split of",
     ),

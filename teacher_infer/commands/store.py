@@ -1,13 +1,15 @@
 """The commands on what a store holds: `status`, `import`, `export`."""
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
+from box_store.coco.annotations import CocoData
 from box_store.errors import UsageError
 from box_store.forms.opening import annotations_of
-from box_store.identity import check_store
+from box_store.identity import check_same, of_split
 from box_store.patience import if_it_takes
 from box_store.results.exporting import export_results
 from box_store.results.importing import import_results
@@ -42,6 +44,13 @@ def import_file(
             "teacher yet"
         ),
     ] = None,
+    data: Annotated[
+        Path | None, typer.Option(help="Data set of any form, in place of --annotations")
+    ] = None,
+    split: Annotated[
+        str | None,
+        typer.Option(help="Split of --data; or what --annotations, or the store's images, are of"),
+    ] = None,
     more: Annotated[
         list[Path] | None, typer.Argument(metavar="[FILE]...", help="Further results files")
     ] = None,
@@ -66,14 +75,17 @@ def import_file(
     --annotations coco/annotations/instances_train2017.json
     """
     listed = None
-    if annotations is not None:
-        coco = annotations_of(annotations, labelled=False)
+    coco = _listed(annotations, data, split)
+    if coco is not None:
         listed = coco.images
-        info = DatasetInfo(annotations.stem, coco.sha256, len(coco.images))
+        info = DatasetInfo(coco.split or coco.path.stem, coco.sha256, len(coco.images))
         box_store = BoxStore.open_or_create(store, coco.categories, info)
-        check_store(box_store, coco)
+        box_store.check_categories(coco.categories, coco.path)
+        check_same(box_store, listed, coco.path)
     else:
         box_store = BoxStore.open(store)
+        if split is not None:
+            box_store = of_split(box_store, split)
     files = [*results, *(more or [])]
     with if_it_takes(f"reading {', '.join(map(str, files))} into {store}"):
         report = import_results(
@@ -108,6 +120,17 @@ def import_file(
         say(f"{name}: these results are in the store already")
 
 
+def _listed(annotations: Path | None, data: Path | None, split: str | None) -> CocoData | None:
+    """The images that results may be of, None for those that the store knows."""
+    if data is None:
+        coco = None if annotations is None else annotations_of(annotations, labelled=False)
+        return coco if coco is None or split is None else replace(coco, split=split)
+    if annotations is not None:
+        raise UsageError("give --annotations FILE or --data SRC, not both")
+    place = data if split is None else Path(f"{data},split={split}")
+    return annotations_of(place, labelled=False)
+
+
 def export(
     store: Store,
     out: Annotated[Path, typer.Option(help="COCO results file to write")],
@@ -116,6 +139,10 @@ def export(
     score_floor: Annotated[
         float, typer.Option(min=0, max=1, help="Leave out boxes below this score")
     ] = 0.0,
+    split: Annotated[
+        str | None,
+        typer.Option(help="Only this split of the store; needed where several count images alike"),
+    ] = None,
     as_json: AsJson = False,
 ) -> None:
     """Write a teacher's boxes, or all teachers' boxes fused, as COCO results JSON.
@@ -124,8 +151,11 @@ def export(
     """
     if fused == (teacher is not None):
         raise UsageError("whose boxes? Give --teacher NAME, or --fused for all of them merged")
+    opened = BoxStore.open(store)
+    if split is not None:
+        opened = of_split(opened, split)
     with if_it_takes(f"writing {out}"):
-        n_boxes = export_results(BoxStore.open(store), teacher, out, score_floor=score_floor)
+        n_boxes = export_results(opened, teacher, out, score_floor=score_floor)
     if as_json:
         print_json({"teacher": teacher or "fused", "boxes": n_boxes, "out": str(out)})
     else:

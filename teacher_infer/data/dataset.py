@@ -22,8 +22,8 @@ _PROBES = 64
 
 @dataclass(frozen=True)
 class Dataset:
-    """Images in the order of their ids, and the category table that all their files share. Of splits
-    whose ids collide, one split after the other.
+    """Images in the order of their ids, and the category table that all their files share. Splits
+    whose ids collide follow one another.
 
     problems: how many annotations were dropped or repaired, by kind; a teacher never reads them,
     but whoever trains on them later wants to know. notes: what the data set was taken for.

@@ -255,9 +255,7 @@ def _row(task: ImageTask, result: Result, seconds: float) -> ImageRow:
     if isinstance(result, ImageError):
         return failed_row(task, result, seconds)
     size = (result.width, result.height)
-    return ImageRow(
-        task.image_id, task.file_name, *size, result, seconds=seconds, split=task.split
-    )
+    return ImageRow(task.image_id, task.file_name, *size, result, seconds=seconds, split=task.split)
 
 
 def failed_row(task: ImageTask, error: ImageError, seconds: float = 0.0) -> ImageRow:

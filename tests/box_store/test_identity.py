@@ -10,7 +10,8 @@ from box_store import BoxStore, DatasetInfo, Selection, SelectionSpec, import_re
 from box_store import select as select_boxes
 from box_store.calibration.fitting import calibrate
 from box_store.errors import DataError
-from box_store.identity import check_store, same_name
+from box_store.identity import seen_by
+from box_store.places.image_files import same_name
 from box_store.query import open_store, select_sql
 from box_store.selection.images import check_selection
 
@@ -61,12 +62,12 @@ def _train(tmp_path: Path) -> Path:
 
 
 def test_the_right_split_is_accepted(store: BoxStore, tmp_path: Path) -> None:
-    check_store(store, load_coco(tmp_path / "val.json"))
+    seen_by(store, load_coco(tmp_path / "val.json"))
 
 
 def test_another_split_is_refused_with_three_of_its_images(store: BoxStore, train: Path) -> None:
     with pytest.raises(DataError, match=OTHERS):
-        check_store(store, load_coco(train))
+        seen_by(store, load_coco(train))
 
 
 def test_sql_does_not_join_another_splits_annotations(store: BoxStore, train: Path) -> None:
@@ -91,10 +92,10 @@ def test_selections_know_their_images(store: BoxStore, train: Path, tmp_path: Pa
 def test_resized_copies_and_turned_frames_are_told(store: BoxStore, tmp_path: Path) -> None:
     small = annotations(tmp_path / "small.json", "val_{}.png", (32, 24))
     with pytest.raises(DataError, match=r"val_1.png \(32 x 24\) here.*resized copies"):
-        check_store(store, load_coco(small))
+        seen_by(store, load_coco(small))
     turned = annotations(tmp_path / "turned.json", "val_{}.png", (48, 64))
     with pytest.raises(DataError, match="EXIF orientation"):
-        check_store(store, load_coco(turned))
+        seen_by(store, load_coco(turned))
 
 
 def test_splits_whose_ids_differ_share_a_store(store: BoxStore, tmp_path: Path) -> None:
@@ -104,7 +105,7 @@ def test_splits_whose_ids_differ_share_a_store(store: BoxStore, tmp_path: Path) 
         image["file_name"] = f"train_{image['id']}.png"
     document["annotations"] = []
     (tmp_path / "other.json").write_text(json.dumps(document))
-    check_store(store, load_coco(tmp_path / "other.json", labelled=False))
+    seen_by(store, load_coco(tmp_path / "other.json", labelled=False))
 
 
 @pytest.mark.parametrize(

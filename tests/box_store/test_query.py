@@ -78,7 +78,7 @@ def test_boxes_have_names_and_measures(connect: Any) -> None:
     )
     assert table.column_names == [
         *("teacher", "image_id", "category_id", "category", "score", "x1", "y1", "x2", "y2"),
-        *("width", "height", "area", "rank", "calibrated_score", "licence"),
+        *("width", "height", "area", "rank", "calibrated_score", "licence", "split"),
     ]
     row = table.to_pylist()[0]
     assert (row["category"], row["width"], row["height"], row["area"]) == (
@@ -106,7 +106,13 @@ def test_runs_tell_the_three_cases_apart(connect: Any) -> None:
 
 def test_images_teachers_and_categories_are_listed(connect: Any) -> None:
     connection = connect(truth=False)
-    assert rows(connection, "FROM images ORDER BY image_id")[0] == (7, "000000000007.jpg", 640, 480)
+    assert rows(connection, "FROM images ORDER BY image_id")[0] == (
+        7,
+        "000000000007.jpg",
+        640,
+        480,
+        "",
+    )
     assert len(rows(connection, "FROM images")) == 3
     assert rows(
         connection, "SELECT name, licence, n_units, units_done FROM teachers ORDER BY 1"

@@ -6,15 +6,16 @@ from typing import Annotated, Literal
 
 import typer
 
-from box_store.errors import UsageError
 from box_store.patience import if_it_takes
 from teach_detr.commands.options import (
     Calibrated,
     DeniedLicences,
     Licences,
+    SplitShown,
     Store,
     Teacher,
     TopK,
+    truth_and_split,
 )
 from teach_detr.terminal import AsJson, print_json
 
@@ -63,11 +64,9 @@ def export(
         Path | None, typer.Option(help="Folder of the images, to link in folders")
     ] = None,
     data: Annotated[
-        Path | None, typer.Option(help="Data set in COCO's layout that --split is of")
+        Path | None, typer.Option(help="Only images of this data set, of any form")
     ] = None,
-    split: Annotated[
-        str | None, typer.Option(help="Only images of this split; needs --data, or a file:")
-    ] = None,
+    split: SplitShown = None,
     annotations: Annotated[
         Path | None, typer.Option(help="Only images that this COCO file lists: of one split")
     ] = None,
@@ -98,10 +97,18 @@ def export(
         deny_licences=deny_licence or (),
         where=where or (),
     )
-    listed = _listed(data, split, annotations)
+    listed, shown = truth_and_split(annotations, data, split)
     with if_it_takes(f"writing {out}"):
         n_images, n_boxes = export_boxes(
-            store, form, out, spec, images=images, with_scores=scores, listed=listed, say=_note
+            store,
+            form,
+            out,
+            spec,
+            images=images,
+            with_scores=scores,
+            listed=listed,
+            split=shown,
+            say=_note,
         )
     if as_json:
         print_json({"out": str(out), "format": form, "boxes": n_boxes, "images": n_images})
@@ -111,14 +118,3 @@ def export(
 
 def _note(text: str) -> None:
     print(f"note      {text}", file=sys.stderr)
-
-
-def _listed(data: Path | None, split: str | None, annotations: Path | None) -> Path | None:
-    """The annotation file of the split that is asked for."""
-    if annotations is not None and (data or split):
-        raise UsageError("which images? Give --annotations FILE, or --data DIR with --split NAME")
-    if (data is None) != (split is None):
-        raise UsageError("a split is --data DIR with --split NAME, or --annotations FILE")
-    if data is not None and split is not None:
-        return data / "annotations" / f"instances_{split}.json"
-    return annotations

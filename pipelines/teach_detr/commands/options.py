@@ -16,6 +16,10 @@ Data = Annotated[
     typer.Option(help="Data set of any form, in place of --annotations; `teach-detr data` knows"),
 ]
 Split = Annotated[str | None, typer.Option(help="Split of --data, where it has several")]
+SplitShown = Annotated[
+    str | None,
+    typer.Option("--split", help="Split of --data; without --data, only this split of the store"),
+]
 Teacher = Annotated[
     list[str] | None, typer.Option(help="Only this one; repeat it for more (default: all)")
 ]
@@ -57,6 +61,15 @@ def truth(annotations: Path | None, data: Path | None, split: str | None) -> Pat
     if annotations is not None:
         raise UsageError("give --annotations FILE or --data SRC, not both")
     return data if split is None else Path(f"{data},split={split}")
+
+
+def truth_and_split(
+    annotations: Path | None, data: Path | None, split: str | None
+) -> tuple[Path | None, str | None]:
+    """The same where `--split` without `--data` is a split of the store: that too, None for all."""
+    if data is None:
+        return annotations, split
+    return truth(annotations, data, split), None
 
 
 def needed_truth(annotations: Path | None, data: Path | None, split: str | None) -> Path:

@@ -6,7 +6,7 @@ from typing import Annotated
 import typer
 from rich.console import Console
 
-from teach_detr.commands.options import Annotations, Data, Split, Store, truth
+from teach_detr.commands.options import Annotations, Data, SplitShown, Store, truth_and_split
 from teach_detr.terminal import AsJson, print_json
 
 
@@ -15,7 +15,7 @@ def report(
     out: Annotated[Path, typer.Option(help="HTML file to write")] = Path("report.html"),
     annotations: Annotations = None,
     data: Data = None,
-    split: Split = None,
+    split: SplitShown = None,
     images: Annotated[
         Path | None, typer.Option(help="Folder of the images; else none are shown")
     ] = None,
@@ -38,7 +38,7 @@ def report(
     from box_store.forms.opening import folder_of
     from teach_detr.report import ReportOptions, write_report
 
-    place = truth(annotations, data, split)
+    place, shown = truth_and_split(annotations, data, split)
     if images is None and data is not None and place is not None:
         images = folder_of(place)
     options = ReportOptions(
@@ -55,7 +55,7 @@ def report(
                 progress.print(text, markup=False, highlight=False)
 
         written = write_report(
-            store, out, annotations=place, images=images, options=options, say=say
+            store, out, annotations=place, split=shown, images=images, options=options, say=say
         )
     n_shown = 0 if written.pictures is None else len(written.pictures.samples)
     n_teachers = len(written.findings.teachers)

@@ -18,8 +18,10 @@ from teach_detr.commands.options import (
     Licences,
     Parameters,
     Split,
+    SplitShown,
     Store,
     truth,
+    truth_and_split,
 )
 from teach_detr.terminal import AsJson, open_console, print_json, table
 
@@ -33,7 +35,7 @@ def sql(
     ] = None,
     annotations: Annotations = None,
     data: Data = None,
-    split: Split = None,
+    split: SplitShown = None,
     licence: Licences = None,
     deny_licence: DeniedLicences = None,
     param: Parameters = None,
@@ -67,9 +69,11 @@ def sql(
     text = _query_text(query, file, example)
     if text is None and as_json:
         raise UsageError("--json answers a query: give one, or leave it out and a prompt opens")
+    place, shown = truth_and_split(annotations, data, split)
     connection = open_store(
         store,
-        truth(annotations, data, split),
+        place,
+        split=shown,
         licences=licence or (),
         deny_licences=deny_licence or (),
     )
@@ -105,7 +109,7 @@ def select(
     ] = None,
     annotations: Annotations = None,
     data: Data = None,
-    split: Split = None,
+    split: SplitShown = None,
     licence: Licences = None,
     deny_licence: DeniedLicences = None,
     param: Parameters = None,
@@ -118,12 +122,14 @@ def select(
     from box_store.query import select_sql
     from box_store.selection.file import Selection
 
+    place, shown = truth_and_split(annotations, data, split)
     with if_it_takes(f"writing {out}"):
         select_sql(
             store,
             query,
             out,
-            annotations=truth(annotations, data, split),
+            annotations=place,
+            split=shown,
             parameters=_parameters(param),
             images=images,
             licences=licence or (),

@@ -18,6 +18,8 @@ from rich.console import Console
 
 from box_store import BoxStore
 from box_store.errors import StoreError, UsageError, nearest
+from box_store.forms.opening import annotations_of
+from box_store.identity import seen_by
 from box_store.places.files import alone_in, write_json
 from student_train.evaluation.coco_metrics import read_annotations
 from student_train.runs.recorded import write_settings
@@ -186,14 +188,24 @@ class Experiment(Labelling[Any]):
                 continue
             self.title(f"3 spoil: {name}, {wrong.share:.0%} of the boxes of {wrong.of} moved")
             path = self.config.out / "wrong" / f"{name}.json"
-            write_wrong(path, self.config.store_path, wrong, self.config.data.sample_seed)
+            store, split = self._store()
+            write_wrong(path, store, wrong, self.config.data.sample_seed)
             self.command(
                 "teacher-infer",
                 "import",
                 *("--store", self.config.store_path, "--name", name, "--only-listed"),
-                *("--results", path, "--licence", f"as {wrong.of}"),
+                *("--results", path, "--licence", f"as {wrong.of}", *split),
             )
             self.mark(f"wrong-{name}", what)
+
+    def _store(self) -> tuple[BoxStore, tuple[str, ...]]:
+        """The store as the training annotations see it, and options that name their split where it
+        has others whose ids collide.
+        """
+        data = self.config.data
+        coco = annotations_of(self.config.annotations(data.train_split))
+        store = seen_by(BoxStore.open(self.config.store_path), coco)
+        return store, () if store.shown is None else ("--split", coco.split)
 
     def calibrate_teachers(self) -> None:
         """Scores against the labels as given: what a user has before any condition spoils them."""
@@ -223,7 +235,7 @@ class Experiment(Labelling[Any]):
             spoiled = self.plan.conditions[condition]
             table = spoil_labels(read_annotations(self.grid.sample_file), spoiled, seed)
             if arm.merge != "none":
-                found = merged_boxes(self.config.store_path, arm)
+                found = merged_boxes(self._store()[0], arm)
                 table = add_boxes(table, found, arm.merge_iou)
             write_json(path, table, indent=None)
             self.mark(f"labels-{path.stem}", what)

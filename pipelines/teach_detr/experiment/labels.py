@@ -5,7 +5,6 @@ how many images there are, nor on the arm.
 """
 
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -110,11 +109,11 @@ def add_boxes(table: Table, found: Mapping[int, Sequence[Boxes]], iou: float) ->
     return {**table, "annotations": rows}
 
 
-def merged_boxes(store: Path, arm: Arm) -> dict[int, list[Boxes]]:
+def merged_boxes(store: BoxStore, arm: Arm) -> dict[int, list[Boxes]]:
     """The boxes, by image id, that an arm adds to the labels."""
     names = None if arm.merge == "all" else tuple(name.strip() for name in arm.merge.split(","))
     spec = SelectionSpec(teachers=names, score_floor=arm.merge_floor)
-    selection = Selection.open(select(BoxStore.open(store), spec))
+    selection = Selection.open(select(store, spec))
     found: dict[int, list[Boxes]] = {}
     for name in selection.teachers:
         for image_id in selection.of(name).image_ids.tolist():

@@ -10,14 +10,14 @@ from box_store.results.exporting import write_results
 from teach_detr.experiment.config import Wrong
 
 
-def wrong_boxes(store: Path, wrong: Wrong, seed: int) -> Iterator[tuple[int, Boxes]]:
+def wrong_boxes(store: BoxStore, wrong: Wrong, seed: int) -> Iterator[tuple[int, Boxes]]:
     """Every box of the teacher `wrong.of` by image id, scores kept, `wrong.share` of them moved.
 
     Raises:
         UnknownTeacher: the store has no such teacher.
     """
     spec = SelectionSpec(teachers=(wrong.of,), score_floor=0.0)
-    selection = Selection.open(select(BoxStore.open(store), spec))
+    selection = Selection.open(select(store, spec))
     for image_id in selection.of(wrong.of).image_ids.tolist():
         boxes = selection.boxes(wrong.of, image_id)
         if boxes is not None and len(boxes):
@@ -43,7 +43,7 @@ def move_some(boxes: Boxes, wrong: Wrong, rng: np.random.Generator) -> Boxes:
     return Boxes(moved, boxes.scores, boxes.class_ids, boxes.width, boxes.height)
 
 
-def write_wrong(path: Path, store: Path, wrong: Wrong, seed: int) -> None:
+def write_wrong(path: Path, store: BoxStore, wrong: Wrong, seed: int) -> None:
     """Write them as a COCO results file."""
     path.parent.mkdir(parents=True, exist_ok=True)
     write_results(path, wrong_boxes(store, wrong, seed))

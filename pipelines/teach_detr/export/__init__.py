@@ -26,6 +26,7 @@ def export_boxes(
     images: Path | None = None,
     with_scores: bool = False,
     listed: Path | None = None,
+    split: str | None = None,
     say: Callable[[str], None] = lambda text: None,
 ) -> tuple[int, int]:
     """Write the boxes that `spec` chooses; returns the numbers of images and of boxes.
@@ -33,8 +34,8 @@ def export_boxes(
     coco-results, coco and csv are files, written as a whole or not at all; the others are folders,
     which must be new or empty. images: the image folder, which fiftyone needs and the other folders
     link where it is given. with_scores: yolo lines end with the score.
-    listed: a COCO file; boxes of images that it lacks are left out. say: hears what people should
-    know.
+    listed: annotations, of a file or of a data set in any form; boxes of images that they lack are
+    left out. split: only this split of the store. say: hears what people should know.
 
     Raises: UsageError: several teachers for a format of one, a wrong condition, a folder that is
     not empty. DataError: no such folder of images, an image name that leads out of it. StoreError:
@@ -45,7 +46,7 @@ def export_boxes(
     # a link must not depend on where the command was given
     images = None if images is None else images.absolute()
     target = Path(out).absolute()
-    with open_chosen(store, spec, listed) as chosen:
+    with open_chosen(store, spec, listed, split) as chosen:
         try:
             files.make_folder(target.parent)
             if form == "coco-results":

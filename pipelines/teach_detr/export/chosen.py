@@ -21,10 +21,11 @@ from box_store import (
     Selection,
     SelectionSpec,
     known_images,
-    load_coco,
     select,
 )
 from box_store.errors import DataError, UsageError, nearest
+from box_store.forms.opening import annotations_of
+from box_store.identity import of_split, seen_by
 
 _CONDITION = re.compile(r"\s*(\w+)\s*(>=|<=|!=|=|>|<)\s*(.+?)\s*")
 _COMPARE: dict[str, Callable[[Any, Any], Any]] = {
@@ -88,13 +89,20 @@ class Chosen:
 
 
 @contextmanager
-def open_chosen(store: Path, spec: ExportSpec, listed: Path | None = None) -> Iterator[Chosen]:
-    """The boxes that a spec chooses, of all images or of those that a COCO file lists.
+def open_chosen(
+    store: Path, spec: ExportSpec, listed: Path | None = None, split: str | None = None
+) -> Iterator[Chosen]:
+    """The boxes that a spec chooses, of all images, of one split of the store, or of those images
+    that annotations list.
 
-    Raises: UsageError: a condition that cannot be read, no teacher left. UnknownTeacher, StoreError
-    and FormatError as `box_store.select` raises them.
+    Raises: UsageError: a condition that cannot be read, no teacher left. DataError: splits whose
+    image ids collide, of which none is chosen. UnknownTeacher, StoreError and FormatError as
+    `box_store.select` raises them.
     """
-    opened = BoxStore.open(store)
+    opened = BoxStore.open(store) if split is None else of_split(BoxStore.open(store), split)
+    coco = None if listed is None else annotations_of(listed, labelled=False)
+    if coco is not None:
+        opened = seen_by(opened, coco)
     keep = tuple(condition(text, opened.categories) for text in spec.where)
     # not in the store: that may be read-only
     with tempfile.TemporaryDirectory(prefix="teach-detr-") as folder:
@@ -105,32 +113,16 @@ def open_chosen(store: Path, spec: ExportSpec, listed: Path | None = None) -> It
             for image_id in selection.of(name).image_ids.tolist()
         }
         images = tuple(image for image in known_images(opened) if image.id in covered)
-        if listed is not None:
-            images = of_split(images, load_coco(listed, labelled=False))
+        if coco is not None:
+            images = _listed(images, coco)
         yield Chosen(opened.categories, images, selection.teachers, selection, keep)
 
 
-def of_split(images: Sequence[ImageInfo], coco: CocoData) -> tuple[ImageInfo, ...]:
-    """Those images that an annotation file lists.
-
-    Raises:
-        DataError: none is, or the file means other images by the same ids.
-    """
-    known = {image.id: image for image in coco.images}
-    found = tuple(image for image in images if image.id in known)
+def _listed(images: Sequence[ImageInfo], coco: CocoData) -> tuple[ImageInfo, ...]:
+    """Those images that annotations list. Raises DataError where none is."""
+    found = tuple(image for image in images if image.id in coco.by_id)
     if not found:
         raise DataError(f"none of the {len(images)} images is listed in {coco.path}")
-    others = [
-        f"{image.id} is {image.file_name} ({image.width} x {image.height}) in the store and "
-        f"{known[image.id].file_name} ({known[image.id].width} x {known[image.id].height}) there"
-        for image in found
-        if known[image.id] != image
-    ]
-    if others:
-        raise DataError(
-            f"{coco.path} means other images by the same ids: {'; '.join(others[:3])}. Is it of "
-            "another split?"
-        )
     return found
 
 

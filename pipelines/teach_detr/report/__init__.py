@@ -31,6 +31,7 @@ def write_report(
     out: Path,
     *,
     annotations: Path | None = None,
+    split: str | None = None,
     images: Path | None = None,
     options: ReportOptions | None = None,
     say: Say = lambda text: None,
@@ -38,7 +39,8 @@ def write_report(
     """Write the page of a store.
 
     Without annotations it has no AP, no calibration and no missing labels; without the folder of
-    images no pictures. `say` hears what is being done. The file appears as a whole or not at all.
+    images no pictures. `split`: of the store, alone. `say` hears what is being done. The file
+    appears as a whole or not at all.
 
     Raises: StoreError, FormatError: no store, or a damaged one. DataError: annotations that cannot
     be read, or no folder of images. UsageError: DuckDB is missing.
@@ -46,10 +48,10 @@ def write_report(
     options = options or ReportOptions()
     if images is not None and not images.is_dir():
         raise DataError(f"no folder of images at {images}")
-    found = gather(store, annotations, options, say)
+    found = gather(store, annotations, options, say, split)
     pictures = None
     if images is not None:
-        pictures = take_samples(store, annotations, images, found, options, say)
+        pictures = take_samples(store, annotations, images, found, options, say, split)
     say("writing the page")
     page = render(found, pictures).encode()
     target = Path(out).absolute()

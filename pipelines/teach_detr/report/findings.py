@@ -64,14 +64,20 @@ class Findings:
     )
 
 
-def gather(store: Path, annotations: Path | None, options: ReportOptions, say: Say) -> Findings:
+def gather(
+    store: Path,
+    annotations: Path | None,
+    options: ReportOptions,
+    say: Say,
+    split: str | None = None,
+) -> Findings:
     """Ask the store everything that a report shows; `say` hears what is being done.
 
     Raises the errors of `open_store` and of reading annotations.
     """
     say("reading the store")
     opened = BoxStore.open(store)
-    connection = open_store(store, annotations)
+    connection = open_store(store, annotations, split=split)
     sure = {"score": SURE_SCORE, "iou": SAME_IOU}
     try:
 
@@ -81,8 +87,8 @@ def gather(store: Path, annotations: Path | None, options: ReportOptions, say: S
 
         (counts,) = run_sql(
             connection,
-            "SELECT (SELECT count(*) FROM boxes) AS boxes, (SELECT count(DISTINCT image_id) "
-            "FROM runs) AS images, (SELECT count(*) FROM dataset_images) AS annotated",
+            "SELECT (SELECT count(*) FROM boxes) AS boxes, (SELECT count(DISTINCT (split, "
+            "image_id)) FROM runs) AS images, (SELECT count(*) FROM dataset_images) AS annotated",
         ).to_pylist()
         found: dict[str, Any] = {
             "dataset": opened.dataset.name,

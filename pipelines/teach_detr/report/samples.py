@@ -60,13 +60,14 @@ def take_samples(
     found: Findings,
     options: ReportOptions,
     say: Say,
+    split: str | None = None,
 ) -> Pictures:
     """Choose images with the seed, decode them, and look up their boxes.
 
     A quarter at most are those with the most mistakes, another those with probably missing labels;
     the rest is drawn at random. An image that cannot be read is named, not fatal.
     """
-    connection = open_store(store, annotations)
+    connection = open_store(store, annotations, split=split)
     try:
         sizes = _seen_images(connection)
         chosen = choose(list(sizes), found, options)

@@ -110,7 +110,7 @@ def test_a_file_of_another_program_is_refused(maker: Any) -> None:
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"format_version": "2.0"}, "install a newer teach-detr"),
+        ({"format_version": "3.0"}, "install a newer teach-detr"),
         ({"kind": "images"}, "holds images of teacher one, expected boxes"),
         ({"teacher": "two"}, "holds boxes of teacher two"),
         ({"fingerprint": "f" * 64}, "another configuration"),

@@ -66,7 +66,7 @@ def test_a_file_url_is_a_local_path(maker: Any) -> None:
 
 def test_store_json_states_version_and_frame(maker: Any) -> None:
     document = json.loads((maker.store().path / "store.json").read_text())
-    assert document["format_version"] == "1.0"
+    assert document["format_version"] == "2.0"
     assert "pixels of the original image" in document["box_frame"]
     assert document["dataset"]["n_images"] == 6
 
@@ -106,8 +106,8 @@ def test_another_split_of_the_same_data_set_is_welcome(maker: Any) -> None:
 
 def test_a_newer_store_is_refused_with_the_remedy(maker: Any) -> None:
     store = maker.store()
-    edit(store.path / "store.json", format_version="2.0")
-    with pytest.raises(FormatError, match=r"2\.0.*install a newer teach-detr"):
+    edit(store.path / "store.json", format_version="3.0")
+    with pytest.raises(FormatError, match=r"3\.0.*install a newer teach-detr"):
         BoxStore.open(store.path)
 
 

@@ -118,7 +118,7 @@ def test_files_are_encoded_and_labelled_as_documented(maker: Any) -> None:
     assert footer["teacher"] == "one"
     assert footer["kind"] == "boxes"
     assert footer["fingerprint"] == record.fingerprint
-    assert footer["format_version"] == "1.0"
+    assert footer["format_version"] == "2.0"
     for field in pq.read_schema(path):
         assert len(field.metadata[b"doc"]) > 10
 
