@@ -78,7 +78,8 @@ def _read(path: Path) -> pa.Table:
 
 def _write_json(table: pa.Table, path: Path) -> None:
     """As compact as JSON gets: no blanks, hundredths of pixels, ten-thousandths of scores."""
-    columns = [table[name].to_pylist() for name in schema.BOXES.names[:-1]]
+    names = ("image_id", "category_id", "score", "x1", "y1", "x2", "y2")
+    columns = [table[name].to_pylist() for name in names]
     entries = [
         {
             "image_id": image_id,

@@ -119,7 +119,9 @@ def as_given(rows: list[ImageRow]) -> pa.Table:
         **{name: xyxy[:, column] for column, name in enumerate(("x1", "y1", "x2", "y2"))},
         "rank": np.concatenate([np.arange(len(each)) for each in boxes]),
     }
-    return pa.table(columns).cast(schema.BOXES)
+    n_boxes = len(columns["score"])
+    splits = pa.DictionaryArray.from_arrays(pa.array(np.zeros(n_boxes, np.int16)), pa.array([""]))
+    return pa.table(columns | {"split": splits}).cast(schema.BOXES)
 
 
 def write_annotations(law: Law, path: Path) -> int:

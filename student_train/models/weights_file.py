@@ -5,9 +5,11 @@ from __future__ import annotations
 import argparse
 import codecs
 import pickle
+import re
 import warnings
 from collections import OrderedDict
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -20,8 +22,13 @@ from torch import Tensor
 
 from student_train.errors import CheckpointError
 
-# where files that hold more than weights keep them
-_PLACES = ("model", "state_dict", "model_state_dict", "model_ema", "module")
+# where files that hold more than weights keep them, the first of them first; RT-DETR, D-FINE and
+# DEIM keep the average of the weights, which they publish, as `ema.module`
+_PLACES = (
+    *("ema", "model", "state_dict", "model_state_dict", "model_ema", "ema_model"),
+    *("ema_state_dict", "module", "weights"),
+)
+_DEPTH = 3
 
 
 @dataclass(frozen=True)
@@ -44,11 +51,11 @@ def read_checkpoint(path: Path | str) -> dict[str, Tensor]:
 def read_weights_file(path: Path | str) -> WeightsFile:
     """The weights in a .safetensors, torch, or detectron2 .pkl file, and the settings beside them.
 
-    Looks under `ema.module`, `model`, `state_dict`, `model_state_dict`, `model_ema` or `module`
-    where the file holds more than weights, and strips `module.` (DistributedDataParallel). Torch
-    files are read with `weights_only=True`, so no code in them runs. Let through besides tensors
-    are the `argparse.Namespace` of official files and, as empty shells, the log records that
-    mmengine keeps in its files; of a .pkl, numpy arrays alone.
+    Looks under `ema.module`, `model`, `state_dict` and the like where the file holds more than
+    weights, and strips `module.` (DistributedDataParallel) and `_orig_mod.` (`torch.compile`).
+    Torch files are read with `weights_only=True`, so no code in them runs. Let through besides
+    tensors are the `argparse.Namespace` of official files, paths as text and, as empty shells,
+    `defaultdict` and the log records that mmengine keeps; of a .pkl, numpy arrays alone.
 
     Raises CheckpointError if the file is missing, unreadable, unsafe, or holds no weights.
     """
@@ -63,15 +70,29 @@ def read_weights_file(path: Path | str) -> WeightsFile:
     try:
         content = _read_arrays(path) if path.suffix == ".pkl" else _read_torch(path)
     except pickle.UnpicklingError as error:
-        first = str(error).splitlines()[0] if str(error) else "unsafe content"
-        raise CheckpointError(
-            f"{path} was refused: it holds more than weights and plain settings, and reading that "
-            f"could run code ({first}). Load it where you trust it and save its state dict alone"
-        ) from error
+        raise CheckpointError(_refusal(path, error)) from error
     except (RuntimeError, EOFError, OSError, ValueError, KeyError, IndexError) as error:
         kind = "pickle" if path.suffix == ".pkl" else "torch"
         raise CheckpointError(f"{path} is not a readable {kind} file: {error}") from error
     return _sort_out(content, path)
+
+
+def _refusal(path: Path, error: pickle.UnpicklingError) -> str:
+    """A sentence that names what was refused, where that is known."""
+    names = re.findall(r"(?:GLOBAL|names) ([A-Za-z_][\w.]*\.\w+)", str(error))
+    # of a torch file all of them, not the first alone
+    with suppress(Exception), torch.serialization.safe_globals(_HARMLESS):
+        names = torch.serialization.get_unsafe_globals_in_checkpoint(path) or names
+    if not names:
+        # torch's page of advice has its reason in the middle
+        reason = re.search(r"WeightsUnpickler error: (.+)", str(error))
+        words = reason[1] if reason else next(iter(str(error).splitlines()), "")
+        return f"{path} is not a readable torch file: {words or 'damaged'}"
+    return (
+        f"{path} was refused: it holds objects of {', '.join(sorted(set(names)))} beside its "
+        "weights, and building them could run code. Where you trust the file, load it with your "
+        "own script and save its weights alone: torch.save(model.state_dict(), FILE)"
+    )
 
 
 def _read_torch(path: Path) -> object:
@@ -79,6 +100,17 @@ def _read_torch(path: Path) -> object:
         # a file of another pickle protocol either loads or is refused
         warnings.filterwarnings("ignore", message="Detected pickle protocol")
         return torch.load(path, map_location="cpu", weights_only=True)
+
+
+class _NoItems(type):
+    """A class that can be gone through like a list, an empty one."""
+
+    def __iter__(cls) -> Iterator[Any]:
+        return iter(())
+
+
+class _Factory(metaclass=_NoItems):
+    """Stands for what a `defaultdict` fills itself with."""
 
 
 class _Shell:
@@ -89,8 +121,22 @@ class _Shell:
     def __setstate__(self, _: object) -> None: ...
 
 
+def _path_text(*parts: object) -> str:
+    """A path of a training script's arguments."""
+    return "/".join(map(str, parts)).replace("//", "/")
+
+
 _HARMLESS: list[Any] = [
     argparse.Namespace,
+    # a table with a factory, made from that factory: here from nothing
+    (OrderedDict, "collections.defaultdict"),
+    *(
+        (_path_text, f"{module}.{name}")
+        for module in ("pathlib", "pathlib._local")
+        for name in ("PosixPath", "WindowsPath", "PurePosixPath", "PureWindowsPath")
+    ),
+    # factories of such tables
+    *((_Factory, f"builtins.{name}") for name in ("list", "dict", "int", "float", "set")),
     # what `mmengine` keeps about a training run's losses: nothing of it is called or built
     *(
         (_Shell, name)
@@ -139,19 +185,31 @@ def _read_arrays(path: Path) -> object:
 
 
 def _sort_out(content: object, path: Path) -> WeightsFile:
-    beside: Mapping[str, Any] = {}
-    average = content.get("ema") if isinstance(content, Mapping) else None
-    if isinstance(average, Mapping) and isinstance(average.get("module"), Mapping):
-        # RT-DETR, D-FINE and DEIM keep the average of the weights, which they publish, so
-        assert isinstance(content, Mapping)
-        beside = {str(k): v for k, v in content.items() if k not in ("ema", "model")}
-        return _sort_weights(average["module"], beside, path)
+    keys = _place(content, _DEPTH) if isinstance(content, Mapping) else None
+    if not keys:
+        return _sort_weights(content, {}, path)
+    assert isinstance(content, Mapping)
+    beside = {str(k): v for k, v in content.items() if k != keys[0] and k not in ("ema", "model")}
+    weights: Any = content
+    for key in keys:
+        weights = weights[key]
+    return _sort_weights(weights, beside, path)
+
+
+def _place(content: Mapping[Any, Any], depth: int) -> tuple[str, ...] | None:
+    """The keys that lead to the weights of a file: () for the file itself, None where it has none
+    in a place that is known.
+    """
     for key in _PLACES:
-        if isinstance(content, Mapping) and isinstance(content.get(key), Mapping):
-            beside = {str(k): v for k, v in content.items() if k != key}
-            content = content[key]
-            break
-    return _sort_weights(content, beside, path)
+        inner = content.get(key)
+        if isinstance(inner, Mapping) and depth:
+            found = _place(inner, depth - 1)
+            if found is not None:
+                return (key, *found)
+    tensors = [name for name, value in content.items() if isinstance(value, Tensor | np.ndarray)]
+    # beside other things: a counter of an average is no weight
+    has_weights = len(tensors) == len(content) or any("." in str(name) for name in tensors)
+    return () if tensors and has_weights else None
 
 
 def _sort_weights(content: object, beside: Mapping[str, Any], path: Path) -> WeightsFile:
@@ -164,8 +222,9 @@ def _sort_weights(content: object, beside: Mapping[str, Any], path: Path) -> Wei
     }
     if not weights:
         raise CheckpointError(f"{path} holds no weights; its keys are {_sample(content)}")
-    if all(key.startswith("module.") for key in weights):
-        weights = {key.removeprefix("module."): value for key, value in weights.items()}
+    for prefix in ("_orig_mod.", "module.", "_orig_mod."):
+        if all(key.startswith(prefix) for key in weights):
+            weights = {key.removeprefix(prefix): value for key, value in weights.items()}
     settings = beside.get("args")
     if isinstance(settings, argparse.Namespace):
         settings = vars(settings)

@@ -3,6 +3,7 @@
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 from box_store.categories import ClassSpace
 from box_store.errors import UsageError
@@ -11,6 +12,7 @@ from student_train.config import TrainConfig, from_plain
 from student_train.errors import CheckpointError, RunError
 from student_train.models import Student, build_student
 from student_train.runs.checkpoint import load_matching, load_weights
+from student_train.runs.importing import import_checkpoint
 from student_train.runs.run_folder import SavedRun, class_space_from_plain
 from student_train.runs.states import SavedStates, state_weights
 
@@ -38,7 +40,8 @@ def load_student(run: Path | RemotePath, weights: str = "best") -> TrainedStuden
     """A student on the CPU, in evaluation mode.
 
     Args:
-        run: a run folder, or a `.safetensors` file written by a run; a path or a URL.
+        run: a run folder, a `.safetensors` file written by a run, or a file of others as
+            `student-train import` reads it; a path or a URL.
         weights: which of a run folder: best (by AP on the evaluation split) or last.
 
     Raises:
@@ -48,13 +51,11 @@ def load_student(run: Path | RemotePath, weights: str = "best") -> TrainedStuden
     run = as_typed(run)
     metrics: Mapping[str, float] = {}
     if run.is_file():
-        tensors, about = load_weights(staged(run))
+        file = staged(run)
+        is_ours = file.suffix == ".safetensors"
+        tensors, about = load_weights(file) if is_ours else ({}, {})
         if "config" not in about or "classes" not in about:
-            raise CheckpointError(
-                f"{run} does not say which student it belongs to: expected a file written by "
-                "student-train. `student-train import {run} --out RUN` makes a run of a file "
-                "of official names, and `student-train train --init` starts from it"
-            )
+            return _of_others(file, run)
         space = class_space_from_plain(about["classes"])
         config, origin = from_plain(about["config"], str(run)), str(run)
         metrics = about.get("metrics", {})
@@ -81,3 +82,11 @@ def load_student(run: Path | RemotePath, weights: str = "best") -> TrainedStuden
     if report.missing or report.other_shape:
         raise CheckpointError(f"{origin} does not fit its own configuration: {report.describe()}")
     return TrainedStudent(model.eval(), config, space, origin, metrics)
+
+
+def _of_others(file: Path, shown: Path | RemotePath) -> TrainedStudent:
+    """A file that says nothing of us, by the reader of `import`."""
+    with TemporaryDirectory(prefix="student-train-") as folder:
+        imported = import_checkpoint(file, Path(folder) / "run")
+        found = load_student(imported.run)
+    return replace(found, origin=f"{shown} ({imported.source} names)")

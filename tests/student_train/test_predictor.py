@@ -125,7 +125,7 @@ def test_runs_and_weights_that_are_none_are_named(run: Path, tmp_path: Path):
         load_student(tmp_path)
     foreign = tmp_path / "w.safetensors"
     save_weights(foreign, {"a": torch.zeros(1)}, {})
-    with pytest.raises(CheckpointError, match="does not say which student"):
+    with pytest.raises(CheckpointError, match="no known detector wrote"):
         load_student(foreign)
     (tmp_path / "config.json").write_bytes((run / "config.json").read_bytes())
     with pytest.raises(RunError, match=r"has no best\.safetensors yet"):

@@ -33,7 +33,7 @@ from box_store import (
 from box_store.boxes import pairwise_iou
 from box_store.calibration.score_map import read_calibration
 from box_store.coco.annotations import Annotations, CocoData
-from box_store.identity import check_store
+from box_store.identity import seen_by
 
 Kind = Literal["missing", "class", "unfound", "guess"]
 KINDS: tuple[Kind, ...] = ("missing", "class", "unfound", "guess")
@@ -151,7 +151,7 @@ def find_doubts(
     """
     names = tuple(teachers) if teachers is not None else tuple(store.teachers)
     if truth is not None:
-        check_store(store, truth, names)
+        store = seen_by(store, truth, names)
     calibrated = tuple(name for name in names if read_calibration(store, name) is not None)
     own = {name: TeacherFilter(calibrated=True) for name in calibrated}
     spec = SelectionSpec(names, score_floor=_LEAST, nms_iou=SAME_IOU, per_teacher=own)

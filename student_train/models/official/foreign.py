@@ -9,14 +9,16 @@ backbones) and mmdet 3.3.
 from __future__ import annotations
 
 import re
+from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import torch
 from torch import Tensor
 
 from student_train.models.naming import count
+from student_train.models.official.names import is_known
 
 Table = Sequence[tuple[str, str]]
 
@@ -37,7 +39,37 @@ class Translation:
 
 
 def translate(state: Mapping[str, Tensor]) -> Translation:
-    """Rename what detrex or mmdet wrote; any other state dict is taken for official."""
+    """Rename what detrex or mmdet wrote; any other state dict is taken for official.
+
+    Where no names are known, those behind a wrapper's are looked at (`model.` of Lightning,
+    `ema.module.`): of several groups the average of the weights, else the largest.
+    """
+    found = _named(state)
+    if found.source != "official" or is_known(state):
+        return found
+    for prefix in _wrappers(state):
+        inner = {n.removeprefix(prefix): v for n, v in state.items() if n.startswith(prefix)}
+        unwrapped = _named(inner)
+        if unwrapped.source != "official" or is_known(inner):
+            origin = {name: prefix + unwrapped.origin.get(name, name) for name in unwrapped.state}
+            for name in unwrapped.added:
+                origin.pop(name, None)
+            return replace(unwrapped, origin=origin)
+    return found
+
+
+def _wrappers(state: Mapping[str, Tensor]) -> list[str]:
+    """Up to two first parts that names share, such as `model.` and `ema.module.`."""
+    counts: Counter[str] = Counter()
+    for name in state:
+        first, *rest = name.split(".")
+        counts[f"{first}."] += 1
+        if len(rest) > 1:
+            counts[f"{first}.{rest[0]}."] += 1
+    return sorted(counts, key=lambda prefix: ("ema" not in prefix, -counts[prefix], prefix))
+
+
+def _named(state: Mapping[str, Tensor]) -> Translation:
     if "bbox_head.cls_branches.0.weight" in state and "memory_trans_fc.weight" in state:
         # it bounds logits of references less where boxes are measured from them
         return _translated("mmdet", state, _MMDET, {"box_eps": 1e-5})

@@ -38,6 +38,11 @@ def has_marks(family: Family, state: Mapping[str, Tensor]) -> bool:
     return all(mark in state for mark in family.marks)
 
 
+def is_known(state: Mapping[str, Tensor]) -> bool:
+    """Whether a state dict has the names of some family."""
+    return any(has_marks(family, state) for family in FAMILIES.values())
+
+
 def settings_from_shapes(name: str, state: Mapping[str, Tensor]) -> dict[str, Any]:
     """Fields of a family's configuration that a state dict under official names determines."""
     family = FAMILIES[name]

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from safetensors.torch import save_file
 
 from student_train.errors import CheckpointError, ConfigError, RunError
 from student_train.export.official import export_checkpoint
@@ -235,3 +236,17 @@ def test_a_file_of_d_fine_may_be_one_of_deim_and_says_so(tmp_path: Path):
     assert told.config.model.activation == "silu"  # type: ignore[attr-defined]
     assert not any("activation" in each for each in told.assumed)
     assert not told.warnings
+
+
+@pytest.mark.parametrize("ending", [".pth", ".safetensors"])
+def test_a_file_of_others_is_a_student_without_an_import(tmp_path: Path, ending: str):
+    state = official_file(tmp_path / "w.pth", "dino")
+    path = tmp_path / f"w{ending}"
+    if ending == ".safetensors":
+        save_file({name: value.clone() for name, value in state.items()}, path)
+    student = load_student(path)
+    done = import_checkpoint(path, tmp_path / "run")
+    assert student.origin == f"{path} (official names)"
+    assert student.class_space == done.class_space
+    found, imported = student.model.state_dict(), load_student(done.run).model.state_dict()
+    assert all(torch.equal(found[name], value) for name, value in imported.items())

@@ -262,12 +262,12 @@ def test_results_of_one_split_of_several(tmp_path: Path, capfd: pytest.CaptureFi
         assert (said["images"], said["boxes"], said["format"]) == (1, 2, "coco-results")
         assert {row["image_id"] for row in json.loads((tmp_path / "r.json").read_text())} == {2}
     code, text = call("--split", "val")
-    assert code == 2
-    assert "--data DIR with --split NAME" in text
+    assert code == 1
+    assert "has no split 'val': its images name none" in text
     other = split_file(tmp_path / "o.json", {1: "x.jpg", 2: "y.jpg", 3: "c.jpg"})
     code, text = call("--annotations", other)
     assert code == 1
-    assert "1 is a.jpg (640 x 480) in the store and x.jpg (640 x 480) there; 2 is b.jpg" in text
+    assert "1 is a.jpg (640 x 480) there and x.jpg (640 x 480) here; image 2 is b.jpg" in text
     nobody = split_file(tmp_path / "n.json", {77: "a.jpg"})
     code, text = call("--annotations", nobody)
     assert code == 1

@@ -45,8 +45,10 @@ def test_several_splits_make_one_data_set(make_folder):
 def test_splits_that_do_not_fit_together(make_folder, edit_annotations):
     data = make_folder(2, "train")
     make_folder(2, "val", first_id=2)
-    with pytest.raises(DataError, match="image id 2 is in another split"):
-        load_dataset(data, ["train", "val"], None, None)
+    both = load_dataset(data, ["train", "val"], None, None)
+    # the image with the id 2 of one is not that of the other
+    assert [task.key for task in both.tasks] == [("train", 1), ("train", 2), ("val", 2), ("val", 3)]
+    assert load_dataset(data, ["train"], None, None).images_sha256 != both.images_sha256
 
     def rename(document):
         document["categories"][0]["name"] = "human"
