@@ -9,6 +9,7 @@ import torch
 from rich.table import Table
 
 from box_store.errors import UsageError
+from box_store.patience import Say, patience
 from student_train.bench.paired import Cost, Interval, in_turns, ratio
 from student_train.bench.step import (
     BenchSpec,
@@ -25,6 +26,13 @@ from student_train.losses.loop import loop_losses, loop_matching
 from student_train.models.output import Denoising, Prediction, StudentOutput
 
 _WARM_UP = 2
+_WORDS = {
+    "step": "whole steps",
+    "ours": "losses",
+    "loop": "losses by the loop",
+    "matching": "matching",
+    "matching_loop": "matching one by one",
+}
 
 
 @dataclass(frozen=True)
@@ -141,7 +149,9 @@ def parse_teachers(text: str) -> tuple[int, ...]:
     return tuple(sorted({int(part) for part in parts}))
 
 
-def bench_teachers(config: TrainConfig, spec: BenchSpec, counts: Sequence[int]) -> TeacherResult:
+def bench_teachers(
+    config: TrainConfig, spec: BenchSpec, counts: Sequence[int], say: Say = lambda text: None
+) -> TeacherResult:
     """Measure steps with each number of teachers, in turns."""
     step = Step(config)
     generator = torch.Generator().manual_seed(config.seed)
@@ -184,12 +194,16 @@ def bench_teachers(config: TrainConfig, spec: BenchSpec, counts: Sequence[int]) 
         "matching": matching,
         "matching_loop": matching_loop,
     }
-    for _ in range(_WARM_UP):
-        for n in counts:
-            measures["step"](n)
-            ours(n)
-            matching(n)
-    found = {name: in_turns(spec.steps, counts, measure) for name, measure in measures.items()}
+    with patience(say, f"{config.preset}: warming up"):
+        for _ in range(_WARM_UP):
+            for n in counts:
+                measures["step"](n)
+                ours(n)
+                matching(n)
+    found: dict[str, dict[int, list[Cost]]] = {}
+    for number, (name, measure) in enumerate(measures.items(), 1):
+        with patience(say, f"{number} of {len(measures)}: {_WORDS[name]}, {spec.steps} rounds"):
+            found[name] = in_turns(spec.steps, counts, measure)
     on_gpu = step.runtime.device.type == "cuda"
     memory = torch.cuda.max_memory_allocated(step.runtime.device) / 2**30 if on_gpu else None
     rows = tuple(_row(n, counts[0], found, solved[n], waits[n], on_gpu) for n in counts)

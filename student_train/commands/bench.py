@@ -91,7 +91,7 @@ def bench(
         elif data:
             result = bench_loader(config, spec, config.data.train_images)
         else:
-            result = bench_teachers(config, spec, counts)
+            result = bench_teachers(config, spec, counts, partial(print_plain, console))
         content, shown = result.to_json(), result.table()
         _write(out, content)
     if as_json:
