@@ -124,7 +124,8 @@ def row_of(task: ImageTask) -> ImageRow:
     boxes = Boxes(
         np.array([[1, 2, 30, 40]]), np.array([0.5]), np.array([1]), task.width, task.height
     )
-    return ImageRow(task.image_id, task.file_name, task.width, task.height, boxes, seconds=0.5)
+    size = (task.width, task.height)
+    return ImageRow(task.image_id, task.file_name, *size, boxes, seconds=0.5, split=task.split)
 
 
 @dataclass
