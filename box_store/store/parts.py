@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, TypeVar
+from typing import TypeVar
 
 import numpy as np
 import pyarrow as pa
@@ -12,10 +12,6 @@ from box_store.errors import FormatError
 from box_store.places.locations import Location, RemoteError, RemotePath, staged
 from box_store.store import schema
 from box_store.store.records import TeacherRecord
-
-if TYPE_CHECKING:
-    pass
-
 
 _REMEDY = "delete it and run the same teacher again: only that unit is redone"
 
