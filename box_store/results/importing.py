@@ -5,11 +5,12 @@ one temporary file a unit, 32 bytes a box.
 """
 
 import hashlib
+import re
 import tempfile
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Any
 
 import numpy as np
@@ -19,8 +20,9 @@ from box_store.boxes import Boxes
 from box_store.categories import Categories
 from box_store.coco.annotations import ImageInfo
 from box_store.errors import DataError, StoreError, UsageError
+from box_store.places.image_files import same_name
 from box_store.places.lease import hold
-from box_store.results.exporting import iter_results
+from box_store.results.exporting import iter_results, shortened
 from box_store.store.reader import known_images
 from box_store.store.records import ImageRow, TeacherRecord, image_ids_sha256, split_units
 from box_store.store.schema import COORDINATE_STEPS, SCORE_STEPS
@@ -30,6 +32,8 @@ from box_store.wording import counted
 _ROW = np.dtype([("image", "<i8"), ("category", "<i4"), ("score", "<f4"), ("box", "<f4", (4,))])
 # boxes held in memory before they go to the temporary files
 _HELD = 100_000
+# as a teacher's name
+_NUMBER_LIKE = re.compile(r"[0-9]+([eE.][0-9]+)?|[0-9]{4}-[0-9]{2}(-[0-9]{2})?")
 _NAMED = 5
 
 
@@ -37,7 +41,7 @@ _NAMED = 5
 class ImportReport:
     """What an import did. `dropped` counts detections without area or outside their image; of the
     boxes that were kept, `n_cut` reached out of their image and were cut to it, and `n_faint` have
-    scores that the store's steps round to 0.
+    scores that the store's steps round to 0. `n_tiny` are no larger than a pixel.
     """
 
     record: TeacherRecord
@@ -47,6 +51,7 @@ class ImportReport:
     dropped: Mapping[str, int]
     n_cut: int = 0
     n_faint: int = 0
+    n_tiny: int = 0
 
     def remarks(self) -> list[str]:
         """What is otherwise than in the file, a sentence each."""
@@ -61,6 +66,21 @@ class ImportReport:
         if self.n_faint:
             scores = counted(self.n_faint, "score")
             found.append(f"{scores} below 1/{2 * SCORE_STEPS}: kept as 0")
+        if self.n_boxes and self.n_tiny == self.n_boxes:
+            found.append(
+                "every box is smaller than a pixel: results are in pixels of the image, and these "
+                "look like parts of 1"
+            )
+        elif 2 * self.n_cut > self.n_boxes:
+            found.append(
+                "most boxes reach out of their image: bbox is x, y, width, height; these look like "
+                "corners"
+            )
+        if _NUMBER_LIKE.fullmatch(self.record.name):
+            found.append(
+                f"programs that read folders as columns (pyarrow, Polars) may take the name "
+                f"{self.record.name} for a number or a date: one with a letter is safer"
+            )
         return found
 
 
@@ -145,6 +165,7 @@ def import_results(
         counts.dropped,
         counts.cut,
         counts.faint,
+        counts.tiny,
     )
 
 
@@ -193,6 +214,7 @@ class _Counts:
     dropped: Counter[str] = field(default_factory=Counter)
     cut: int = 0
     faint: int = 0
+    tiny: int = 0
 
 
 def _sort_into(
@@ -209,6 +231,8 @@ def _sort_into(
         for entry in iter_results(path):
             image_id, category_id = entry["image_id"], entry["category_id"]
             image = images.get(image_id)
+            if image is not None:
+                _check_name(path, entry, image)
             if image is None:
                 unknown_images[image_id] += 1
             if category_id not in categories:
@@ -221,11 +245,25 @@ def _sort_into(
                     counts.dropped[corners] += 1
                 else:
                     counts.cut += _reaches_out(entry["bbox"], image)
+                    counts.tiny += max(entry["bbox"][2:]) <= 1
                     counts.faint += 0 < score < 0.5 / SCORE_STEPS
                     buckets.add(image.id, category_id, score, corners)
     if unknown_images or unknown_categories:
         raise DataError(_wrong_ids(results, unknown_images, unknown_categories, images, categories))
     return counts
+
+
+def _check_name(path: Path, entry: Mapping[str, Any], image: ImageInfo) -> None:
+    """Raise DataError where a detection names another file than its image id."""
+    named = entry.get("file_name")
+    if not isinstance(named, str) or not PurePosixPath(named).suffix:
+        return
+    if not same_name(named, image.file_name):
+        raise DataError(
+            f"{path}: a detection of image {image.id} has the file_name {shortened(named)}, and by "
+            f"the annotations {image.id} is {image.file_name}: the ids are those of another list. "
+            "Give each detection the id that its file has in the annotations"
+        )
 
 
 def _clipped(box: list[float], image: ImageInfo) -> list[float] | str:

@@ -164,6 +164,10 @@ def _check_presence(tasks: Sequence[ImageTask]) -> None:
         except ImageError as error:
             first = first or error
     example = first or location(sample[0].root) / sample[0].file_name
-    raise DataError(
-        f"none of {len(sample)} images looked for exists ({example}): is this the right folder?"
-    )
+    name = sample[0].file_name
+    why = "is this the right folder?"
+    if "\\" in name:
+        why = "names with backslashes are of Windows: give the data set by --data, or use /"
+    elif "%" in name:
+        why = "names with % are those of a URL: give the data set by --data, or decode them"
+    raise DataError(f"none of {len(sample)} images looked for exists ({example}): {why}")

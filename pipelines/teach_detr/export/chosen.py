@@ -161,7 +161,9 @@ def condition(text: str, categories: Categories) -> Keep:
     values = [part.strip() for part in value.split(",")]
     if field == "image_id":
         return _listed_images({int(_number(text, part)) for part in values}, sign == "=")
-    ids = [categories.by_name(part).id for part in values]
+    # a name may have a comma
+    whole = [item.id for item in categories.items if item.name == value]
+    ids = whole or [categories.by_name(part).id for part in values]
     return _listed_categories(ids, sign == "=")
 
 

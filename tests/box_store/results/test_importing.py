@@ -178,3 +178,33 @@ def test_what_is_cut_and_rounded_is_said(maker: Any) -> None:
         assert words in said
     again = import_results(store, "lab", [maker.json_file("r.json", rows)], maker.images(6))
     assert again.remarks() == [], "nothing was stored this time"
+
+
+def test_boxes_in_parts_of_1_and_corners_are_remarked_on(maker: Any) -> None:
+    for name, box, words in (
+        ("parts", [0.1, 0.2, 0.3, 0.4], "look like parts of 1"),
+        ("corners", [600, 400, 630, 470], "look like corners"),
+        ("sound", [600, 400, 30, 70], ""),
+    ):
+        results = maker.json_file(f"{name}.json", [entry(bbox=box), entry(17, bbox=box)])
+        report = import_results(maker.store(name), "lab", [results], maker.images(6))
+        said = " ".join(report.remarks())
+        assert words in said
+        assert words or "look like" not in said
+
+
+def test_detections_that_name_another_file_are_refused(maker: Any) -> None:
+    named = [entry() | {"file_name": "photos/000000000017.jpg"}]
+    store = maker.store()
+    with pytest.raises(DataError, match=r"image 7 has the file_name .* 7 is 000000000007\.jpg"):
+        import_results(store, "lab", [maker.json_file("r.json", named)], maker.images(6))
+    assert not store.teachers
+    right = [entry() | {"file_name": "photos/000000000007.jpg"}]
+    import_results(store, "lab", [maker.json_file("r.json", right)], maker.images(6))
+
+
+@pytest.mark.parametrize("name", ["007", "1e5", "2024-01-01"])
+def test_names_that_readers_of_columns_retype_are_remarked_on(maker: Any, name: str) -> None:
+    results = maker.json_file("r.json", [entry()])
+    report = import_results(maker.store(), name, [results], maker.images(6))
+    assert "number or a date" in " ".join(report.remarks())

@@ -309,3 +309,9 @@ def made_store(
         rows.append(ImageRow(image_id, file_name, 640, 480, boxes))
     store.write_unit("one", 0, rows)
     return path
+
+
+def test_a_category_may_have_a_comma(tmp_path: Path) -> None:
+    store = made_store(tmp_path / "s", {1: ("a.jpg", [[5, 5, 50, 60]])}, ["cat, big", "dog"])
+    spec = spec_of("csv", where=["category=cat, big"])
+    assert export_boxes(store, "csv", tmp_path / "x.csv", spec)[0] == 1
