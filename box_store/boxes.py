@@ -1,7 +1,6 @@
 """`Boxes`: the detections of one image, the only currency between modules."""
 
 from dataclasses import dataclass
-from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -9,8 +8,8 @@ from numpy.typing import ArrayLike, NDArray
 
 from box_store.errors import DataError, UsageError
 
-# rows of the IoU matrix computed at a time: bounds memory when one image has very many boxes
-_NMS_BLOCK = 512
+# pairs whose overlap is computed at a time: bounds memory, and stays in the cache
+_NMS_PAIRS = 1 << 17
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -216,29 +215,76 @@ def pairwise_iou(a_xyxy: NDArray[Any], b_xyxy: NDArray[Any]) -> NDArray[np.float
 
 
 def nms_keep(
-    boxes_xyxy: NDArray[np.float32], class_ids: NDArray[np.int32] | None, iou: float
+    boxes_xyxy: NDArray[np.float32],
+    class_ids: NDArray[np.int32] | None,
+    iou: float,
+    images: NDArray[np.integer] | None = None,
 ) -> NDArray[np.int64]:
     """Rows that survive greedy suppression of rows already in order of preference, ascending.
 
-    boxes_xyxy [N, 4]; class_ids [N], or None to let all classes compete.
+    boxes_xyxy [N, 4]; class_ids [N], or None to let all classes compete; images [N], the image of
+    each row, where there are several: many are suppressed in one go.
     """
     n = len(boxes_xyxy)
-    boxes = np.asarray(boxes_xyxy, np.float64)
-    ids = np.zeros(n, np.int32) if class_ids is None else class_ids
+    keys = [key for key in (class_ids, images) if key is not None]
+    # stable: rivals follow one another in order of preference
+    order = np.lexsort(keys) if keys else np.arange(n)
+    boxes = np.asarray(boxes_xyxy, np.float64)[order]
+    ends = _ends_of_runs([key[order] for key in keys], n)
+    worse = ends - np.arange(n) - 1
+    bounds = np.cumsum(worse)
     alive = np.ones(n, bool)
-    for start in range(0, n, _NMS_BLOCK):
-        rivals = ids[start : start + _NMS_BLOCK, None] == ids[None, start:]
-        # pairs of one class are few, and IoU is what costs
-        first, second = (start + place for place in np.nonzero(np.triu(rivals, 1)))
-        conflict = iou_of(boxes[first], boxes[second]) > iou
-        first, second = first[conflict], second[conflict]
-        # a row without any later conflict suppresses nothing and takes no Python step
-        rows, begins = np.unique(first, return_index=True)
-        bounds = pairwise([*begins.tolist(), len(first)])
-        for row, (begin, end) in zip(rows.tolist(), bounds, strict=True):
-            if alive[row]:
-                alive[second[begin:end]] = False
-    return np.flatnonzero(alive)
+    start = 0
+    while start < n:
+        enough = bounds[start] - worse[start] + _NMS_PAIRS
+        stop = max(start + 1, int(bounds.searchsorted(enough)))
+        rows = start + np.flatnonzero(alive[start:stop])
+        first = np.repeat(rows, worse[rows])
+        ranks = np.arange(len(first)) - np.repeat(np.cumsum(worse[rows]) - worse[rows], worse[rows])
+        _suppress(*_overlapping(boxes, first, first + 1 + ranks, iou), alive)
+        start = stop
+    return np.sort(order[alive])
+
+
+def _ends_of_runs(keys: list[NDArray[Any]], n: int) -> NDArray[np.int64]:
+    """For each of N rows the end of the rows around it that have the same keys, int64 [N]."""
+    new = np.zeros(max(n - 1, 0), bool)
+    for key in keys:
+        new |= key[1:] != key[:-1]
+    ends = np.append(np.flatnonzero(new) + 1, n)
+    return np.repeat(ends, np.diff(ends, prepend=0))
+
+
+def _overlapping(
+    boxes: NDArray[np.float64], first: NDArray[np.int64], second: NDArray[np.int64], iou: float
+) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """The pairs of boxes [N, 4] that overlap by more than `iou`, 0 or more."""
+    for low, high in ((0, 2), (1, 3)):
+        # most pairs do not touch, and IoU is what costs
+        touch = boxes[first, low] < boxes[second, high]
+        touch &= boxes[second, low] < boxes[first, high]
+        first, second = first[touch], second[touch]
+    conflict = iou_of(boxes[first], boxes[second]) > iou
+    return first[conflict], second[conflict]
+
+
+def _suppress(
+    first: NDArray[np.int64], second: NDArray[np.int64], alive: NDArray[np.bool_]
+) -> None:
+    """Mark as dead what greedy suppression removes, given all conflicts of the rows in `first`.
+
+    A row that no undecided row may suppress is kept, and all rows behind it in a conflict go; what
+    is left has fewer conflicts, until there is none.
+    """
+    doubtful = np.zeros(len(alive), bool)
+    while len(first):
+        undecided = alive[first] & alive[second]
+        first, second = first[undecided], second[undecided]
+        doubtful[second] = True
+        kept = ~doubtful[first]
+        doubtful[second] = False
+        alive[second[kept]] = False
+        first, second = first[~kept], second[~kept]
 
 
 def _as_int32(values: ArrayLike) -> NDArray[np.int32]:

@@ -75,10 +75,9 @@ def fuse(by_teacher: Mapping[str, Boxes], config: FusionConfig) -> Boxes:
         [config.weight(name) for name in clipped], [len(boxes) for boxes in clipped.values()]
     )
     if config.method == "nms":
-        ordered = np.argsort(-(pool.scores + weights), kind="stable")
-        pool_ordered = pool.take(ordered)
-        keep = nms_keep(pool_ordered.boxes_xyxy, pool_ordered.class_ids, config.iou)
-        fused = pool_ordered.take(keep)
+        fused = pool.take(
+            survivors(pool.boxes_xyxy, pool.scores, pool.class_ids, weights, config.iou)
+        )
     elif config.method == "soft_nms":
         fused = _lowered(pool, weights, config.iou)
     else:
@@ -88,6 +87,24 @@ def fuse(by_teacher: Mapping[str, Boxes], config: FusionConfig) -> Boxes:
     return (
         fused.take(np.arange(min(len(fused), len(pool) // len(clipped)))) if config.quota else fused
     )
+
+
+def survivors(
+    boxes_xyxy: NDArray[np.float32],
+    scores: NDArray[np.float32],
+    class_ids: NDArray[np.int32],
+    weights: NDArray[np.float64],
+    iou: float,
+    images: NDArray[np.integer] | None = None,
+) -> NDArray[np.int64]:
+    """Rows of the pooled boxes of all teachers that `nms` keeps, in order of preference.
+
+    images: the image of each row, where there are several; rows then come image by image.
+    """
+    preference = -(scores + weights)
+    ordered = np.lexsort((preference,) if images is None else (preference, images))
+    of_image = None if images is None else images[ordered]
+    return ordered[nms_keep(boxes_xyxy[ordered], class_ids[ordered], iou, of_image)]
 
 
 def _lowered(pool: Boxes, weights: NDArray[np.float64], iou: float) -> Boxes:

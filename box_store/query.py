@@ -2,7 +2,8 @@
 
 Views and tables: boxes, images, runs, teachers, calibrations, categories and, with annotations,
 truth.
-Macros: iou, overlap_area and, with annotations, matched. `docs/store.md` lists their columns.
+Macros: iou, overlap_area and, with annotations, matched, judged and on_objects. `docs/store.md`
+lists their columns.
 A connection is not fork-safe: never hand it to a loader worker.
 """
 
@@ -14,14 +15,15 @@ from typing import TYPE_CHECKING, Any
 import pyarrow as pa
 
 from box_store.calibration.score_map import need_calibration, read_calibration
+from box_store.coco.annotations import CocoData
 from box_store.errors import DataError, FormatError, StoreError, TeachDetrError, UsageError, nearest
-from box_store.forms.opening import annotations_of
 from box_store.identity import of_split, seen_by
 from box_store.places.locations import Location, location
 from box_store.selection.file import content_key, write_selection
 from box_store.selection.selecting import licence_admitted
 from box_store.sql.examples import (
     ExampleQuery,
+    asks_truth,
     example_queries,
     example_query,
     parse_query,
@@ -74,7 +76,7 @@ def open_store(
     store = BoxStore.open(path)
     if split is not None:
         store = of_split(store, split)
-    coco = None if annotations is None else annotations_of(annotations)
+    coco = None if annotations is None else _annotations(annotations)
     connection = duckdb.connect(config={} if threads is None else {"threads": threads})
     try:
         if coco is not None:
@@ -145,7 +147,7 @@ def select_sql(
     if split is not None:
         store = of_split(store, split)
     if annotations is not None:
-        store = seen_by(store, annotations_of(annotations))
+        store = seen_by(store, _annotations(annotations))
     # before any query: an id must be one image
     names = {image.id: image.file_name for image in known_images(store)}
     records = _admitted(store, licences, deny_licences)
@@ -185,6 +187,13 @@ def select_sql(
     }
     write_selection(location(out), metadata, by_teacher.items(), names)
     return Path(out)
+
+
+def _annotations(place: Location) -> CocoData:
+    # the readers of all forms, which a query without annotations does not need
+    from box_store.forms.opening import annotations_of
+
+    return annotations_of(place)
 
 
 def _admitted(
@@ -264,9 +273,7 @@ def _explained(error: Exception, sql: str) -> TeachDetrError:
     """An error of DuckDB as one of ours, in one sentence where we know the cause."""
     duckdb = _duckdb()
     text = str(error).strip()
-    if isinstance(error, duckdb.CatalogException) and re.search(
-        r"\b(truth|matched)\b", without_comments(sql)
-    ):
+    if isinstance(error, duckdb.CatalogException) and asks_truth(sql):
         return UsageError(
             "`truth` and `matched` need ground truth: attach a COCO annotation file "
             "(--annotations FILE)"

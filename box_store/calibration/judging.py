@@ -5,17 +5,21 @@ A box is right when it finds an object of its class at an IoU of at least 0.5 by
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import numpy as np
+import pyarrow as pa
 from numpy.typing import NDArray
 
-from box_store.boxes import Boxes, nms_keep
-from box_store.calibration.matching import HIT, IGNORED, match_boxes
-from box_store.coco.annotations import Annotations, CocoData
+from box_store.boxes import nms_keep, to_xyxy
+from box_store.calibration.matching import HIT, IGNORED, BoxRows, match
+from box_store.coco.annotations import CocoData
 from box_store.errors import DataError
 from box_store.store.reader import read_boxes, read_images, xyxy_of
 from box_store.store.store import BoxStore
+
+# images that are judged in one go
+_BLOCK = 2048
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -95,13 +99,6 @@ def judge_each(
     if max_images is not None and len(image_ids) > max_images:
         rng = np.random.default_rng(seed)
         image_ids = np.sort(rng.choice(image_ids, max_images, replace=False))
-    sizes = dict(
-        zip(
-            seen["image_id"].to_pylist(),
-            zip(seen["width"].to_pylist(), seen["height"].to_pylist(), strict=True),
-            strict=True,
-        )
-    )
     table = read_boxes(store, teacher)
     table = table.filter(np.isin(table["image_id"].to_numpy(), image_ids))
     rows = np.searchsorted(image_ids, table["image_id"].to_numpy())
@@ -109,23 +106,21 @@ def judge_each(
     rows = rows[order]
     boxes, scores = xyxy_of(table)[order], table["score"].to_numpy()[order]
     category_ids = table["category_id"].to_numpy()[order]
-    bounds = np.searchsorted(rows, np.arange(len(image_ids) + 1)).tolist()
+    sides = _sides(seen, image_ids) if elsewhere else None
+    bounds = np.searchsorted(rows, np.arange(len(image_ids) + 1))
+    looked_at = np.arange(len(rows)) - bounds[rows] < (len(rows) if top_k is None else top_k)
     outcomes = np.full((len(nms_ious), len(rows)), IGNORED, np.int8)
-    for at, image_id in enumerate(image_ids.tolist()):
-        first, end = bounds[at], bounds[at + 1]
-        span = slice(first, end if top_k is None else min(end, first + top_k))
-        found = Boxes.unchecked(boxes[span], scores[span], category_ids[span], *sizes[image_id])
-        if elsewhere:
-            other = image_ids[(at + 1) % len(image_ids)].item()
-            truth = _stretched(coco.annotations_of(other), sizes[other], sizes[image_id])
-        else:
-            truth = coco.annotations_of(image_id)
+    for start in range(0, len(image_ids), _BLOCK):
+        numbers = np.arange(start, min(start + _BLOCK, len(image_ids)))
+        first, end = bounds[start], bounds[numbers[-1] + 1]
+        some = first + np.flatnonzero(looked_at[first:end])
+        truth, iscrowd = _objects(coco, image_ids, numbers, sides)
         for outcome, threshold in zip(outcomes, nms_ious, strict=True):
-            if threshold is None:
-                outcome[span] = match_boxes(found, truth, iou).outcome
-                continue
-            kept = nms_keep(found.boxes_xyxy, found.class_ids, threshold)
-            outcome[first + kept] = match_boxes(found.take(kept), truth, iou).outcome
+            kept = some
+            if threshold is not None:
+                kept = some[nms_keep(boxes[some], category_ids[some], threshold, rows[some])]
+            found = BoxRows(rows[kept], category_ids[kept], boxes[kept])
+            outcome[kept] = match(found, truth, iscrowd, iou).outcome
     return [
         Judged(
             image_ids,
@@ -139,7 +134,35 @@ def judge_each(
     ]
 
 
-def _stretched(truth: Annotations, size: tuple[int, int], to: tuple[int, int]) -> Annotations:
-    """Annotations of an image of one (width, height) as they would lie in another."""
-    factors = np.asarray([to[0] / size[0], to[1] / size[1]] * 2, np.float32)
-    return replace(truth, boxes_xywh=truth.boxes_xywh * factors)
+def _sides(seen: pa.Table, image_ids: NDArray[np.int64]) -> NDArray[np.int64]:
+    """Width and height of some images that a teacher saw, int64 [M, 2]."""
+    ids = seen["image_id"].to_numpy()
+    order = np.argsort(ids)
+    at = order[ids[order].searchsorted(image_ids)]
+    columns = [seen[name].to_numpy()[at] for name in ("width", "height")]
+    return np.stack(columns, axis=1).astype(np.int64)
+
+
+def _objects(
+    coco: CocoData,
+    image_ids: NDArray[np.int64],
+    numbers: NDArray[np.int64],
+    sides: NDArray[np.int64] | None,
+) -> tuple[BoxRows, NDArray[np.bool_]]:
+    """The objects of the images with these places in `image_ids`, and which of them are crowds.
+
+    sides: of all images, where the objects are to be those of the next one, as they would lie in an
+    image of this size.
+    """
+    table = coco.table
+    source = numbers if sides is None else (numbers + 1) % len(image_ids)
+    places = table.places_of(image_ids[source])
+    counts = np.diff(table.offsets)[places]
+    owners = np.repeat(numbers, counts)
+    rows = np.repeat(table.offsets[places] - np.cumsum(counts) + counts, counts)
+    rows += np.arange(len(rows))
+    boxes = table.boxes_xywh[rows]
+    if sides is not None:
+        factors = np.tile(sides[numbers] / sides[source], 2).astype(np.float32)
+        boxes = boxes * np.repeat(factors, counts, axis=0)
+    return BoxRows(owners, table.category_ids[rows], to_xyxy(boxes)), table.iscrowd[rows]

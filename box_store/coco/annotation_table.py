@@ -8,6 +8,7 @@ file is Arrow IPC, one row an image. Needs pyarrow and numpy only.
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields
 from functools import cached_property
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -81,6 +82,11 @@ class AnnotationTable:
         start, stop = self.name_offsets[index], self.name_offsets[index + 1]
         return self.names[start:stop].tobytes().decode("utf-8", "surrogatepass")
 
+    def file_names(self) -> list[str]:
+        """The names of all images."""
+        names, ends = self.names.tobytes(), self.name_offsets.tolist()
+        return [names[i:j].decode("utf-8", "surrogatepass") for i, j in pairwise(ends)]
+
     def rows(self, index: int) -> slice:
         """The annotations of image `index`."""
         return slice(int(self.offsets[index]), int(self.offsets[index + 1]))
@@ -92,6 +98,11 @@ class AnnotationTable:
         if place == len(ids) or ids[place] != image_id:
             return None
         return int(order[place])
+
+    def places_of(self, image_ids: NDArray[np.int64]) -> NDArray[np.int64]:
+        """Where images stand in the file, all of which are in it."""
+        ids, order = self._sorted
+        return order[ids.searchsorted(image_ids)]
 
     @cached_property
     def _sorted(self) -> tuple[NDArray[np.int64], NDArray[np.int64]]:

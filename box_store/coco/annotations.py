@@ -4,7 +4,7 @@ A large file is kept as a table beside which JSON need not be parsed again: `loa
 """
 
 import hashlib
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -18,6 +18,8 @@ from box_store.categories import Categories
 from box_store.coco.annotation_table import AnnotationTable, open_with_metadata, write_table
 from box_store.coco.document import parse_document, read_bytes
 from box_store.coco.parsing import read_rows
+from box_store.coco.rows import Rows
+from box_store.coco.sound_file import read_sound_rows
 from box_store.errors import DataError, FormatError
 from box_store.places.locations import Location, as_typed, staged
 
@@ -101,13 +103,13 @@ class CocoData:
     def images(self) -> tuple[ImageInfo, ...]:
         """All images in the order of the file."""
         table = self.table
-        sizes = zip(table.widths.tolist(), table.heights.tolist(), strict=True)
-        return tuple(
-            ImageInfo(image_id, table.file_name(index), *size, self.split)
-            for index, (image_id, size) in enumerate(
-                zip(table.image_ids.tolist(), sizes, strict=True)
-            )
+        columns = (
+            table.image_ids.tolist(),
+            table.file_names(),
+            table.widths.tolist(),
+            table.heights.tolist(),
         )
+        return tuple(ImageInfo(*row, self.split) for row in zip(*columns, strict=True))
 
     @cached_property
     def by_id(self) -> dict[int, ImageInfo]:
@@ -260,24 +262,34 @@ def coco_table(coco: CocoData) -> dict[str, Any]:
 
 def _parse(path: Location) -> CocoData:
     raw = read_bytes(path, "annotation file")
+    digest = hashlib.sha256(raw).hexdigest()
+    sound = read_sound_rows(raw)
+    if sound is not None:
+        # the text is not needed while its rows are checked
+        del raw
+        return _checked(path, digest, *sound)
     # outlines are most of a COCO file and nobody here needs them
     document = parse_document(raw, path, _without_outline)
-    digest = hashlib.sha256(raw).hexdigest()
     return _from_document(document, path, digest, named=True)
 
 
 def _from_document(document: Any, path: Location, sha256: str, *, named: bool) -> CocoData:
-    categories, rows, describe = read_rows(document, path, named=named)
+    found = read_rows(document, path, named=named)
+    return _checked(path, sha256, *found, isinstance(document.get("annotations"), list))
+
+
+def _checked(
+    path: Location,
+    sha256: str,
+    categories: Categories,
+    rows: Rows,
+    describe: Callable[[int, int], str],
+    labelled: bool,
+) -> CocoData:
     table = rows.table(describe)
-    problems = rows.problems
+    counts = dict(rows.problems.counts)
     return CocoData(
-        path,
-        sha256,
-        categories,
-        table,
-        dict(problems.counts),
-        problems.examples,
-        labelled=isinstance(document.get("annotations"), list),
+        path, sha256, categories, table, counts, rows.problems.examples, labelled=labelled
     )
 
 

@@ -1,7 +1,7 @@
 """The content of a COCO annotation file to rows: what is read, and what is refused by name."""
 
 import math
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 from box_store.categories import Categories
@@ -12,7 +12,7 @@ from box_store.places.locations import Location
 _LISTS = ("images", "categories", "annotations")
 _CROWD = {"0": False, "1": True, "": False, "false": False, "true": True}
 _LARGEST = 2**63 - 1
-_WIDEST = 2**31 - 1
+WIDEST = 2**31 - 1
 
 
 def read_rows(
@@ -33,8 +33,12 @@ def read_rows(
     rows = Rows()
     images = _read_images(path, document["images"], rows, named)
     _read_annotations(path, document.get("annotations") or [], rows, images, categories, named)
-    ids = list(images)
-    return categories, rows, lambda at, number: f"annotation {number} (image {ids[at]})"
+    return categories, rows, describer(list(images))
+
+
+def describer(image_ids: Sequence[int]) -> Callable[[int, int], str]:
+    """Names a box in a message, from the index of its image and its annotation id."""
+    return lambda at, number: f"annotation {number} (image {image_ids[at]})"
 
 
 def _check_lists(document: Any, path: Location) -> None:
@@ -54,15 +58,20 @@ def _check_lists(document: Any, path: Location) -> None:
         raise DataError(f"{path}: `annotations` is no list but {_short(document['annotations'])}")
 
 
+def name_of(file_name: Any, coco_url: Any) -> Any:
+    """What an image is called: as LVIS has it, by the last two parts of its URL."""
+    if file_name is None and isinstance(coco_url, str):
+        return "/".join(coco_url.split("/")[-2:])
+    return file_name
+
+
 def _read_images(path: Location, listed: list[Any], rows: Rows, named: bool) -> dict[int, int]:
     """Index of every image by its id, in the order of the file."""
     images: dict[int, int] = {}
     for position, row in enumerate(listed):
         _need(path, "image", position, row, ("id",))
         image_id = _id(path, f"image {position} has the id", row["id"])
-        name = row.get("file_name")
-        if name is None and isinstance(row.get("coco_url"), str):
-            name = "/".join(row["coco_url"].split("/")[-2:])
+        name = name_of(row.get("file_name"), row.get("coco_url"))
         if not named and name is None:
             name = f"image {image_id}"
         needed = ("file_name", "width", "height")
@@ -152,7 +161,7 @@ def _id(path: Location, what: str, value: Any) -> int:
 
 def _side(value: Any) -> int | None:
     number = _whole(value)
-    return number if number is not None and 0 < number <= _WIDEST else None
+    return number if number is not None and 0 < number <= WIDEST else None
 
 
 def _is_crowd(path: Location, key: int, value: Any) -> bool:

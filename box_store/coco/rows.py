@@ -11,7 +11,7 @@ from collections.abc import Callable, Mapping, Sequence
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from box_store.coco.annotation_table import AnnotationTable
+from box_store.coco.annotation_table import AnnotationTable, pack_names
 
 NOT_A_BOX = "not a box"
 NO_AREA = "no area"
@@ -99,6 +99,22 @@ class Rows:
         self._heights.append(height)
         return len(self._ids) - 1
 
+    def add_images(
+        self,
+        image_ids: NDArray[np.int64],
+        names: Sequence[str],
+        sides: NDArray[np.int64],
+        unlabelled: NDArray[np.bool_],
+    ) -> None:
+        """Add K images; sides: int64 [K, 2], widths and heights. The rest as in `add_image`."""
+        ends, encoded = pack_names(names)
+        self._name_ends.frombytes((len(self._names) + ends[1:]).tobytes())
+        self._names += encoded.tobytes()
+        self._unlabelled.frombytes(unlabelled.astype(np.int8).tobytes())
+        self._ids.frombytes(image_ids.tobytes())
+        self._widths.frombytes(sides[:, 0].tobytes())
+        self._heights.frombytes(sides[:, 1].tobytes())
+
     def add_box(
         self,
         image: int,
@@ -126,6 +142,23 @@ class Rows:
         self._numbers.extend([box[2] for box in boxes])
         self._crowd.extend([box[3] for box in boxes])
         self._areas.extend([_NAN] * len(boxes))
+
+    def add_columns(
+        self,
+        images: NDArray[np.int64],
+        category_ids: NDArray[np.int64],
+        xywh: NDArray[np.float64],
+        numbers: NDArray[np.int64],
+        crowd: NDArray[np.int64],
+        areas: NDArray[np.float64],
+    ) -> None:
+        """Add K boxes; xywh has 4 K values. The rest as in `add_box`."""
+        self._owners.frombytes(images.tobytes())
+        self._categories.frombytes(category_ids.tobytes())
+        self._boxes.frombytes(xywh.tobytes())
+        self._numbers.frombytes(numbers.tobytes())
+        self._crowd.frombytes(crowd.astype(np.int8).tobytes())
+        self._areas.frombytes(areas.tobytes())
 
     def name(self, image: int) -> str:
         """The name of the image with that index."""

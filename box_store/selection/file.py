@@ -5,7 +5,7 @@ and numpy only.
 """
 
 import hashlib
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
@@ -73,6 +73,32 @@ class TeacherBoxes:
             int(self.widths[row]),
             int(self.heights[row]),
         )
+
+
+def joined(parts: Sequence[TeacherBoxes]) -> TeacherBoxes:
+    """One set of the images of several, by ascending id."""
+    image_ids = np.concatenate([np.zeros(0, np.int64), *(part.image_ids for part in parts)])
+    counts = np.concatenate([np.zeros(0, np.int64), *(np.diff(part.offsets) for part in parts)])
+    widths = np.concatenate([np.zeros(0, np.int32), *(part.widths for part in parts)])
+    heights = np.concatenate([np.zeros(0, np.int32), *(part.heights for part in parts)])
+    boxes = np.concatenate([np.zeros((0, 4), np.float32), *(part.boxes_xyxy for part in parts)])
+    scores = np.concatenate([np.zeros(0, np.float32), *(part.scores for part in parts)])
+    ids = np.concatenate([np.zeros(0, np.int32), *(part.category_ids for part in parts)])
+    offsets = offsets_of(counts)
+    if (np.diff(image_ids) > 0).all():
+        return TeacherBoxes(image_ids, widths, heights, offsets, boxes, scores, ids)
+    # units need not follow one another by id: move each image's rows to their place
+    order = np.argsort(image_ids, kind="stable")
+    moved = offsets_of(counts[order])
+    rows = np.arange(len(scores)) + np.repeat(offsets[:-1][order] - moved[:-1], counts[order])
+    return TeacherBoxes(
+        image_ids[order], widths[order], heights[order], moved, boxes[rows], scores[rows], ids[rows]
+    )
+
+
+def offsets_of(counts: NDArray[np.int64]) -> NDArray[np.int64]:
+    """`offsets` of images with so many rows each."""
+    return np.concatenate([np.zeros(1, np.int64), np.cumsum(counts)])
 
 
 class Selection:

@@ -6,21 +6,18 @@ store never serves stale boxes and asking twice costs a hash. Needs pyarrow and 
 
 import hashlib
 import json
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Any, Literal
 
-import numpy as np
-from numpy.typing import NDArray
-
-from box_store.boxes import Boxes
 from box_store.calibration.score_map import need_calibration
 from box_store.errors import UnknownTeacher, UsageError, nearest
-from box_store.fuse import FusionConfig, fuse
+from box_store.fuse import FusionConfig
 from box_store.places.locations import RemotePath, cache_folder, staged
-from box_store.selection.file import Selection, TeacherBoxes, write_selection
+from box_store.selection.file import Selection, write_selection
+from box_store.selection.fusing import fused
 from box_store.selection.rows import Rule, filtered
 from box_store.store.parts import part_path
 from box_store.store.reader import known_images
@@ -176,7 +173,7 @@ def select(store: BoxStore, spec: SelectionSpec, cache: Path | None = None) -> P
         (name, filtered(store, name, spec.rule(name), calibrations.get(name))) for name in names
     )
     if spec.combine == "fused":
-        each = iter([(FUSED, _fused(dict(each), spec.fusion))])
+        each = iter([(FUSED, fused(dict(each), spec.fusion))])
     write_selection(path, metadata, each, names_of)
     return path
 
@@ -228,27 +225,3 @@ def _content(store: BoxStore, name: str) -> dict[str, Any]:
         for unit in sorted(store.units_done(name))
     }
     return {"fingerprint": store.record(name).fingerprint, "units": units}
-
-
-def _fused(by_teacher: dict[str, TeacherBoxes], config: FusionConfig) -> TeacherBoxes:
-    image_ids = np.unique(np.concatenate([rows.image_ids for rows in by_teacher.values()]))
-    merged = list(_fuse_each(by_teacher, image_ids, config))
-    offsets = np.zeros(len(image_ids) + 1, np.int64)
-    np.cumsum([len(boxes) for boxes in merged], out=offsets[1:])
-    return TeacherBoxes(
-        image_ids,
-        np.array([boxes.width for boxes in merged], np.int32),
-        np.array([boxes.height for boxes in merged], np.int32),
-        offsets,
-        np.concatenate([np.zeros((0, 4), np.float32), *(boxes.boxes_xyxy for boxes in merged)]),
-        np.concatenate([np.zeros(0, np.float32), *(boxes.scores for boxes in merged)]),
-        np.concatenate([np.zeros(0, np.int32), *(boxes.class_ids for boxes in merged)]),
-    )
-
-
-def _fuse_each(
-    by_teacher: dict[str, TeacherBoxes], image_ids: NDArray[np.int64], config: FusionConfig
-) -> Iterator[Boxes]:
-    for image_id in image_ids:
-        seen = {name: rows.get(int(image_id)) for name, rows in by_teacher.items()}
-        yield fuse({name: boxes for name, boxes in seen.items() if boxes is not None}, config)

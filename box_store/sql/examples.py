@@ -31,7 +31,7 @@ class ExampleQuery:
     @property
     def needs_truth(self) -> bool:
         """Whether it needs ground truth (`open_store(annotations=...)`)."""
-        return bool(re.search(r"\b(truth|matched)\b", without_comments(self.sql)))
+        return asks_truth(self.sql)
 
 
 def parse_query(name: str, text: str) -> ExampleQuery:
@@ -86,6 +86,11 @@ def example_query(name: str) -> ExampleQuery:
 def setup_sql(name: str) -> str:
     """A file of `box_store/sql/setup`."""
     return (resources.files("box_store") / "sql" / "setup" / name).read_text(encoding="utf-8")
+
+
+def asks_truth(sql: str) -> bool:
+    """Whether a query asks what is there with annotations only."""
+    return bool(re.search(r"\b(truth|matched|on_objects)\b|\bjudged\(", without_comments(sql)))
 
 
 def without_comments(sql: str) -> str:

@@ -251,7 +251,14 @@ def _make_dataset_images(
     connection: "DuckDBPyConnection", coco: CocoData | None, labels: Mapping[int, str]
 ) -> None:
     """labels: the splits under which the store has images, by id."""
-    images = () if coco is None else coco.images
+    connection.execute(
+        "CREATE TABLE dataset_images (image_id BIGINT, file_name VARCHAR, width INTEGER, "
+        "height INTEGER, split VARCHAR)"
+    )
+    # an arrow table costs an import of pandas where that is installed
+    if coco is None:
+        return
+    images = coco.images
     rows = pa.table(
         {
             "image_id": pa.array([image.id for image in images], pa.int64()),
@@ -262,7 +269,7 @@ def _make_dataset_images(
         }
     )
     _from_arrow(
-        connection, rows, "rows_of_images", "CREATE TABLE dataset_images AS FROM rows_of_images"
+        connection, rows, "rows_of_images", "INSERT INTO dataset_images FROM rows_of_images"
     )
 
 

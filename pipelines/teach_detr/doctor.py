@@ -12,6 +12,7 @@ from typing import Any
 
 from rich.console import Console
 
+from teach_detr.torch_facts import TorchFacts, ask_torch
 from teacher_infer.adapters.registry import adapter_help
 
 _LIBRARIES = (
@@ -58,7 +59,7 @@ class Diagnosis:
     python: str
     platform: str
     cpus: int
-    threads: int
+    threads: int | None
     devices: list[dict[str, Any]]
     kernel: list[dict[str, str]]
     versions: dict[str, str | None]
@@ -77,36 +78,21 @@ class Diagnosis:
 
 
 def diagnose() -> Diagnosis:
-    """Look at this machine; changes nothing and opens no network connection."""
-    import torch
-
-    from detr_kernels import choose_backend
-
-    devices: list[dict[str, Any]] = []
-    for i in range(torch.cuda.device_count()):
-        found = torch.cuda.get_device_properties(i)
-        devices.append(
-            {
-                "name": found.name,
-                "memory_gib": round(found.total_memory / 2**30, 1),
-                "capability": f"{found.major}.{found.minor}",
-            }
-        )
-    kernel = []
-    for device in ["cpu", *(f"cuda:{i}" for i in range(len(devices)))]:
-        backend, reason = choose_backend(device)
-        kernel.append({"device": device, "backend": backend, "reason": reason})
+    """Look at this machine; changes nothing, opens no network connection, and imports torch only in
+    a process of its own.
+    """
+    torch = ask_torch()
     return Diagnosis(
         python=platform.python_version(),
         platform=platform.platform(),
         cpus=len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else 1,
-        threads=torch.get_num_threads(),
-        devices=devices,
-        kernel=kernel,
+        threads=torch.threads,
+        devices=torch.devices,
+        kernel=torch.kernel,
         versions=_versions(),
         extras=_extras(),
         licences=_licences(),
-        findings=[*_name_collisions(), *_rivals(), *_ray_notes(), *_gpu_notes(len(devices))],
+        findings=[*_name_collisions(), *_rivals(), *_ray_notes(), *_gpu_notes(torch)],
     )
 
 
@@ -229,12 +215,14 @@ def _ray_notes() -> list[Finding]:
     ]
 
 
-def _gpu_notes(n_devices: int) -> list[Finding]:
-    if n_devices and not _installed("triton"):
+def _gpu_notes(torch: TorchFacts) -> list[Finding]:
+    if torch.failure:
+        return [Finding("problem", f"{torch.failure}: install torch again, for this machine")]
+    if torch.devices and not _installed("triton"):
         return [
             Finding("problem", "there is a GPU but no Triton: attention runs the slower torch path")
         ]
-    if sys.platform == "linux" and not n_devices and Path("/dev/nvidia0").exists():
+    if sys.platform == "linux" and not torch.devices and Path("/dev/nvidia0").exists():
         return [
             Finding("problem", "there is an NVIDIA device, but this torch cannot use it (driver?)")
         ]
@@ -250,7 +238,8 @@ def print_diagnosis(diagnosis: Diagnosis, console: Console) -> None:
         )
 
     say("python", f"{diagnosis.python} on {diagnosis.platform}")
-    say("cpu", f"{diagnosis.cpus} cores for this process, torch uses {diagnosis.threads} threads")
+    threads = f", torch uses {diagnosis.threads} threads" if diagnosis.threads else ""
+    say("cpu", f"{diagnosis.cpus} cores for this process{threads}")
     for device in diagnosis.devices:
         say("gpu", f"{device['name']}, {device['memory_gib']} GiB, sm {device['capability']}")
     if not diagnosis.devices:

@@ -150,8 +150,35 @@ def test_nms_does_not_depend_on_its_block_size(monkeypatch: pytest.MonkeyPatch) 
     corner = rng.uniform(0, 30, (200, 2))
     xyxy = np.concatenate([corner, corner + 10], 1).astype(np.float32)
     whole = nms_keep(xyxy, None, 0.3)
-    monkeypatch.setattr(boxes_module, "_NMS_BLOCK", 7)
+    monkeypatch.setattr(boxes_module, "_NMS_PAIRS", 7)
     assert np.array_equal(nms_keep(xyxy, None, 0.3), whole)
+
+
+@pytest.mark.parametrize("class_wise", [True, False])
+@pytest.mark.parametrize("pairs", [5, 1 << 17])
+def test_nms_of_many_images_is_that_of_each(
+    class_wise: bool, pairs: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(boxes_module, "_NMS_PAIRS", pairs)
+    rng = np.random.default_rng(1)
+    corner = rng.uniform(0, 40, (500, 2))
+    xyxy = np.concatenate([corner, corner + rng.uniform(5, 20, (500, 2))], 1).astype(np.float32)
+    # the rows of an image need not lie together
+    images = rng.choice([3, 7, 11, 2], 500)
+    ids = rng.integers(0, 3, 500).astype(np.int32) if class_wise else None
+    kept = nms_keep(xyxy, ids, 0.3, images)
+    one_by_one = [
+        rows[nms_keep(xyxy[rows], None if ids is None else ids[rows], 0.3)]
+        for rows in (np.flatnonzero(images == image) for image in np.unique(images))
+    ]
+    assert kept.tolist() == sorted(np.concatenate(one_by_one).tolist())
+    assert len(kept) < 400
+
+
+def test_nms_of_a_chain_keeps_every_other() -> None:
+    low = np.arange(999, dtype=np.float32)
+    xyxy = np.stack([low, low * 0, low + 1.9, low * 0 + 1], 1)
+    assert nms_keep(xyxy, None, 0.1).tolist() == list(range(0, 999, 2))
 
 
 def test_iou_of_boxes_without_area_is_zero() -> None:

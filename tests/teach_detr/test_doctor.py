@@ -42,3 +42,16 @@ def test_a_problem_makes_it_unhealthy_and_a_note_does_not() -> None:
     as_json = found.to_json()
     assert as_json["healthy"] == (not any(f.level == "problem" for f in found.findings))
     assert {row["adapter"] for row in found.licences} >= {"torchvision", "student"}
+
+
+def test_a_torch_that_cannot_be_imported_is_a_problem_and_not_the_end(
+    monkeypatch: pytest.MonkeyPatch, tmp_path
+) -> None:
+    (tmp_path / "torch.py").write_text("raise OSError('libcudart.so.12: cannot open')")
+    monkeypatch.syspath_prepend(tmp_path)
+    found = doctor.diagnose()
+    assert (found.threads, found.devices, found.kernel) == (None, [], [])
+    (problem,) = [f for f in found.findings if "torch" in f.message]
+    assert problem.level == "problem"
+    assert "libcudart.so.12" in problem.message
+    assert not found.healthy

@@ -6,7 +6,8 @@ from pathlib import Path
 from typing import Any
 
 from box_store import BoxStore, SelectionSpec
-from box_store.calibration.reliability import calibration_error
+from box_store.calibration.judging import judge
+from box_store.calibration.reliability import calibration_error, reliability
 from box_store.calibration.score_map import Calibration, need_calibration, read_calibration
 from box_store.forms.opening import annotations_of
 from box_store.identity import seen_by
@@ -129,9 +130,12 @@ def assess(
             fused = scorer.fused(scored)
             gain = _fusion_gain(scorer, scores, fused)
             scores = [*scores, fused]
-    surety, agreement = _compared(store, annotations, scored)
     return Assessment(
-        scores, surety, agreement, gain, _choices(store, annotations, scored, spec.calibrated)
+        scores,
+        _surety(store, annotations, scored),
+        _agreement(store, annotations, scored),
+        gain,
+        _choices(store, annotations, scored, spec.calibrated),
     )
 
 
@@ -185,33 +189,34 @@ def _fusion_gain(
     )
 
 
-def _compared(
-    store: BoxStore, annotations: Path, names: Sequence[str]
-) -> tuple[dict[str, Surety], list[Row]]:
-    connection = open_store(store.path, annotations)
-    try:
-
-        def ask(name: str, **parameters: Any) -> list[Row]:
-            return run_sql(connection, example_query(name).sql, parameters).to_pylist()
-
-        raw = ask("calibration", iou=SAME_IOU)
-        calibrated = ask("calibration", iou=SAME_IOU, calibrated=True)
-        agreement = ask("agreement", score=SURE_SCORE, iou=SAME_IOU)
-    finally:
-        connection.close()
-    surety = {}
+def _surety(store: BoxStore, annotations: Path, names: Sequence[str]) -> dict[str, Surety]:
+    coco = annotations_of(annotations)
+    found = {}
     for name in names:
-        before, after = (
-            [row for row in rows if row["teacher"] == name] for rows in (raw, calibrated)
+        calibration = read_calibration(store, name)
+        judged = judge(store, name, coco, iou=SAME_IOU)
+        before = reliability(judged.scores, judged.hits)
+        after = (
+            reliability(calibration.map.apply(judged.scores), judged.hits) if calibration else []
         )
-        surety[name] = Surety(
+        found[name] = Surety(
             calibration_error(before),
             calibration_error(before, SURE_SCORE),
             calibration_error(after),
             calibration_error(after, SURE_SCORE),
-            read_calibration(store, name),
+            calibration,
         )
-    return surety, [row for row in agreement if {row["teacher"], row["other"]} <= {*names}]
+    return found
+
+
+def _agreement(store: BoxStore, annotations: Path, names: Sequence[str]) -> list[Row]:
+    connection = open_store(store.path, annotations)
+    try:
+        asked = {"score": SURE_SCORE, "iou": SAME_IOU}
+        rows = run_sql(connection, example_query("agreement").sql, asked).to_pylist()
+    finally:
+        connection.close()
+    return [row for row in rows if {row["teacher"], row["other"]} <= {*names}]
 
 
 def shared_mistakes(store: Path, annotations: Path) -> list[Row]:

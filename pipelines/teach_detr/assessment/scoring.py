@@ -27,6 +27,8 @@ from student_train.evaluation.coco_arrays import DetectionArrays, Truth
 from student_train.evaluation.coco_metrics import Metrics, best_backend, coco_metrics
 
 FUSED = "fused"
+# with pycocotools a data set of COCO's size takes hours and tens of gigabytes
+_WITHIN_REACH = 5000
 
 
 @dataclass(frozen=True)
@@ -113,6 +115,11 @@ def open_scorer(
     with tempfile.TemporaryDirectory(prefix="teach-detr-") as folder:
         spec = replace(spec, teachers=names)
         yield Scorer(store, annotations, truth, spec, Path(folder), backend or best_backend())
+
+
+def images_within_reach() -> int | None:
+    """How many images the fastest installed backend can compare in minutes; None for all."""
+    return None if best_backend() == "hotcoco" else _WITHIN_REACH
 
 
 def _seen_by(store: BoxStore, names: Sequence[str]) -> set[int]:

@@ -39,7 +39,7 @@ Calibrated = Annotated[
     bool, typer.Option("--calibrated", help="Scores as `calibrate` made them; floors of these")
 ]
 MaxImages = Annotated[
-    int, typer.Option(min=1, help="Look at no more annotated images, drawn with the seed")
+    int | None, typer.Option(min=1, help="Look at no more annotated images, drawn with the seed")
 ]
 FileOverrides = Annotated[
     list[str] | None, typer.Argument(metavar="[KEY=VALUE]...", help="Values over the file's")

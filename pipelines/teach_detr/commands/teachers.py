@@ -39,16 +39,19 @@ def teachers(
         float, typer.Option(min=0, max=1, help="IoU at which boxes of a class are merged")
     ] = 0.2,
     classes: Annotated[bool, typer.Option("--classes", help="Also AP of every class")] = False,
-    max_images: MaxImages = 5000,
+    max_images: MaxImages = None,
     seed: Annotated[int, typer.Option(help="Of the images that are drawn")] = 0,
     as_json: AsJson = False,
 ) -> None:
     """How good each teacher is, how sure of itself, how they agree, and what their fusion adds.
 
+    All annotated images are looked at where hotcoco is installed, without it 5000 (--max-images).
+
     Example: teach-detr teachers boxes --annotations coco/annotations/instances_val2017.json
     """
     from box_store import BoxStore, FusionConfig, SelectionSpec
     from teach_detr.assessment.assessment import assess
+    from teach_detr.assessment.scoring import images_within_reach
     from teach_detr.assessment.tables import assessment_tables
 
     spec = SelectionSpec(
@@ -60,7 +63,8 @@ def teachers(
     )
     place = needed_truth(annotations, data, split)
     with if_it_takes(f"comparing the boxes of {store} with {place}"):
-        found = assess(BoxStore.open(store), place, spec, max_images=max_images, seed=seed)
+        most = max_images or images_within_reach()
+        found = assess(BoxStore.open(store), place, spec, max_images=most, seed=seed)
     if as_json:
         print_json(found.to_json())
         return

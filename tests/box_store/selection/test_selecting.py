@@ -1,6 +1,7 @@
 import errno
 import pickle
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -262,6 +263,37 @@ def test_a_full_disk_leaves_no_half_selection(maker: Any, monkeypatch: pytest.Mo
             select(store, SelectionSpec())
     assert list((store.path / "cache").iterdir()) == []
     assert opened(store).teachers == ("one", "two")
+
+
+@pytest.mark.parametrize("method", ["nms", "soft_nms", "wbf"])
+@pytest.mark.parametrize("quota", [True, False])
+def test_the_fusion_of_many_images_is_that_of_each(
+    maker: Any, method: Any, quota: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("box_store.selection.fusing._BLOCK", 3)
+    store = two_teachers(maker)
+    config = FusionConfig(method, 0.1, {"two": 0.7}, quota)
+    alone = opened(store)
+    together = opened(store, replace(EVERYTHING, combine="fused", fusion=config))
+    counts = 0
+    for image in maker.images(6):
+        seen = {name: alone.boxes(name, image.id) for name in alone.teachers}
+        expected = fuse({name: rows for name, rows in seen.items() if rows is not None}, config)
+        found = together.boxes(FUSED, image.id)
+        assert found == expected
+        counts += len(expected)
+    assert 0 < counts <= sum(n for _, n in alone.counts().values())
+
+
+def test_teachers_that_disagree_about_a_size_are_not_fused(maker: Any) -> None:
+    store = maker.store()
+    maker.fill(store, maker.record("one"))
+    rows = {i.id: maker.row(i, maker.boxes(i.id)) for i in maker.images(6)}
+    last = maker.images(6)[-1].id
+    rows[last] = replace(rows[last], width=641, boxes=Boxes.empty(641, 480))
+    maker.fill(store, maker.record("two"), rows)
+    with pytest.raises(UsageError, match=r"disagree about the image's size: .*640.*641"):
+        select(store, replace(EVERYTHING, combine="fused"))
 
 
 def test_files_that_are_no_selection_are_refused(maker: Any, tmp_path: Path) -> None:

@@ -70,7 +70,8 @@ def test_views_and_macros_are_those_of_the_store(small_store) -> None:
         assert {"boxes", "runs", "teachers", "truth"} <= set(view_columns(connection))
         assert view_columns(connection)["categories"] == ["category_id", "name"]
         macros = macro_parameters(connection)
-        assert set(macros) == {"iou", "overlap_area", "matched"}
+        overlaps = {"iou", "overlap_area", "overlap_side"}
+        assert set(macros) == overlaps | {"judged", "matched", "on_objects"}
         assert macros["matched"] == ["teacher_name", "min_iou", "min_score"]
     finally:
         connection.close()
