@@ -98,6 +98,4 @@ def test_questions_load_nothing_heavy(program, arguments, store):
     if arguments[0] == "sql":
         pytest.importorskip("duckdb")
     filled = [str(store) if part == "STORE" else part for part in arguments]
-    # pyarrow imports pandas, where a teacher brought it, for the first array that it is given
-    heavy = (*HEAVY, "pandas") if arguments[0] == "sql" else HEAVY
-    assert run(RUN.format(program=program, arguments=filled, heavy=heavy)) == "loaded []"
+    assert run(RUN.format(program=program, arguments=filled, heavy=HEAVY)) == "loaded []"

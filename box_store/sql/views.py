@@ -155,6 +155,8 @@ def _make_split_names(connection: "DuckDBPyConnection", store: BoxStore) -> Mapp
         return {}
     labels = splits.labels_of(seen)
     other = sorted({image.id for image in seen if image.split != labels[image.id]})
+    if not other:
+        return labels
     rows = pa.table(
         {
             "image_id": pa.array(other, pa.int64()),

@@ -191,6 +191,7 @@ def _fusion_gain(
 
 def _surety(store: BoxStore, annotations: Path, names: Sequence[str]) -> dict[str, Surety]:
     coco = annotations_of(annotations)
+    store = seen_by(store, coco)
     found = {}
     for name in names:
         calibration = read_calibration(store, name)

@@ -13,8 +13,8 @@ from box_store.coco.annotations import CocoData
 from box_store.coco.document import parse_document
 from box_store.coco.sound_file import read_sound_rows
 from box_store.errors import DataError
+from tests.box_store.edits import ANNOTATIONS, ODD, places
 from tests.box_store.forms.test_fuzz import damaged
-from tests.box_store.system.test_fuzz import ANNOTATIONS, ODD, places
 
 pytest.importorskip("msgspec")
 
