@@ -91,6 +91,27 @@ class AnnotationTable:
         """The annotations of image `index`."""
         return slice(int(self.offsets[index]), int(self.offsets[index + 1]))
 
+    def take(self, which: NDArray[np.int64]) -> "AnnotationTable":
+        """The images at those places, in memory."""
+        counts = np.diff(self.offsets)[which]
+        rows = np.concatenate(
+            [np.arange(0), *(np.arange(*self.offsets[at : at + 2]) for at in which)]
+        )
+        name_offsets, names = pack_names([self.file_name(int(at)) for at in which])
+        return AnnotationTable(
+            self.image_ids[which],
+            self.widths[which],
+            self.heights[which],
+            name_offsets,
+            names,
+            np.concatenate([[0], np.cumsum(counts)]).astype(np.int64),
+            self.boxes_xywh[rows],
+            self.category_ids[rows],
+            self.iscrowd[rows],
+            self.areas[rows],
+            self.unlabelled[which],
+        )
+
     def index_of(self, image_id: int) -> int | None:
         """Where an image stands in the file; None if it is not in it."""
         ids, order = self._sorted

@@ -5,7 +5,7 @@ A large file is kept as a table beside which JSON need not be parsed again: `loa
 
 import hashlib
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -121,6 +121,14 @@ class CocoData:
         """Ground truth by image id, of images that have some."""
         full = np.flatnonzero(np.diff(self.table.offsets))
         return {int(self.table.image_ids[index]): self._rows(int(index)) for index in full}
+
+    @cached_property
+    def of_labelled(self) -> "CocoData":
+        """Without the images that nobody labelled, against which nothing can be judged."""
+        table = self.table
+        if not table.unlabelled.any():
+            return self
+        return replace(self, table=table.take(np.flatnonzero(~table.unlabelled)))
 
     @property
     def n_boxes(self) -> int:

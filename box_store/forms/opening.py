@@ -18,12 +18,15 @@ from box_store.forms.coco import file_split, remote_layout
 from box_store.forms.protocol import Form, Found, Options, Reading, Split
 from box_store.forms.table import FORMS
 from box_store.forms.tree import Tree
+from box_store.forms.unlabelled import mark_unlabelled
 from box_store.places.locations import Location, RemotePath, as_typed, cache_folder
 
 _GENERAL = {
     "form": f"what it is, where that is not seen: {', '.join(form.name for form in FORMS)}",
     "images": "the folder of the images, where it lies apart from the annotations",
     "split": "this split alone",
+    "unlabelled": "images that nobody labelled: a file that lists them, or `empty` for all without "
+    "objects",
 }
 # what is asked for by default
 _USUAL = ("train2017", "val2017")
@@ -101,26 +104,37 @@ def open_data(place: Location | str) -> DataSet:
     for an option that the form does not have.
     """
     path, options = parse_place(place)
-    wanted = options.pop("split", None)
+    wanted, unlabelled = options.pop("split", None), options.pop("unlabelled", None)
     found = _open(path, options)
+    if unlabelled is not None:
+        found = mark_unlabelled(found, unlabelled)
     return found if wanted is None else replace(found, splits=(found.split(wanted),))
 
 
 def annotations_of(place: Location | str, *, labelled: bool = True) -> CocoData:
     """The annotations that a place stands for: a COCO file, or a data set of any form with one
-    split, or with `,split=NAME` behind it. With `labelled=False` images without annotations do too.
+    split, or with `,split=NAME` behind it. Images that nobody labelled are left out: nothing can be
+    judged by them. With `labelled=False` they, and sets without annotations, are there too.
 
     Raises DataError, UsageError.
     """
     path, options = parse_place(place)
     if not options and (isinstance(path, RemotePath) or path.suffix in (".json", ".gz")):
         coco = load_coco(path, labelled=labelled, cache=cache_folder())
-        return replace(coco, split=file_split(path))
+        coco = replace(coco, split=file_split(path))
+        return _judged(coco) if labelled else coco
     found = open_data(place)
     split = found.only
     if labelled and not (split.labelled and split.coco.labelled):
         raise DataError(f"{found.place} ({found.title}) has no annotations")
-    return split.coco
+    return _judged(split.coco) if labelled else split.coco
+
+
+def _judged(coco: CocoData) -> CocoData:
+    """Without images that nobody labelled. Raises DataError if there is no other."""
+    if len(coco.table) and coco.table.unlabelled.all():
+        raise DataError(f"{coco.path}: nobody labelled any of its images")
+    return coco.of_labelled
 
 
 def folder_of(place: Location | str) -> Path | None:

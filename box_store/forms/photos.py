@@ -1,9 +1,12 @@
 """A bare folder of photos: nothing to learn from, all to be labelled."""
 
+from pathlib import Path
+
 from box_store.coco.rows import Problems
 from box_store.forms.at_once import Classes, Labelled, assemble, by_role, size_of
 from box_store.forms.protocol import Form, Options, Reading
 from box_store.forms.tree import Tree
+from box_store.places.text import lines_of
 
 
 def _recognise(tree: Tree) -> str | None:
@@ -17,10 +20,16 @@ def _read(tree: Tree, options: Options) -> Reading:
         size = size_of(tree, path, found)
         return None if size is None else Labelled(*size)
 
+    classes = _classes(options.get("classes", ""))
     reading = assemble(
-        tree, by_role(tree.images), read, Classes(closed=True), lambda path, number: path
+        tree, by_role(tree.images), read, Classes(classes, closed=True), lambda path, number: path
     )
     reading.labelled = False
+    if not classes:
+        reading.notes.append(
+            "photos have no classes: name what teachers should find in them, "
+            ",classes=names.txt (a name a line) or ,classes=cat:dog behind the path"
+        )
     others = list(tree.files("xml", "json", "csv", "txt", "parquet", "yaml", "mat", "tfrecord"))
     if others:
         reading.notes.append(
@@ -30,4 +39,18 @@ def _read(tree: Tree, options: Options) -> Reading:
     return reading
 
 
-FORM = Form("photos", "a folder of photos", _recognise, _read)
+def _classes(asked: str) -> list[str]:
+    """Names from a file, a line each, or between colons. Raises DataError."""
+    path = Path(asked)
+    is_file = path.suffix == ".txt" or (bool(asked) and path.is_file())
+    names = list(lines_of(path)) if is_file else asked.split(":")
+    return list(dict.fromkeys(name.strip() for name in names if name.strip()))
+
+
+FORM = Form(
+    "photos",
+    "a folder of photos",
+    _recognise,
+    _read,
+    {"classes": "what teachers should find: a file with a name a line, or names between colons"},
+)

@@ -38,7 +38,10 @@ class SplitSurvey:
     """whose header disagrees with the annotations"""
     turned: int = 0
     """of those, how many an EXIF orientation explains"""
+    unlabelled: int = 0
+    """that nobody has looked at"""
     without_objects: int = 0
+    """of those that are labelled"""
     boxes: int = 0
     crowds: int = 0
     classes: dict[str, int] = field(default_factory=dict)
@@ -110,7 +113,8 @@ def _figures(split: Split) -> SplitSurvey:
     row = SplitSurvey(split.name, str(split.images), str(split.annotations), len(table))
     counts = np.diff(table.offsets)
     row.boxes, row.crowds = len(table.category_ids), int(table.iscrowd.sum())
-    row.without_objects = int((counts == 0).sum())
+    row.unlabelled = int(table.unlabelled.sum())
+    row.without_objects = int(((counts == 0) & ~table.unlabelled).sum())
     row.classes = _classes(coco)
     areas = table.boxes_xywh[:, 2] * table.boxes_xywh[:, 3]
     row.sizes = {

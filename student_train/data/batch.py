@@ -26,7 +26,8 @@ class BoxSets:
     sources: tuple[str, ...]
     """names of the teachers; ground truth comes before them"""
     counts: tuple[tuple[int | None, ...], ...]
-    """per source and image, the number of boxes; None = that source never saw the image"""
+    """per source and image, the number of boxes; None = that source never saw the image, or, of the
+    ground truth, nobody labelled it"""
     had_boxes: tuple[tuple[bool, ...], ...]
     """per source and image: see `Targets`"""
     rows: Tensor
@@ -37,7 +38,8 @@ class BoxSets:
         cls, truth: Sequence[Targets], teachers: Mapping[str, Sequence[Targets | None]]
     ) -> Self:
         """From lists of targets on the CPU."""
-        lists: list[Sequence[Targets | None]] = [truth, *teachers.values()]
+        labelled = [each if each.known else None for each in truth]
+        lists: list[Sequence[Targets | None]] = [labelled, *teachers.values()]
         known = [each for targets in lists for each in targets if each is not None]
         labels = torch.cat([torch.zeros(0), *(each.labels for each in known)])
         boxes = torch.cat([torch.zeros(0, 4), *(each.boxes for each in known)])
@@ -62,7 +64,7 @@ class BoxSets:
             ]
             for counts, had_boxes in zip(self.counts, self.had_boxes, strict=True)
         ]
-        known = [each for each in truth if each is not None]
+        known = [Targets.unknown(self.rows) if each is None else each for each in truth]
         return known, dict(zip(self.sources, others, strict=True))
 
 
@@ -104,7 +106,7 @@ class Batch:
 
     @property
     def truth(self) -> list[Targets]:
-        """Ground truth by image."""
+        """Ground truth by image; `Targets.known` is False of one that nobody labelled."""
         return self._targets[0]
 
     @property

@@ -59,7 +59,8 @@ class Key:
 class CocoDetection(Dataset[Loaded]):
     """Images of a folder with the boxes of an annotation file and, optionally, of teachers.
 
-    Crowd annotations are no targets. An image that cannot be used (missing, damaged, of another
+    Crowd annotations are no targets; of an image that nobody labelled the ground truth is not
+    known, and what teachers saw stays. An image that cannot be used (missing, damaged, of another
     size than annotated, a name that leaves the folder) is reported with the sample; with `replace`
     the next usable image of the file takes its place, so that batches keep their size, and
     otherwise there is no sample.
@@ -123,7 +124,12 @@ class CocoDetection(Dataset[Loaded]):
     @property
     def n_boxes(self) -> int:
         """Ground truth boxes, crowds not counted."""
-        return int((~self._table.iscrowd[: self._table.offsets[self._n]]).sum())
+        return len(self.objects()[0])
+
+    @property
+    def n_unlabelled(self) -> int:
+        """Images that nobody labelled: teachers alone teach there."""
+        return int(self._table.unlabelled[: self._n].sum())
 
     @property
     def objects_per_image(self) -> NDArray[np.int64]:
@@ -131,12 +137,12 @@ class CocoDetection(Dataset[Loaded]):
         return np.bincount(self.objects()[0], minlength=self._n)
 
     def objects(self) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
-        """Of every object that is no crowd: its image's index [K], and its box [K, 4], x, y, width,
-        height in pixels of the file.
+        """Of every object that is no crowd, in images that are labelled: its image's index [K], and
+        its box [K, 4], x, y, width, height in pixels of the file.
         """
         offsets = self._table.offsets[: self._n + 1]
-        keep = ~self._table.iscrowd[: offsets[-1]]
         images = np.repeat(np.arange(self._n), np.diff(offsets))
+        keep = ~self._table.iscrowd[: offsets[-1]] & ~self._table.unlabelled[images]
         return images[keep], self._table.boxes_xywh[: offsets[-1]][keep]
 
     def __getitem__(self, key: Key | int) -> Loaded:
@@ -179,7 +185,9 @@ class CocoDetection(Dataset[Loaded]):
         known = [source for source in sources if source is not None]
 
         # all sources go through the augmentation as one list of boxes, and are told apart after it
-        boxes = torch.from_numpy(np.concatenate([s.boxes_xyxy for s in known]))
+        boxes = torch.from_numpy(
+            np.concatenate([np.zeros((0, 4), np.float32), *(s.boxes_xyxy for s in known)])
+        )
         scene = self.transform(
             replace(Scene.start(image, boxes), is_mosaic=bool(others)),
             draw,
@@ -195,7 +203,7 @@ class CocoDetection(Dataset[Loaded]):
             targets.append(self._targets(source, scene, start))
             start += len(source)
         truth, *teachers = targets
-        assert truth is not None
+        truth = Targets.unknown(boxes) if truth is None else truth
         by_name = dict(zip(self.teachers, teachers, strict=True))
         return Sample(scene.image, truth, by_name, image_id, size)
 
@@ -207,8 +215,10 @@ class CocoDetection(Dataset[Loaded]):
         image = read_image(path, (size[1], size[0]))
         return image, [self._truth(index, size), *self._teacher_boxes(image_id, size)], size
 
-    def _truth(self, index: int, size: tuple[int, int]) -> Boxes:
+    def _truth(self, index: int, size: tuple[int, int]) -> Boxes | None:
         table, rows = self._table, self._table.rows(index)
+        if table.unlabelled[index]:
+            return None
         keep = ~table.iscrowd[rows]
         corners = table.boxes_xywh[rows][keep]
         corners[:, 2:] += corners[:, :2]

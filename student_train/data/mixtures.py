@@ -27,13 +27,16 @@ def mixed(
 
 def mix(batch: Batch, share: float) -> Batch:
     """Every image of a batch of equal sizes blended with the one before it, which has 1 - `share`
-    of it; it has the boxes of both. Images of other sizes are left as they are.
+    of it; it has the boxes of both, and is labelled if both are. Images of other sizes are left as
+    they are.
     """
     if len(batch) < 2 or len({tuple(size) for size in batch.sizes.tolist()}) > 1:
         return batch
     images = batch.images.float()
     blended = images.mul(share).add_(images.roll(1, 0), alpha=1 - share)
-    truth = [each for each in _with_previous(batch.truth) if each is not None]
+    labelled = [each if each.known else None for each in batch.truth]
+    unknown = Targets.unknown(batch.boxes.rows)
+    truth = [unknown if each is None else each for each in _with_previous(labelled)]
     teachers = {name: _with_previous(seen) for name, seen in batch.teachers.items()}
     return batch.remade(blended.round_().to(torch.uint8), BoxSets.pack(truth, teachers))
 

@@ -59,7 +59,9 @@ def compose(
     ]
     known = [each for each in sources if each is not None]
     framed = BoundingBoxes(
-        torch.from_numpy(np.concatenate([each.boxes_xyxy for each in known])),  # type: ignore[call-overload]
+        torch.from_numpy(  # type: ignore[call-overload]
+            np.concatenate([np.zeros((0, 4), np.float32), *(each.boxes_xyxy for each in known)])
+        ),
         format=BoundingBoxFormat.XYXY,
         canvas_size=(2 * half, 2 * half),
     )

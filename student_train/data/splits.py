@@ -1,9 +1,11 @@
 """A split of a data set: where its images and annotations lie, and what evaluating on it needs."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
-from box_store.categories import ClassSpace, check_same_categories
+import numpy as np
+
+from box_store.categories import Categories, ClassSpace, check_same_categories
 from box_store.coco.annotations import CocoData
 from box_store.errors import DataError, nearest
 from box_store.forms.coco import coco_split
@@ -61,8 +63,11 @@ def find_split(
     return coco_split(split, images, annotations)
 
 
-def open_split(source: Split) -> CocoData:
+def open_split(source: Split, taught: Categories | None = None) -> CocoData:
     """The annotations of a split.
+
+    taught: the classes of teachers; with them a split without annotations is one whose images
+    nobody labelled, of these classes.
 
     Raises:
         DataError: they cannot be used, or list no image or no category.
@@ -70,10 +75,13 @@ def open_split(source: Split) -> CocoData:
     coco = source.coco
     if not len(coco.table):
         raise DataError(f"{source.annotations} lists no images: the data set is empty")
+    if taught is not None and not (source.labelled and coco.labelled):
+        table = replace(coco.table, unlabelled=np.ones(len(coco.table), bool), path=None)
+        return replace(coco, categories=taught, table=table, labelled=True)
     if not source.labelled or not coco.labelled:
         raise DataError(
             f"{source.annotations} has no annotations: its images can be labelled by teachers "
-            "(`teacher-infer run`), not trained on"
+            "(`teacher-infer run`), and then be trained on with --store alone"
         )
     if not coco.categories.items:
         raise DataError(f"{source.annotations} lists no categories: there is nothing to detect")
@@ -102,6 +110,13 @@ def make_validation(
         DataError: its categories are not those of `space`.
     """
     check_same_categories(space.categories, coco.categories, source.annotations)
+    if len(coco.table) and coco.table.unlabelled.all():
+        raise DataError(
+            f"{source.annotations}: nobody labelled its images, nothing can be evaluated"
+        )
+    if coco.table.unlabelled.any():
+        folder, coco = source.images, coco.of_labelled
+        source = replace(source, load=lambda: (folder, coco))
     dataset = CocoDetection(
         source.images,
         coco,

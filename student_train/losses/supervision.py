@@ -68,10 +68,12 @@ def supervise(
 ) -> list[Supervision]:
     """The list for a batch: ground truth in its three roles, then each teacher.
 
-    A group that the student does not return is passed over by the criterion. `epoch` counts from 0
+    A group that the student does not return is passed over by the criterion. Of an image that
+    nobody labelled the ground truth says nothing in any role. `epoch` counts from 0
     and may be fractional; it drives the teachers' schedule.
     """
-    known: list[Targets | None] = list(truth)
+    # an image that nobody labelled is one that this source does not know
+    known = [each if each.known else None for each in truth]
     supervisions = []
     if config.truth:
         supervisions += [
@@ -89,7 +91,7 @@ def supervise(
         supervisions.append(
             Supervision(
                 "denoising",
-                list(denoising_targets(config, truth, teachers)),
+                [e if e.known else None for e in denoising_targets(config, truth, teachers)],
                 config.denoising,
                 group="denoising",
                 background=config.denoising_background,
@@ -117,7 +119,7 @@ def denoising_targets(
         return truth
     found = []
     for image, mine in enumerate(truth):
-        boxes = [mine] if config.truth else []
+        boxes = [mine] if config.truth and mine.known else []
         for others in (teachers or {}).values():
             theirs = others[image]
             if theirs is not None:
@@ -127,6 +129,7 @@ def denoising_targets(
                 torch.cat([mine.labels[:0], *(each.labels for each in boxes)]),
                 torch.cat([mine.boxes[:0], *(each.boxes for each in boxes)]),
                 torch.cat([mine.scores[:0], *(each.scores for each in boxes)]),
+                known=mine.known or bool(boxes),
             )
         )
     return found

@@ -19,6 +19,8 @@ class Targets:
     """FloatTensor [N] in 0..1; 1 for ground truth"""
     had_boxes: bool = True
     """False: this image had no box even before it was cropped. Only read where N is 0"""
+    known: bool = True
+    """False: nobody has said what is in this image, so that having no box says nothing"""
 
     def __len__(self) -> int:
         return self.labels.shape[0]
@@ -49,6 +51,12 @@ class Targets:
             boxes=self.boxes.repeat(times, 1),
             scores=self.scores.repeat(times),
         )
+
+    @classmethod
+    def unknown(cls, like: Tensor) -> Self:
+        """Ground truth of an image that nobody labelled; `like` lends the device."""
+        nothing = torch.zeros(0, device=like.device)
+        return cls(nothing.long(), nothing.view(0, 4), nothing, known=False)
 
     @classmethod
     def truth(cls, labels: Tensor, boxes: Tensor) -> Self:

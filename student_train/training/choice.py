@@ -25,7 +25,7 @@ def with_choice(
     """The configuration with what was chosen for each teacher, and why.
 
     Nothing is chosen without a store (a selection file is somebody's choice already), where
-    `teachers.choose` says none, and where the student does not learn from the annotations.
+    `teachers.choose` says none, and where the student does not learn from annotations.
 
     Raises:
         StoreError, UnknownTeacher, UsageError: no such store or teacher.
@@ -37,6 +37,9 @@ def with_choice(
     if teachers.store is None or not asked:
         return resolved, []
     store = seen_by(BoxStore.open(teachers.store), coco)
+    if coco.table.unlabelled.all():
+        # nothing to judge them by
+        return resolved, []
     spec = selection_spec(teachers)
     choices = []
     for name in chosen_teachers(store, spec):
@@ -46,7 +49,7 @@ def with_choice(
             choose(
                 store,
                 name,
-                coco,
+                coco.of_labelled,
                 rule,
                 free=[
                     key

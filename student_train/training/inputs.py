@@ -90,7 +90,14 @@ def make_inputs(config: TrainConfig, coco: CocoData, world: World) -> Inputs:
         limit=data.limit,
         mosaics=config.augment,
     )
-    if train.n_boxes == 0:
+    if train.n_unlabelled:
+        notes.append(
+            f"{train.n_unlabelled} of {len(train)} training images are not labelled: the ground "
+            "truth and denoising say nothing there, teachers teach"
+        )
+        if selection is None and not config.teachers.online:
+            notes.append("no teacher is there to teach on images that nobody labelled")
+    elif train.n_boxes == 0:
         notes.append(f"{source.annotations} has no boxes: only teachers and background are learnt")
     share = world.size * config.optim.accumulate
     if config.batch_size % share:

@@ -36,6 +36,7 @@ from student_train.training.foreseen import foreseen
 from student_train.training.initialising import initialise
 from student_train.training.inputs import make_inputs, train_source
 from student_train.training.progress import ProgressLine
+from student_train.training.teachers import taught_classes
 
 N_CLASSES = "model.n_classes"
 
@@ -117,7 +118,7 @@ def _train(
     progress = ProgressLine(console if world.is_first else None)
     source = train_source(resolved.config)
     progress.say(f"reading   {source.annotations}")
-    coco = open_split(source)
+    coco = open_split(source, taught_classes(resolved.config.teachers))
     space = ClassSpace(resolved.config.data.class_space, coco.categories)
     resolved = with_classes(resolved, space)
     resuming = resume and saved.has_state()

@@ -5,6 +5,7 @@ from dataclasses import replace
 
 import numpy as np
 
+from box_store.categories import Categories
 from box_store.coco.annotations import CocoData
 from box_store.errors import DataError
 from box_store.identity import seen_by
@@ -74,6 +75,13 @@ def licences_of(selection: Selection) -> dict[str, str]:
     sources = selection.metadata.get("sources", {})
     named = [name for name in selection.teachers if name in sources] or list(sources)
     return {name: sources[name]["licence"] for name in named}
+
+
+def taught_classes(config: TeacherConfig) -> Categories | None:
+    """The classes of the store that teaches; None without one."""
+    if config.names == NO_TEACHERS or config.store is None:
+        return None
+    return BoxStore.open(config.store).categories
 
 
 class _Named(Selection):
@@ -202,9 +210,11 @@ def _teacher_notes(
         known.update(np.unique(rows.category_ids).tolist())
     if not taught.all():
         share = 100 * (1 - taught.mean())
+        nobody = int((~taught & coco.table.unlabelled[:limit]).sum())
         yield (
             f"no teacher has a box for {share:.1f} % of the training images "
             f"({int((~taught).sum())} of {len(wanted)}): only annotations teach there"
+            + (f", and {nobody} of them nobody labelled" if nobody else "")
         )
     if holes := [item.name for item in coco.categories.items if item.id not in known]:
         shown = ", ".join(holes[:5]) + (", ..." if len(holes) > 5 else "")

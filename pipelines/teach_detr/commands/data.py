@@ -163,6 +163,7 @@ def _print(seen: "Survey", console: Console) -> None:
                 f"{split.images:,}",
                 f"{split.missing:,}",
                 f"{split.unreadable:,}",
+                f"{split.unlabelled:,}",
                 f"{split.without_objects:,}",
                 f"{split.boxes:,}",
                 f"{split.crowds:,}",
@@ -170,12 +171,12 @@ def _print(seen: "Survey", console: Console) -> None:
                 f"{split.smallest[0]}x{split.smallest[1]} to {split.largest[0]}x{split.largest[1]}",
             )
         )
-    columns = ("split", "images", "missing", "unreadable", "empty", "boxes", "crowds")
+    columns = ("split", "images", "missing", "unreadable", "unlabelled", "empty", "boxes", "crowds")
     console.print(
         table(
             (*columns, "objects an image (median / most)", "sizes"),
             rows,
-            numbers=tuple(range(1, 7)),
+            numbers=tuple(range(1, 8)),
         )
     )
     _print_classes(seen, console)

@@ -12,6 +12,7 @@ from student_train.losses import (
     TeacherLossConfig,
 )
 from student_train.models.output import Prediction, StudentOutput
+from student_train.models.targets import Targets
 
 from .conftest import MakeOutput, MakeTargets, gradients, run, same, teachers_only
 
@@ -110,3 +111,65 @@ def test_without_teachers_nothing_changes(
         assert torch.equal(losses.values, plain.values)
         for a, b in zip(gradients(losses, output), gradients(plain, output), strict=True):
             assert torch.equal(a, b)
+
+
+def unlabelled() -> Targets:
+    return Targets.unknown(torch.zeros(0))
+
+
+@pytest.mark.parametrize("form", ["focal", "softmax"])
+def test_ground_truth_is_silent_on_an_image_that_nobody_labelled(
+    make_output: MakeOutput, make_targets: MakeTargets, form: str
+) -> None:
+    (first,) = make_targets(4)
+    config = LossConfig(classification=form)  # type: ignore[arg-type]
+    output = make_output(proposals="class", one_to_many=True, denoising=[first, unlabelled()])
+    losses = run(config, output, [first, unlabelled()])
+    assert output.denoising is not None
+    noisy = [tensor for layer in output.denoising.layers for tensor in (layer.logits, layer.boxes)]
+    for gradient in (
+        *gradients(losses, output),
+        *torch.autograd.grad(losses.total, noisy, retain_graph=True),
+    ):
+        assert gradient[0].abs().max() > 0
+        assert gradient[1].abs().max() == 0
+    # an image that is known to be empty does push its queries down
+    known = run(config, output, [first, *make_targets(0)])
+    assert gradients(known, output)[0][1].abs().max() > 0
+
+
+def test_teachers_teach_where_nobody_labelled(
+    make_output: MakeOutput, make_targets: MakeTargets
+) -> None:
+    truth, (seen, other) = make_targets(4, 3), make_targets(5, 2, seed=2, scored=True)
+    output = make_output(proposals="class")
+    mixed = run(LossConfig(), output, [truth[0], unlabelled()], {"t": [seen, other]})
+    alone = run(teachers_only(), output, truth, {"t": [seen, other]})
+    for both, taught in zip(gradients(mixed, output), gradients(alone, output), strict=True):
+        torch.testing.assert_close(both[1], taught[1])
+        assert taught[1].abs().max() > 0
+        assert (both[0] - taught[0]).abs().max() > 0
+
+
+def test_a_batch_that_nobody_labelled(make_output: MakeOutput, make_targets: MakeTargets) -> None:
+    output = make_output(proposals="class")
+    losses = run(LossConfig(), output, [unlabelled(), unlabelled()])
+    assert losses.total.item() == 0
+    assert all((gradient == 0).all() for gradient in gradients(losses, output))
+    seen = make_targets(5, 2, seed=2, scored=True)
+    taught = run(LossConfig(), output, [unlabelled(), unlabelled()], {"t": list(seen)})
+    reference = run(teachers_only(), output, make_targets(0, 0), {"t": list(seen)})
+    same(gradients(taught, output), gradients(reference, output))
+
+
+def test_denoising_of_teachers_boxes_where_nobody_labelled(make_targets: MakeTargets) -> None:
+    seen = make_targets(5, 2, seed=2, scored=True)
+    config = LossConfig(teacher=TeacherLossConfig(groups=("matching", "denoising")))
+    criterion = Criterion(config)
+    truth = [*make_targets(4), unlabelled(), unlabelled()]
+    teachers = {"t": [seen[0], seen[1], None]}
+    noised = criterion.denoising_targets(truth, teachers)
+    assert [(len(each), each.known) for each in noised] == [(9, True), (2, True), (0, False)]
+    found = {each.name: each for each in criterion.supervise(truth, teachers)}
+    assert [each is None for each in found["denoising"].targets] == [False, False, True]
+    assert [each is None for each in found["truth"].targets] == [False, True, True]

@@ -72,7 +72,7 @@ def data(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 @pytest.fixture
 def store(data: Path, tmp_path: Path) -> BoxStore:
-    coco = annotations_of(data)
+    coco = annotations_of(data, labelled=False)
     made = BoxStore.create(
         tmp_path / "store", coco.categories, DatasetInfo("train", coco.sha256, len(LABELS))
     )
@@ -99,7 +99,7 @@ def store(data: Path, tmp_path: Path) -> BoxStore:
 
 
 def test_each_kind_of_doubt_and_its_chance(store: BoxStore, data: Path, tmp_path: Path) -> None:
-    queue = find_doubts(store, annotations_of(data), tmp_path, least=0.0)
+    queue = find_doubts(store, annotations_of(data, labelled=False), tmp_path, least=0.0)
     found = {page.image.file_name: page for page in queue.pages}
     (missing,) = found["a.jpg"].doubts
     assert (missing.kind, missing.category, missing.teachers) == ("missing", "cat", ("one", "two"))
@@ -129,7 +129,7 @@ def test_a_crowd_is_no_missing_label(store: BoxStore, data: Path, tmp_path: Path
     box = {"id": 99, "image_id": 0, "category_id": 1, "bbox": [45, 25, 50, 50], "iscrowd": 1}
     document["annotations"].append(box)
     path.write_text(json.dumps(document))
-    queue = find_doubts(store, annotations_of(data), tmp_path)
+    queue = find_doubts(store, annotations_of(data, labelled=False), tmp_path)
     assert "a.jpg" not in {page.image.file_name for page in queue.pages}
 
 
@@ -137,7 +137,7 @@ def test_labels_of_other_images_are_refused(store: BoxStore, data: Path, tmp_pat
     path = data / "annotations/instances_train.json"
     path.write_text(path.read_text().replace("a.jpg", "z.jpg"))
     with pytest.raises(DataError, match=r"z\.jpg"):
-        find_doubts(store, annotations_of(data), tmp_path)
+        find_doubts(store, annotations_of(data, labelled=False), tmp_path)
 
 
 def test_the_page_shows_crops_and_escapes_names(
