@@ -25,16 +25,16 @@ def _read(tree: Tree, options: Options) -> Reading:
         tree, by_role(tree.images), read, Classes(classes, closed=True), lambda path, number: path
     )
     reading.labelled = False
-    if not classes:
-        reading.notes.append(
-            "photos have no classes: name what teachers should find in them, "
-            ",classes=names.txt (a name a line) or ,classes=cat:dog behind the path"
-        )
     others = list(tree.files("xml", "json", "csv", "txt", "parquet", "yaml", "mat", "tfrecord"))
     if others:
         reading.notes.append(
             f"{len(others)} other files are of no form that is read, such as {others[0]}: if they "
             "hold labels, export these as COCO, YOLO or Pascal VOC"
+        )
+    if not classes:
+        reading.notes.append(
+            "photos have no classes: name what teachers should find in them, "
+            ",classes=names.txt (a name a line) or ,classes=cat:dog behind the path"
         )
     return reading
 
