@@ -4,11 +4,13 @@ image.
 A unit at a time, so that only what is kept of the boxes is in memory at once.
 """
 
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from typing import Any
 
 import numpy as np
 import pyarrow.compute as pc
+from numpy.typing import NDArray
 
 from box_store.boxes import nms_keep
 from box_store.calibration.score_map import Calibration, tempered
@@ -27,27 +29,42 @@ class Rule:
     nms_iou: float | None
     temperature: float
     calibrated: bool
+    class_floors: tuple[tuple[str, float], ...] = ()
+    """floors of classes by name, in place of `score_floor`"""
 
     def identity(self) -> dict[str, Any]:
         """What a selection is named by, beside the calibration itself."""
         values = asdict(self)
         values.pop("calibrated")
+        if not self.class_floors:
+            # as selections were named before there were any
+            values.pop("class_floors")
         return values
 
 
 def filtered(
     store: BoxStore, name: str, rule: Rule, calibration: Calibration | None
 ) -> TeacherBoxes:
-    """What a teacher saw, as the rule keeps it. Raises FormatError for a damaged store."""
+    """What a teacher saw, as the rule keeps it.
+
+    Raises FormatError for a damaged store, DataError for the floor of a class that it has not.
+    """
     where = f"teacher {name} of {store.path}"
+    floors = {store.categories.by_name(key).id: floor for key, floor in rule.class_floors}
     units = [
-        _of_unit(unit, rule, calibration, where=f"unit {unit.number} of {where}")
+        _of_unit(unit, rule, floors, calibration, where=f"unit {unit.number} of {where}")
         for unit in iter_units(store, name)
     ]
     return joined(units)
 
 
-def _of_unit(unit: Unit, rule: Rule, calibration: Calibration | None, where: str) -> TeacherBoxes:
+def _of_unit(
+    unit: Unit,
+    rule: Rule,
+    floors: Mapping[int, float],
+    calibration: Calibration | None,
+    where: str,
+) -> TeacherBoxes:
     seen = unit.images.filter(pc.field("status") == "ok")
     order = np.argsort(seen["image_id"].to_numpy(), kind="stable")
     image_ids = seen["image_id"].to_numpy()[order]
@@ -58,9 +75,9 @@ def _of_unit(unit: Unit, rule: Rule, calibration: Calibration | None, where: str
     scores = unit.boxes["score"].to_numpy()
     if calibration is not None:
         scores = calibration.map.apply(scores)
-    kept = np.flatnonzero(scores >= np.float32(rule.score_floor))
-    kept = kept[np.lexsort((unit.boxes["rank"].to_numpy()[kept], rows[kept]))]
     boxes, ids = xyxy_of(unit.boxes), unit.boxes["category_id"].to_numpy()
+    kept = np.flatnonzero(above_floors(scores, ids, rule.score_floor, floors))
+    kept = kept[np.lexsort((unit.boxes["rank"].to_numpy()[kept], rows[kept]))]
     if rule.nms_iou is not None:
         kept = kept[nms_keep(boxes[kept], ids[kept], rule.nms_iou, rows[kept])]
     starts = np.searchsorted(rows[kept], np.arange(len(image_ids)))
@@ -75,3 +92,16 @@ def _of_unit(unit: Unit, rule: Rule, calibration: Calibration | None, where: str
         scores if rule.temperature == 1 else tempered(scores, rule.temperature),
         ids[kept],
     )
+
+
+def above_floors(
+    scores: NDArray[np.float32],
+    ids: NDArray[np.int32],
+    floor: float,
+    floors: Mapping[int, float],
+) -> NDArray[np.bool_]:
+    """Which boxes reach the floor of their class, by its id, or that of all others: bool [N]."""
+    wanted = np.full(len(scores), floor, np.float32)
+    for key, own in floors.items():
+        wanted[ids == key] = own
+    return scores >= wanted

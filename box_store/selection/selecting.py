@@ -38,10 +38,12 @@ class TeacherFilter:
 
     nms_iou: "off" suppresses nothing, whatever the others do. temperature: scores become
     sigmoid(logit(score) / temperature), after the floor and the top-k; above 1 it tempers an
-    overconfident teacher. calibrated: see `SelectionSpec`.
+    overconfident teacher. calibrated: see `SelectionSpec`. class_floors: in place of the floor for
+    classes by name, beside those of the selection and before them.
     """
 
     score_floor: float | None = None
+    class_floors: Mapping[str, float] = field(default_factory=dict)
     top_k: int | None = None
     nms_iou: float | Literal["off"] | None = None
     temperature: float | None = None
@@ -52,16 +54,18 @@ class TeacherFilter:
 class SelectionSpec:
     """What to select.
 
-    teachers: names, None for all. Of each: boxes scoring at least `score_floor`, after class-wise
-    suppression at `nms_iou` (None: none) the `top_k` best. calibrated: scores are those of the
-    teacher's calibration in the store, and the floor is a floor of these; the order of boxes stays
-    that of the raw scores. licences, deny_licences: patterns such as `AGPL*` (case does not matter)
-    of teachers to take, where there are any, and to leave out. combine: `parallel` keeps a box set
-    a teacher, `fused` merges them into one as `fusion` says.
+    teachers: names, None for all. Of each: boxes scoring at least `score_floor`, or what
+    `class_floors` has in its place for their class, by name; after class-wise suppression at
+    `nms_iou` (None: none) the `top_k` best. calibrated: scores are those of the teacher's
+    calibration in the store, and the floor is a floor of these; the order of boxes stays that of
+    the raw scores. licences, deny_licences: patterns such as `AGPL*` (case does not matter) of
+    teachers to take, where there are any, and to leave out. combine: `parallel` keeps a box set a
+    teacher, `fused` merges them into one as `fusion` says.
     """
 
     teachers: tuple[str, ...] | None = None
     score_floor: float = 0.05
+    class_floors: Mapping[str, float] = field(default_factory=dict)
     top_k: int = 100
     nms_iou: float | None = None
     calibrated: bool = False
@@ -81,6 +85,9 @@ class SelectionSpec:
             where = f" of teacher {name}" if name else ""
             if not 0 <= rule.score_floor <= 1:
                 raise UsageError(f"score_floor{where} lies in 0..1, got {rule.score_floor}")
+            for category, floor in rule.class_floors:
+                if not 0 <= floor <= 1:
+                    raise UsageError(f"class_floors.{category}{where} lies in 0..1, got {floor}")
             if rule.top_k < 1:
                 raise UsageError(f"top_k{where} is at least 1, got {rule.top_k}")
             if rule.nms_iou is not None and not 0 <= rule.nms_iou <= 1:
@@ -102,6 +109,7 @@ class SelectionSpec:
             self.nms_iou if own.nms_iou is None else no_off(own.nms_iou),
             1.0 if own.temperature is None else own.temperature,
             self.calibrated if own.calibrated is None else own.calibrated,
+            tuple(sorted((dict(self.class_floors) | dict(own.class_floors)).items())),
         )
 
     def admits(self, licence: str) -> bool:

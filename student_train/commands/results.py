@@ -106,6 +106,10 @@ def predict(
         Path | None, typer.Option(help="Folder for pictures; by default RUN/predictions.")
     ] = None,
     threshold: Annotated[float, typer.Option(help="Lowest score that is kept.")] = 0.3,
+    class_floor: Annotated[
+        list[str] | None,
+        typer.Option(metavar="NAME=SCORE", help="Another lowest score for this class; repeat it."),
+    ] = None,
     every: Annotated[int, typer.Option(help="Of a video, take every so many-th frame.")] = 1,
     weights: Weights = "best",
     device: Device = "auto",
@@ -116,6 +120,7 @@ def predict(
     Photos are turned as their EXIF orientation says. Files that predict did not draw are never
     replaced.
     """
+    from box_store.selection.floors import parse_floors
     from student_train.prediction.predicting import predict_images
 
     console = open_console(to_stderr=as_json)
@@ -124,7 +129,8 @@ def predict(
     def told(row: dict[str, Any]) -> None:
         print_plain(console, prediction_line(row, threshold))
 
-    done = predict_images(run, images, out, threshold, weights, device, every, told)
+    floors = parse_floors(class_floor or ())
+    done = predict_images(run, images, out, threshold, weights, device, every, told, floors)
     if as_json:
         print_json(done.rows)
     console.print(f"pictures  {done.folder}", soft_wrap=True)

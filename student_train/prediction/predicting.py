@@ -1,16 +1,18 @@
 """What the command `predict` does: images and videos in, pictures with boxes and their rows out."""
 
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from box_store.boxes import Boxes
 from box_store.errors import DataError, UsageError
 from box_store.places.files import check_writable, local_folder
 from box_store.places.locations import Location, RemotePath, as_typed, staged
+from box_store.selection.rows import above_floors
 from student_train.data import ImageError, read_image
 from student_train.machine.runtime import Runtime
 from student_train.prediction.drawing import draw_boxes, save_picture
@@ -28,6 +30,28 @@ from student_train.runs.run_folder import beside
 from student_train.runs.trained import check_weights_name, load_student
 
 IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".webp", ".gif", ".tif", ".tiff")
+
+
+@dataclass(frozen=True)
+class Floors:
+    """The lowest scores that are kept. by_class: in place of `lowest`, by logit index."""
+
+    lowest: float
+    by_class: Mapping[int, float]
+
+    @classmethod
+    def of(cls, predictor: Predictor, lowest: float, by_name: Mapping[str, float]) -> "Floors":
+        """For a predictor's classes. Raises DataError for a name that is none of them."""
+        order = sorted(predictor.categories.ids)
+        categories = predictor.categories
+        return cls(
+            lowest, {order.index(categories.by_name(k).id): floor for k, floor in by_name.items()}
+        )
+
+    def above(self, boxes: Boxes) -> Boxes:
+        """Those that are kept."""
+        kept = above_floors(boxes.scores, boxes.class_ids, self.lowest, self.by_class)
+        return boxes.take(kept)
 
 
 @dataclass(frozen=True)
@@ -54,12 +78,14 @@ def predict_images(
     device: str,
     every: int = 1,
     told: Callable[[dict[str, Any]], None] = lambda row: None,
+    class_floors: Mapping[str, float] | None = None,
 ) -> Predictions:
     """Draw what a run sees in images into a folder, with `predictions.json` beside the pictures.
 
     Photos are turned as their EXIF orientation says. An image that cannot be read is a row with its
     error. A video becomes a video, and each of its frames (every `every`-th) a row with its number
-    as `frame`. `told` hears of each row at once.
+    as `frame`. `told` hears of each row at once. class_floors: in place of `threshold` for classes
+    by name.
 
     Raises:
         TeachDetrError: the run or all images are missing, or a picture would replace a file that
@@ -79,13 +105,14 @@ def predict_images(
     check_writable(folder)
     check_targets(folder, dict(zip(files, names, strict=True)))
     predictor = Predictor(load_student(run, weights), Runtime.start(device))
+    floors = Floors.of(predictor, threshold, class_floors or {})
     rows = []
     with local_folder(folder) as here:
         for file, name in zip(files, names, strict=True):
             if is_video(file):
-                found = _predict_video(predictor, file, here / name, threshold, every)
+                found = _predict_video(predictor, file, here / name, floors, every)
             else:
-                found = [_predict_one(predictor, file, here / name, threshold)]
+                found = [_predict_one(predictor, file, here / name, floors)]
             # where the picture is going to be
             where = {"picture": str(folder / name)}
             for row in found:
@@ -97,26 +124,26 @@ def predict_images(
 
 
 def _predict_one(
-    predictor: Predictor, file: Location, picture: Path, threshold: float
+    predictor: Predictor, file: Location, picture: Path, floors: "Floors"
 ) -> dict[str, Any]:
     try:
         image = read_image(file, oriented=True).permute(1, 2, 0).numpy()
     except ImageError as error:
         return {"file": str(file), "error": str(error)}
-    drawn, row = _detect(predictor, image, threshold)
+    drawn, row = _detect(predictor, image, floors)
     save_picture(picture, drawn)
     return {"file": str(file), **row}
 
 
 def _predict_video(
-    predictor: Predictor, file: Location, video: Path, threshold: float, every: int
+    predictor: Predictor, file: Location, video: Path, floors: "Floors", every: int
 ) -> list[dict[str, Any]]:
     rows: list[dict[str, Any]] = []
     copy = staged(file)
     try:
         with writing(video, frames_per_second(copy) / every) as writer:
             for frame in read_frames(copy, every):
-                drawn, row = _detect(predictor, frame.image, threshold)
+                drawn, row = _detect(predictor, frame.image, floors)
                 writer.add(drawn)
                 rows.append({"file": str(file), "frame": frame.index, **row})
     except DataError as error:
@@ -125,11 +152,11 @@ def _predict_video(
 
 
 def _detect(
-    predictor: Predictor, image: np.ndarray, threshold: float
+    predictor: Predictor, image: np.ndarray, floors: "Floors"
 ) -> tuple[np.ndarray, dict[str, Any]]:
     """The picture with boxes, and its row."""
     found = predictor.predict([image])[0]
-    boxes = found.above(threshold)
+    boxes = floors.above(found)
     best = as_rows(found.top_k(1), predictor.categories)
     row = {
         "width": boxes.width,

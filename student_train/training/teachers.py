@@ -102,6 +102,7 @@ def selection_spec(config: TeacherConfig) -> SelectionSpec:
     return SelectionSpec(
         teachers=None if config.names == ALL_TEACHERS else config.names,
         score_floor=config.score_floor,
+        class_floors=config.class_floors,
         top_k=config.top_k,
         nms_iou=no_off(config.nms_iou),
         calibrated=of_all,

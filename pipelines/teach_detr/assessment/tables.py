@@ -5,6 +5,7 @@ from collections.abc import Iterator, Sequence
 from rich.table import Table
 
 from box_store.calibration.score_map import Calibration, Part
+from box_store.selection.floors import Floor
 from student_train.evaluation.coco_metrics import METRIC_NAMES
 from student_train.evaluation.tables import percent
 from student_train.training.choice_table import choice_notes, choice_table
@@ -118,6 +119,21 @@ def calibration_tables(found: Sequence[Calibration]) -> Iterator[Table | str]:
         "Where objects lack annotations, right boxes count as wrong and calibrated scores come out "
         "too low."
     )
+
+
+def floors_table(teacher: str, floors: Sequence[Floor]) -> Table:
+    """The floors that annotations propose for a teacher."""
+    rows = [
+        (
+            row.name,
+            str(row.objects),
+            "-" if row.floor is None else f"{row.floor:.3f}",
+            *(percent(value) for value in (row.precision, row.recall, row.f1)),
+        )
+        for row in floors
+    ]
+    columns = ("class", "objects", "floor", "right", "found", "F1")
+    return table(columns, rows, numbers=range(1, 6), title=f"floors of {teacher}, in percent")
 
 
 def label_notes(mistakes: Sequence[Row]) -> Iterator[str]:

@@ -47,6 +47,10 @@ def export(
         float | None,
         typer.Option(min=0, max=1, help="Leave out boxes below; 0.3 for coco and yolo, else 0"),
     ] = None,
+    class_floor: Annotated[
+        list[str] | None,
+        typer.Option(metavar="NAME=FLOOR", help="Another floor for this class; repeat it"),
+    ] = None,
     top_k: TopK = 100,
     nms_iou: Annotated[
         float | None, typer.Option(min=0, max=1, help="Class-wise suppression at this IoU")
@@ -90,6 +94,7 @@ def export(
         teachers=teacher,
         fused=fused,
         score_floor=score_floor,
+        class_floors=class_floor or (),
         top_k=top_k,
         nms_iou=nms_iou,
         calibrated=calibrated,

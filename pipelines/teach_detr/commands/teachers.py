@@ -1,6 +1,8 @@
 """Commands about the worth of teachers: `teachers`, `calibrate`."""
 
+from dataclasses import asdict
 from importlib.util import find_spec
+from pathlib import Path
 from typing import Annotated, Literal
 
 import typer
@@ -94,6 +96,14 @@ def calibrate(
     ] = "0.5",
     seed: Annotated[int, typer.Option(help="Of the division of the images")] = 0,
     max_images: MaxImages = 5000,
+    floors: Annotated[
+        Path | None,
+        typer.Option(help="Also write score floors of classes here: a TOML file for --config"),
+    ] = None,
+    precision: Annotated[
+        float | None,
+        typer.Option(min=0, max=1, help="Of --floors: the lowest with so many right; else best F1"),
+    ] = None,
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="Fit and report, but leave the store as it is")
     ] = False,
@@ -107,12 +117,16 @@ def calibrate(
     """
     from box_store import BoxStore
     from box_store.calibration.fitting import calibrate as fit
+    from box_store.calibration.judging import judge
     from box_store.calibration.score_map import write_calibration
     from box_store.forms.opening import annotations_of
+    from box_store.selection.floors import propose, write_floors
     from teach_detr.assessment.assessment import shared_mistakes
-    from teach_detr.assessment.tables import calibration_tables, label_notes
+    from teach_detr.assessment.tables import calibration_tables, floors_table, label_notes
 
     suppression = _suppression(nms_iou)
+    if precision is not None and floors is None:
+        raise UsageError("--precision is of the floors that --floors FILE writes")
     opened = BoxStore.open(store)
     place = needed_truth(annotations, data, split)
     coco = annotations_of(place)
@@ -132,6 +146,14 @@ def calibrate(
                     max_images=max_images,
                 )
             )
+    proposed = {}
+    if floors is not None:
+        for name in names:
+            judged = judge(
+                opened, name, coco, nms_iou=suppression, max_images=max_images, seed=seed
+            )
+            proposed[name] = propose(judged, coco, precision)
+        write_floors(floors, proposed, str(place))
     # all or none: a teacher that cannot be calibrated leaves the others as they were
     for calibration in found:
         if not dry_run:
@@ -140,11 +162,16 @@ def calibrate(
     mistakes = shared_mistakes(store, place) if find_spec("duckdb") else []
     if as_json:
         told = {"calibrations": [calibration.to_json() for calibration in found]}
-        print_json(told | {"shared_mistakes": mistakes})
+        rows = {name: [asdict(row) for row in each] for name, each in proposed.items()}
+        print_json(told | {"shared_mistakes": mistakes} | ({"floors": rows} if rows else {}))
         return
     console = open_console()
     for shown in (*calibration_tables(found), *label_notes(mistakes)):
         console.print(shown)
+    for name, rows in proposed.items():
+        console.print(floors_table(name, rows))
+    if floors is not None:
+        print(f"floors    {floors}, of scores as they are: student-train train --config {floors}")
     if not dry_run:
         print(f"next      student-train train --store {store} --calibrated ...")
 

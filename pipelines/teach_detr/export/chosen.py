@@ -26,6 +26,7 @@ from box_store import (
 from box_store.errors import DataError, UsageError, nearest
 from box_store.forms.opening import annotations_of
 from box_store.identity import of_split, seen_by
+from box_store.selection.floors import parse_floors
 
 _CONDITION = re.compile(r"\s*(\w+)\s*(>=|<=|!=|=|>|<)\s*(.+?)\s*")
 _COMPARE: dict[str, Callable[[Any, Any], Any]] = {
@@ -198,6 +199,7 @@ def spec_of(
     teachers: Sequence[str] | None = None,
     fused: bool = False,
     score_floor: float | None = None,
+    class_floors: Sequence[str] = (),
     top_k: int = 100,
     nms_iou: float | None = None,
     calibrated: bool = False,
@@ -205,12 +207,16 @@ def spec_of(
     deny_licences: Sequence[str] = (),
     where: Sequence[str] = (),
 ) -> ExportSpec:
-    """A spec with the score floor that suits the format: labels are sure boxes, the rest is all."""
+    """A spec with the score floor that suits the format: labels are sure boxes, the rest is all.
+
+    class_floors: `NAME=FLOOR`. Raises UsageError.
+    """
     if score_floor is None:
         score_floor = 0.3 if form in ("coco", "yolo") else 0.0
     selection = SelectionSpec(
         teachers=tuple(teachers) if teachers else None,
         score_floor=score_floor,
+        class_floors=parse_floors(class_floors),
         top_k=top_k,
         nms_iou=nms_iou,
         calibrated=calibrated,

@@ -38,6 +38,10 @@ class TeacherConfig:
     """Teachers that `teachers.choose` does not leave out, whatever it finds."""
     score_floor: float = 0.05
     """Boxes below this score are left out."""
+    class_floors: dict[str, float] = field(default_factory=dict)
+    """The same for single classes: teachers.class_floors.cat=0.4; `teach-detr calibrate` proposes
+    some. For one teacher: teachers.each.NAME.class_floors.
+    """
     top_k: int = 100
     """Best boxes kept per image and teacher."""
     nms_iou: float | Literal["off"] | None = 0.5
