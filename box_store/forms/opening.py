@@ -107,7 +107,8 @@ def open_data(place: Location | str) -> DataSet:
     wanted, unlabelled = options.pop("split", None), options.pop("unlabelled", None)
     found = _open(path, options)
     if unlabelled is not None:
-        found = mark_unlabelled(found, unlabelled)
+        splits, notes = mark_unlabelled(found.place, found.splits, unlabelled)
+        found = replace(found, splits=splits, notes=(*found.notes, *notes))
     return found if wanted is None else replace(found, splits=(found.split(wanted),))
 
 

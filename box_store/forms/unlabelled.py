@@ -1,9 +1,8 @@
 """Images that nobody labelled, in a data set whose form does not say which these are."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
@@ -14,16 +13,15 @@ from box_store.forms.protocol import Split
 from box_store.places.locations import Location
 from box_store.places.text import lines_of
 
-if TYPE_CHECKING:
-    from box_store.forms.opening import DataSet
-
 EMPTY = "empty"
 
 Which = Callable[[Location, CocoData], NDArray[np.bool_]]
 
 
-def mark_unlabelled(data: "DataSet", asked: str) -> "DataSet":
-    """The data set with those images marked.
+def mark_unlabelled(
+    place: Location, splits: Sequence[Split], asked: str
+) -> tuple[tuple[Split, ...], list[str]]:
+    """The splits of a data set with those images marked, and remarks.
 
     asked: `empty`, for all without objects, or a text file with a name a line: the path of an image
     or its end.
@@ -31,9 +29,9 @@ def mark_unlabelled(data: "DataSet", asked: str) -> "DataSet":
     Raises DataError: no such file, or none of its names is an image of the data set.
     """
     if asked == EMPTY:
-        return _marked(data, lambda _, coco: np.diff(coco.table.offsets) == 0)
+        return _marked(splits, lambda _, coco: np.diff(coco.table.offsets) == 0), []
     path = Path(asked)
-    beside = Path(str(data.place)) / asked
+    beside = Path(str(place)) / asked
     path = beside if not path.exists() and beside.is_file() else path
     listed = {line.strip().replace("\\", "/") for line in lines_of(path)} - {""}
     seen: set[str] = set()
@@ -44,16 +42,16 @@ def mark_unlabelled(data: "DataSet", asked: str) -> "DataSet":
         seen.update(*found)
         return np.array([bool(each) for each in found], bool)
 
-    made = _marked(data, which)
-    for split in made.splits:
+    made = _marked(splits, which)
+    for split in made:
         _ = split.coco
     lost = sorted(listed - seen)
     if lost and not seen:
         raise DataError(
-            f"{path} lists {len(lost)} images, none of which is in {data.place}, such as {lost[0]}"
+            f"{path} lists {len(lost)} images, none of which is in {place}, such as {lost[0]}"
         )
-    note = f"{path}: {len(lost)} names are of no image, such as {lost[0]}" if lost else None
-    return replace(made, notes=(*data.notes, *([note] if note else [])))
+    notes = [f"{path}: {len(lost)} names are of no image, such as {lost[0]}"] if lost else []
+    return made, notes
 
 
 def _ends(path: str) -> set[str]:
@@ -62,8 +60,8 @@ def _ends(path: str) -> set[str]:
     return {"/".join(parts[at:]) for at in range(len(parts))}
 
 
-def _marked(data: "DataSet", which: Which) -> "DataSet":
-    return replace(data, splits=tuple(_split(split, which) for split in data.splits))
+def _marked(splits: Sequence[Split], which: Which) -> tuple[Split, ...]:
+    return tuple(_split(split, which) for split in splits)
 
 
 def _split(split: Split, which: Which) -> Split:
