@@ -12,6 +12,7 @@ from teach_detr.commands.demo import demo, demo_weights
 from teach_detr.commands.doctor import doctor
 from teach_detr.commands.experiment import experiment
 from teach_detr.commands.export import export
+from teach_detr.commands.init import init
 from teach_detr.commands.report import report
 from teach_detr.commands.review import review
 from teach_detr.commands.run import run
@@ -30,6 +31,7 @@ app = typer.Typer(
     \b
     teach-detr demo               all of it on drawn scenes: no data, weights, GPU
     teach-detr data SRC           what a folder is: YOLO, VOC, COCO, CSV, ...
+    teach-detr init SRC           a run.toml for it: student, schedule, teachers
     teach-detr run CONFIG.toml    teachers, store and student from one file
     teach-detr experiment ...     do teachers help, and how sure is that
     teach-detr scenes OUT         drawn scenes to experiment with, and teachers
@@ -49,6 +51,7 @@ app = typer.Typer(
 
 app.command()(demo)
 app.command()(data)
+app.command()(init)
 app.command()(run)
 app.command()(scenes)
 app.command("demo-weights")(demo_weights)
