@@ -110,19 +110,23 @@ def parse_teacher(text: str) -> TeacherSpec:
         UsageError: the text has another form, or a key or value is not understood.
     """
     form = f"expected NAME=ADAPTER:MODEL[,key=value...], got {text!r}"
-    head, *pairs = _COMMA.split(text)
+    head = _COMMA.split(text)[0]
     name, equals, target = head.partition("=")
     adapter, colon, model = target.partition(":")
     if not (name.strip() and equals and colon and adapter.strip()):
         raise UsageError(form)
     values: dict[str, str] = {}
-    for pair in pairs:
-        key, _, value = pair.partition("=")
-        key = key.strip()
+    for key, value in pairs_of(text):
         if key in values:
             raise UsageError(f"teacher {name}: {key} is given twice")
-        values[key] = value.strip()
+        values[key] = value
     return _build(name.strip(), adapter.strip(), model.strip(), values)
+
+
+def pairs_of(text: str) -> list[tuple[str, str]]:
+    """The keys behind `NAME=ADAPTER:MODEL`, with their values."""
+    found = [pair.partition("=") for pair in _COMMA.split(text)[1:]]
+    return [(key.strip(), value.strip()) for key, _, value in found]
 
 
 def as_argument(spec: TeacherSpec) -> str:

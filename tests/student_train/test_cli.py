@@ -290,7 +290,9 @@ def test_the_commands_are_a_promise(call):
         "import": [
             "--annotations", "--family", "--json", "--out", "--overwrite", "--partial", "--preset",
         ],
-        "predict": ["--device", "--every", "--json", "--out", "--threshold", "--weights"],
+        "predict": [
+            "--class-floor", "--device", "--every", "--json", "--out", "--threshold", "--weights",
+        ],
         "presets": ["--json", "--markdown", "--weights"],
         "parity": ["--double", "--json"],
         "bench": [

@@ -60,9 +60,16 @@ def write_first_run(
         say(f"warning   {warning}")
     images = sum(rows[name].present for name in (train, val) if name is not None)
     for found in looked:
-        if found.seconds is not None:
-            hours = images * found.seconds / 3600
-            say(f"cost      {found.spec.name}: {images} images, about {hours:.1f} core hours")
+        if not found.knows_any:
+            say(
+                f"warning   {found.spec.name} finds none of the classes and is left out: "
+                f"[teachers.{found.spec.name}] in {out} says how to name them"
+            )
+        elif found.seconds is not None:
+            minutes = images * found.seconds / 60
+            say(
+                f"cost      {found.spec.name}: {images} images, about {minutes:.0f} min of one core"
+            )
     say(f"student   {proposal.preset} ({proposal.reason}), {proposal.steps:,} steps")
     return {
         "out": str(out),

@@ -29,6 +29,11 @@ class Looked:
     seconds: float | None
     licence: str
 
+    @property
+    def knows_any(self) -> bool:
+        """Whether it finds a class of the data set."""
+        return len(self.classes.unmapped) < len(self.classes.mapping)
+
 
 def look(text: str, split: Split) -> Looked:
     """Load a teacher, `NAME=ADAPTER:MODEL[,key=value...]`, and show it a few images of a split.

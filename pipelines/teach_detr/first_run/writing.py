@@ -2,11 +2,13 @@
 
 import json
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 from box_store.forms.opening import DataSet
 from teach_detr.first_run.proposal import Machine, Proposal
 from teach_detr.first_run.teacher import Looked
+from teacher_infer.teachers.parsing import as_argument, pairs_of
 
 
 def as_toml(
@@ -37,7 +39,8 @@ def _lines(
     yield "baseline = true                 # also train without teachers, to compare"
     yield ""
     yield "[data]"
-    yield f"root = {_text(str(data.place.absolute()))}"
+    place = data.place.absolute() if isinstance(data.place, Path) else data.place
+    yield f"root = {_text(str(place))}"
     yield f"train_split = {_text(train)}"
     if val is None:
         yield 'val_split = "none"              # there is none; to have one:'
@@ -46,7 +49,7 @@ def _lines(
         yield f"val_split = {_text(val)}"
     for looked in teachers:
         yield from _teacher(looked)
-    if not teachers:
+    if not any(looked.knows_any for looked in teachers):
         yield ""
         yield "# a table for each teacher; `teacher-infer list` says what can be one"
         yield "# [teachers.yolox]"
@@ -64,22 +67,37 @@ def _lines(
 def _teacher(looked: Looked) -> Iterator[str]:
     spec = looked.spec
     yield ""
-    yield f"[teachers.{_text(spec.name)}]"
+    lines = list(_teacher_table(looked))
+    if not looked.knows_any:
+        yield f"# {_bare(spec.name)} finds none of the classes: say which are which, in its map"
+        lines = [f"# {line}" for line in lines]
+    yield from lines
+
+
+def _teacher_table(looked: Looked) -> Iterator[str]:
+    spec = looked.spec
+    table = f"[teachers.{_text(spec.name)}"
+    yield f"{table}]"
     yield f"# {_bare(looked.classes.summary())}"
     if looked.seconds is not None:
         yield f"# {looked.seconds:.2f} s an image on one core here"
     yield f"adapter = {_text(spec.adapter)}"
     path = Path(spec.model)
     yield f"model = {_text(str(path.absolute()) if path.exists() else spec.model)}"
-    for key, value in spec.options.items():
+    bare = replace(spec, class_map={}, prompts={}, vocabulary=())
+    for key, value in pairs_of(as_argument(bare)):
         yield f"{key} = {_text(value)}"
-    if spec.licence:
-        yield f"licence = {_text(spec.licence)}"
-    if spec.class_map:
-        yield f"[teachers.{_text(spec.name)}.map]"
-        for theirs, ours in spec.class_map.items():
-            note = "   # proposed by a list of words: is it?" if theirs in looked.proposed else ""
-            yield f"{_text(theirs)} = {_text(str(ours))}{note}"
+    if spec.prompts:
+        yield f"{table}.prompts]"
+        yield from (f"{_text(name)} = {_text(words)}" for name, words in spec.prompts.items())
+    if spec.class_map or not looked.knows_any:
+        yield f"{table}.map]"
+    for theirs, ours in spec.class_map.items():
+        note = "   # proposed by a list of words: is it?" if theirs in looked.proposed else ""
+        yield f"{_text(theirs)} = {_text(str(ours))}{note}"
+    if not looked.knows_any:
+        first = next(iter(looked.classes.class_names), "")
+        yield f"{_text(first)} = {_text(next(iter(looked.classes.unseen), ''))}"
 
 
 def _text(text: str) -> str:
