@@ -42,5 +42,5 @@ def test_the_settings_that_a_resumed_run_may_change() -> None:
         *("data.val_annotations", "data.workers", "data.val_limit"),
         *("teachers.store", "teachers.boxes", "log.to", "log.project", "log.offline", "init"),
         *("epochs", "steps", "eval_batch_size", "eval_every", "eval_backend", "save_every"),
-        *("keep_last", "log_every", "device", "compile", "threads"),
+        *("keep_last", "log_every", "device", "compile", "threads", "teachers.watch_every"),
     }
