@@ -30,11 +30,14 @@ def are_one(one: str, other: str) -> bool:
 
 
 def same_image(one: ImageInfo, other: ImageInfo) -> bool:
-    """Whether two images of one id are one: by their splits, or where one of these is not known, by
-    file name and size.
+    """Whether two images of one id are one: by their splits; where one of these is not known, by
+    file name and size; where both are not, by file name (two sizes are a contradiction then, which
+    whoever joins them refuses).
     """
     if one.split and other.split:
         return are_one(one.split, other.split)
+    if one.split == other.split:
+        return same_name(one.file_name, other.file_name)
     size, other_size = ((image.width, image.height) for image in (one, other))
     return size == other_size and same_name(one.file_name, other.file_name)
 

@@ -70,11 +70,15 @@ def verbose(rng: np.random.Generator, boxes: Any, ids: Any, image: Any) -> Boxes
     )
     every = np.concatenate([boxes, np.clip(repeats, 0, None), wild])
     classes = np.concatenate([ids, np.repeat(ids, 5), rng.choice([1, 2], 10)])
-    return Boxes(every, scores, classes, image.width, image.height).sorted()
+    return boxes_of(every, scores, classes, image)
+
+
+def boxes_of(corners: Any, scores: Any, classes: Any, image: Any) -> Boxes:
+    return Boxes(corners, scores, classes, image.width, image.height).sorted()
 
 
 def exact(rng: np.random.Generator, boxes: Any, ids: Any, image: Any) -> Boxes:
-    return Boxes(boxes, rng.uniform(0.3, 1, len(ids)), ids, image.width, image.height).sorted()
+    return boxes_of(boxes, rng.uniform(0.3, 1, len(ids)), ids, image)
 
 
 @pytest.fixture
@@ -133,7 +137,8 @@ def shifted_ids(world: World, name: str) -> str:
     following = dict(zip(ids, [*ids[1:], ids[0]], strict=True))
 
     def see(rng: Any, boxes: Any, classes: Any, image: Any) -> Boxes:
-        return exact(rng, *world.objects[following[image.id]], image)
+        boxes, ids = world.objects[following[image.id]]
+        return exact(rng, boxes, ids, image)
 
     return world.teacher(name, see)
 
