@@ -15,6 +15,7 @@ import torch
 
 from box_store.patience import Say, patience
 from student_train.errors import ExportError
+from student_train.export.attention import Sampler
 from student_train.export.check import Run, largest_difference
 from student_train.export.files import (
     require_onnx,
@@ -54,6 +55,7 @@ def export_student(
     onnx: Path | None = None,
     torch_export: Path | None = None,
     dynamic: Dynamic = "size",
+    sampler: Sampler = "gather",
     tolerance: float = 1e-3,
     say: Say = lambda text: None,
 ) -> list[Exported]:
@@ -61,6 +63,7 @@ def export_student(
 
     Args:
         size: height and width in pixels of the batch to trace with.
+        sampler: how deformable attention reads maps.
         tolerance: largest difference allowed, see `Exported.difference`.
         say: hears what is being done.
 
@@ -70,14 +73,19 @@ def export_student(
     """
     if onnx is not None:
         require_onnx()
-    example = Example.make(2, *size)
     model = student.model.cpu().eval()
+    multiple = student.config.model.side_multiple
+    check_size(size, multiple)
+    if dynamic == "size" and multiple > 1:
+        # a map of one cell a window would be taken for one that always has one
+        size = (max(size[0], 2 * multiple), max(size[1], 2 * multiple))
+    example = Example.make(2, *size)
     parts = 1 + 2 * ((onnx is not None) + (torch_export is not None))
     stage = _Stages(say, parts)
     with stage(f"tracing the student on {example.describe()}"):
-        program = trace(model, student.config.model.top_k, example, dynamic)
+        program = trace(model, student.config.model.top_k, example, dynamic, sampler)
     about = describe(student, program)
-    examples = _examples(program, example, student.config.model.side_multiple)
+    examples = _examples(program, example, multiple)
     original = Detector(model, student.config.model.top_k)
     done = []
     if torch_export is not None:
@@ -93,6 +101,20 @@ def export_student(
         with stage(f"comparing {path} with the student"):
             checked.append(_checked(kind, path, run, original, program, examples, tolerance))
     return checked
+
+
+def check_size(size: tuple[int, int], multiple: int) -> None:
+    """Refuse what the family cannot look at.
+
+    Raises:
+        ExportError: a side is no multiple of what the family needs.
+    """
+    if any(side % multiple for side in size):
+        raise ExportError(
+            f"images of {size[0]} x {size[1]} px: this family needs sides that are multiples of "
+            f"{multiple} px, {max(multiple, size[0] // multiple * multiple)} x "
+            f"{max(multiple, size[1] // multiple * multiple)} for example"
+        )
 
 
 class _Stages:

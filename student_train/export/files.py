@@ -4,7 +4,7 @@ import importlib.util
 import json
 import os
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager, redirect_stdout
+from contextlib import contextmanager, redirect_stdout, suppress
 from pathlib import Path
 from typing import Any
 
@@ -14,8 +14,11 @@ from torch import Tensor
 from box_store.places.durable import temporary_beside
 from student_train.errors import ExportError
 from student_train.export.check import Run
+from student_train.export.lowering import lowered
 from student_train.export.program import INPUTS, OUTPUTS, Example, Program, quiet
 
+OPSET = 18
+"""TensorRT 10, OpenVINO, onnxruntime since 1.14 and coremltools' successors read it"""
 ONNX_PACKAGES = ("onnx", "onnxscript", "onnxruntime")
 
 
@@ -42,17 +45,7 @@ def write_onnx(program: Program, example: Example, path: Path, about: Mapping[st
     import onnx
 
     try:
-        with quiet(), _silent():
-            made = torch.onnx.export(
-                program.traced,
-                (example.images, example.mask),
-                dynamo=True,
-                input_names=list(INPUTS),
-                output_names=list(OUTPUTS),
-                verbose=False,
-            )
-        assert made is not None
-        model = made.model_proto
+        model = _converted(program, example)
     except Exception as error:
         # the exporter wraps what went wrong in pages of advice
         while error.__cause__ is not None:
@@ -63,6 +56,31 @@ def write_onnx(program: Program, example: Example, path: Path, about: Mapping[st
     for key, value in about.items():
         model.metadata_props.add(key=key, value=value)
     _write(path, lambda target: onnx.save_model(model, str(target)))
+
+
+def _converted(program: Program, example: Example) -> Any:
+    """The ONNX model of a program: by the short way, else by the exporter's own."""
+
+    def convert(traced: torch.export.ExportedProgram) -> Any:
+        with quiet(), _silent():
+            made = torch.onnx.export(
+                traced,
+                (example.images, example.mask),
+                dynamo=True,
+                input_names=list(INPUTS),
+                output_names=list(OUTPUTS),
+                opset_version=OPSET,
+                verbose=False,
+            )
+        assert made is not None
+        return made.model_proto
+
+    short = lowered(program.traced)
+    if short is not None:
+        # an operation that is not known here comes as whatever error the exporter ends in
+        with suppress(Exception):
+            return convert(short)
+    return convert(program.traced)
 
 
 def _name_dimensions(model: Any) -> None:

@@ -11,7 +11,8 @@ import torch
 from torch import Tensor, nn
 
 from student_train.errors import ExportError
-from student_train.export.attention import with_plain_attention
+from student_train.export.attention import Sampler, exportable
+from student_train.models.backbones.dinov2 import WindowedEmbedding
 from student_train.models.backbones.swin import WindowBlock
 from student_train.models.postprocess import best
 
@@ -23,6 +24,11 @@ DYNAMIC: tuple[Dynamic, ...] = ("size", "batch", "none")
 WINDOWED = (
     "Swin cuts its maps into windows, and the tracer does not come to an end with sizes that it "
     "does not know; put smaller images into the upper left corner and mark the rest in the mask"
+)
+
+RESIZED = (
+    "DINOv2's table of positions is scaled with antialiasing, for which exporters have no "
+    "operation, so it is kept for one size; export another file for another size"
 )
 
 INPUTS = ("images", "mask")
@@ -77,16 +83,27 @@ class Program:
     note: str
 
 
-def trace(model: nn.Module, top_k: int, example: Example, dynamic: Dynamic) -> Program:
+def trace(
+    model: nn.Module,
+    top_k: int,
+    example: Example,
+    dynamic: Dynamic,
+    sampler: Sampler = "gather",
+) -> Program:
     """Trace a student on the CPU, as freely as asked, or less freely where the model forbids it.
 
     Raises:
         ExportError: it cannot be traced at all.
     """
-    detector = Detector(with_plain_attention(model), top_k).eval()
-    note = ""
+    plain, note = exportable(model, sampler), ""
     if dynamic == "size" and any(isinstance(part, WindowBlock) for part in model.modules()):
         dynamic, note = "batch", WINDOWED
+    for part in plain.modules():
+        if isinstance(part, WindowedEmbedding):
+            part.fix(*example.images.shape[2:])
+            if dynamic == "size":
+                dynamic, note = "batch", RESIZED
+    detector = Detector(plain, top_k).eval()
     for kind in DYNAMIC[DYNAMIC.index(dynamic) :]:
         try:
             with quiet(), torch.no_grad():

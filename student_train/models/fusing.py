@@ -53,6 +53,14 @@ def _norm_after(module: nn.Module, name: str) -> str | None:
         following = str(int(name) + 1)
         found = getattr(module, following, None)
         return following if isinstance(found, nn.BatchNorm2d | FrozenBatchNorm) else None
+    # not in a network that hands out what its parts make, as timm's lists of maps: that may be the
+    # convolution's own output
+    if name.startswith("conv_") and not isinstance(module, nn.ModuleDict):
+        # timm's MobileNets and EfficientNets: conv_pw, bn1, conv_dw, bn2, ...
+        names = [child for child, _ in module.named_children()]
+        norm = names[names.index(name) + 1] if names[-1] != name else ""
+        found = getattr(module, norm, None) if norm.startswith("bn") else None
+        return norm if isinstance(found, nn.BatchNorm2d | FrozenBatchNorm) else None
     for pattern, norms in _PAIRS:
         if match := re.fullmatch(pattern, name):
             for each in norms:

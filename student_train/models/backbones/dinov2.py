@@ -74,7 +74,7 @@ class WindowedEmbedding(nn.Module):
     def __init__(self, shape: WindowedShape, table: int) -> None:
         """`table`: rows and columns of the square table of positions."""
         super().__init__()
-        self.windows, self.table = shape.windows, table
+        self.windows, self.patch, self.grid = shape.windows, shape.patch, (table, table)
         self.cls_token = nn.Parameter(torch.empty(1, 1, shape.dim))
         self.pos_embed = nn.Parameter(torch.empty(1, 1 + table**2, shape.dim))
         # what DINOv2 hid patches behind when it was pretrained: nothing uses it
@@ -89,10 +89,22 @@ class WindowedEmbedding(nn.Module):
         grid = (patches.shape[1], patches.shape[2])
         first, table = self.pos_embed[:, :1], self.pos_embed[:, 1:]
         # float32 even in a float64 model, as official
-        resized = resize_table(table.float(), (self.table, self.table), grid, antialias=True)
+        resized = resize_table(table.float(), self.grid, grid, antialias=True)
         windows = cut(patches + resized.to(table).unflatten(1, grid), self.windows)
         class_token = (self.cls_token + first).expand(len(windows), -1, -1)
         return torch.cat((class_token.to(windows), windows), 1)
+
+
+    @torch.no_grad()
+    def fix(self, height: int, width: int) -> None:
+        """Keep the table of positions for images of this size in pixels alone: what a forward pass
+        would make of it anew, and what exporters have no operation for.
+        """
+        grid = (height // self.patch, width // self.patch)
+        first, table = self.pos_embed[:, :1], self.pos_embed[:, 1:]
+        resized = resize_table(table.float(), self.grid, grid, antialias=True).to(table)
+        self.pos_embed = nn.Parameter(torch.cat((first, resized), 1), requires_grad=False)
+        self.grid = grid
 
 
 class WindowedDinov2(WindowedViT):

@@ -55,12 +55,12 @@ def resize_table(
     table: Tensor, old: tuple[int, int], new: tuple[int, int], antialias: bool = False
 ) -> Tensor:
     """A position table [N, h x w, C] of a grid `old` (rows, columns) for a grid `new`, bicubic."""
-    # while a student is exported `new` is a symbol; a table of the same grid comes out as it was
-    if not torch.compiler.is_exporting() and old == new:
+    # while a student is exported `new` may be a symbol; a table of the same grid comes out as it was
+    if all(type(side) is int for side in new) and old == new:
         return table
     maps = table.mT.unflatten(-1, old)
     # bicubic weights of bf16 would move the places
-    maps = maps.to(torch.promote_types(maps.dtype, torch.float32))
+    maps = maps if maps.dtype == torch.float64 else maps.float()
     maps = F.interpolate(maps, new, mode="bicubic", antialias=antialias)
     return maps.flatten(2).mT.to(table.dtype)
 

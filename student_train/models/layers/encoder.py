@@ -11,7 +11,13 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from detr_kernels import MultiScaleDeformableAttention, Sampling
-from student_train.models.layers.position import geometry_dtype, resize_mask, sine_map, valid_ratio
+from student_train.models.layers.position import (
+    cells,
+    geometry_dtype,
+    resize_mask,
+    sine_map,
+    valid_ratio,
+)
 from student_train.models.layers.recompute import run_layer
 
 
@@ -79,13 +85,9 @@ def cell_centres(tokens: Tokens) -> Tensor:
     ratios = tokens.valid_ratios
     centres = []
     for level, (height, width) in enumerate(tokens.shapes):
-        y, x = torch.meshgrid(
-            torch.arange(height, dtype=ratios.dtype, device=ratios.device) + 0.5,
-            torch.arange(width, dtype=ratios.dtype, device=ratios.device) + 0.5,
-            indexing="ij",
-        )
-        x = x.reshape(1, -1) / (ratios[:, None, level, 0] * width)
-        y = y.reshape(1, -1) / (ratios[:, None, level, 1] * height)
+        y, x = cells(height, width, ratios.dtype, ratios.device)
+        x = (x + 0.5)[None] / (ratios[:, None, level, 0] * width)
+        y = (y + 0.5)[None] / (ratios[:, None, level, 1] * height)
         centres.append(torch.stack((x, y), -1))
     return torch.cat(centres, 1)[:, :, None] * ratios[:, None]
 

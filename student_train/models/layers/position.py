@@ -15,6 +15,15 @@ def geometry_dtype(x: Tensor) -> torch.dtype:
     return torch.float64 if x.dtype == torch.float64 else torch.float32
 
 
+def cells(
+    height: int, width: int, dtype: torch.dtype, device: torch.device
+) -> tuple[Tensor, Tensor]:
+    """Row and column of every cell of a map, row by row: [height x width] each."""
+    y = torch.arange(height, dtype=dtype, device=device)[:, None].expand(height, width)
+    x = torch.arange(width, dtype=dtype, device=device)[None].expand(height, width)
+    return y.reshape(-1), x.reshape(-1)
+
+
 def _waves(x: Tensor, dim: int, temperature: float) -> Tensor:
     """sin and cos of `x` at `dim` / 2 wavelengths, in turn: [..., dim]."""
     index = torch.arange(dim, dtype=x.dtype, device=x.device)

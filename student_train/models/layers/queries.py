@@ -11,7 +11,7 @@ from torch.nn import functional as F
 
 from student_train.models.layers.encoder import Levels
 from student_train.models.layers.heads import Activation, box_head, class_head
-from student_train.models.layers.position import sine_coordinates
+from student_train.models.layers.position import cells, sine_coordinates
 from student_train.models.output import Prediction
 
 
@@ -55,11 +55,7 @@ def cell_anchors(tokens: Levels) -> tuple[Tensor, Tensor]:
     for level, (height, width) in enumerate(tokens.shapes):
         mask = tokens.mask[:, start : start + height * width].unflatten(1, (height, width))
         start += height * width
-        y, x = torch.meshgrid(
-            torch.arange(height, dtype=dtype, device=device),
-            torch.arange(width, dtype=dtype, device=device),
-            indexing="ij",
-        )
+        y, x = cells(height, width, dtype, device)
         valid_height = (~mask[:, :, 0]).sum(1).to(dtype)[:, None]
         valid_width = (~mask[:, 0, :]).sum(1).to(dtype)[:, None]
         cx = (x.reshape(1, -1) + 0.5) / valid_width

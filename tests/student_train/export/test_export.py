@@ -15,7 +15,7 @@ from detr_kernels import MultiScaleDeformableAttention
 from student_train.errors import ExportError
 from student_train.export import export_student
 from student_train.export import files as export_files
-from student_train.export.attention import PlainDeformableAttention, with_plain_attention
+from student_train.export.attention import PlainDeformableAttention, Sampler, exportable
 from student_train.export.check import largest_difference
 from student_train.export.files import run_onnx
 from student_train.export.program import Detector, Example, trace
@@ -46,11 +46,14 @@ def student() -> TrainedStudent:
     return TrainedStudent(build_student(small).eval(), replace(config, model=small), SPACE, "test")
 
 
+@pytest.mark.parametrize("sampler", ["gather", "grid_sample"])
 @pytest.mark.parametrize("coordinates", [2, 4])
 @pytest.mark.parametrize(
     "options", [{}, {"n_points": (2, 4), "projections": False}, {"sampling": "nearest"}], ids=str
 )
-def test_plain_attention_equals_the_layer(coordinates: int, options: dict[str, Any]):
+def test_plain_attention_equals_the_layer(
+    coordinates: int, options: dict[str, Any], sampler: Sampler
+):
     torch.manual_seed(0)
     options = {"n_points": 3, **options}
     layer = MultiScaleDeformableAttention(32, 4, 2, backend="torch", **options).eval()
@@ -58,15 +61,16 @@ def test_plain_attention_equals_the_layer(coordinates: int, options: dict[str, A
         nn.init.normal_(parameter, std=0.3)
     shapes = ((6, 5), (3, 2))
     query, tokens = torch.randn(2, 7, 32), torch.randn(2, 36, 32)
-    reference = torch.rand(2, 7, 2, coordinates)
+    # some beyond the map's borders
+    reference = 1.4 * torch.rand(2, 7, 2, coordinates) - 0.2
     mask = torch.rand(2, 36) < 0.2
     expected = layer(query, reference, tokens, shapes, mask)
-    found = PlainDeformableAttention(layer)(query, reference, tokens, shapes, mask)
+    found = PlainDeformableAttention(layer, sampler)(query, reference, tokens, shapes, mask)
     torch.testing.assert_close(found, expected, atol=1e-5, rtol=1e-5)
 
 
 def test_the_student_itself_stays_as_it_is(student: TrainedStudent):
-    copy = with_plain_attention(student.model)
+    copy = exportable(student.model)
     layers = [m.layer for m in copy.modules() if isinstance(m, PlainDeformableAttention)]
     assert layers
     # only as what their plain twins read
@@ -98,6 +102,11 @@ LONG = [
     ("deformable-tricks-micro", {"mixed_selection": True, "look_forward_twice": True}, ""),
     ("h-deformable-micro", {}, ""),
     ("dino-micro", {"backbone": "mobilenetv2_100"}, ""),
+    ("rtdetrv2-micro", {}, ""),
+    ("rtdetrv2-micro", {"sampling": "nearest"}, ""),
+    ("d-fine-micro", {}, ""),
+    ("lw-detr-micro", {}, ""),
+    ("rf-detr-micro", {}, "DINOv2's table"),
 ]
 
 
