@@ -18,7 +18,8 @@ from student_train.evaluation.detections import to_boxes
 from student_train.machine.runtime import Runtime
 from student_train.models import Targets, top_k
 from student_train.models.fusing import make_ready
-from student_train.runs.trained import TrainedStudent, load_student
+from student_train.runs.loading import load_any
+from student_train.runs.trained import TrainedStudent
 
 
 class Predictor:
@@ -78,8 +79,10 @@ class Predictor:
 def load_predictor(
     run: Path | RemotePath, device: str = "auto", weights: str = "best"
 ) -> Predictor:
-    """A predictor from a run folder or a `.safetensors` file; see `load_student` for the errors."""
-    return Predictor(load_student(run, weights), Runtime.start(device))
+    """A predictor from a run folder, a `.safetensors` file, or an ONNX file that `student-train
+    export` wrote (which runs in onnxruntime on the CPU); see `load_any` for the errors.
+    """
+    return Predictor(load_any(run, weights), Runtime.start(device))
 
 
 def as_rows(boxes: Boxes, categories: Categories) -> list[dict[str, Any]]:

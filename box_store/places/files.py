@@ -100,7 +100,7 @@ def local_folder(place: Location) -> Iterator[Path]:
                 target.upload(file)
 
 
-def check_writable(place: Location) -> None:
+def check_writable(place: Location, advice: str = "choose another --out") -> None:
     """Find out before the work whether a folder can be written into; it is made if there is none. A
     URL says so only when something is put there.
 
@@ -115,7 +115,7 @@ def check_writable(place: Location) -> None:
             pass
     except OSError as error:
         raise UsageError(
-            f"{place} cannot be written: {error.strerror or error}; choose another --out"
+            f"{place} cannot be written: {error.strerror or error}; {advice}"
         ) from None
 
 

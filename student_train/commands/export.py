@@ -7,6 +7,7 @@ from typing import Annotated
 import typer
 
 from box_store.errors import UsageError
+from box_store.places.files import check_writable
 from student_train.commands.terminal import Json, Weights, open_console, print_json, print_plain
 
 
@@ -52,6 +53,13 @@ def export(
     tolerance: Annotated[
         float, typer.Option(help="Largest difference of a score or a relative box side.")
     ] = 1e-3,
+    sampler: Annotated[
+        str,
+        typer.Option(
+            help="How deformable attention reads maps: gather (plain operations, for every "
+            "runtime) or grid_sample (an operator of its own)."
+        ),
+    ] = "gather",
     weights: Weights = "best",
     as_json: Json = False,
 ) -> None:
@@ -60,6 +68,7 @@ def export(
     """
     from student_train.export import export_student
     from student_train.export.card import model_card, record_of
+    from student_train.export.attention import SAMPLERS
     from student_train.export.official import export_checkpoint
     from student_train.export.program import DYNAMIC
     from student_train.export.pushing import check_name, push_folder
@@ -78,6 +87,11 @@ def export(
         )
     if dynamic not in DYNAMIC:
         raise UsageError(f"--dynamic is one of {', '.join(DYNAMIC)}, got {dynamic!r}")
+    if sampler not in SAMPLERS:
+        raise UsageError(f"--sampler is one of {', '.join(SAMPLERS)}, got {sampler!r}")
+    for target in (onnx, torch_export):
+        if target is not None:
+            check_writable(target.parent, "choose another place")
     console = open_console(to_stderr=as_json)
     print_plain(console, f"reading   {run}")
     student = load_student(run, weights)
@@ -106,13 +120,17 @@ def export(
             print_plain(console, f"sent      {sent.url}")
     done = []
     if onnx is not None or torch_export is not None:
-        whole = student.config.augment.eval_size
+        multiple = student.config.model.side_multiple
+        height, width = (
+            -(-side // multiple) * multiple for side in student.config.augment.eval_size
+        )
         done = export_student(
             student,
-            whole if size is None else _parse_size(size),
+            (height, width) if size is None else _parse_size(size),
             onnx=onnx,
             torch_export=torch_export,
             dynamic=next(kind for kind in DYNAMIC if kind == dynamic),
+            sampler=next(kind for kind in SAMPLERS if kind == sampler),
             tolerance=tolerance,
             say=partial(print_plain, console),
         )

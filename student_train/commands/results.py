@@ -25,7 +25,9 @@ if TYPE_CHECKING:
 
 
 def evaluate(
-    run: Annotated[Path, typer.Argument(help="Run folder, or a .safetensors file of a run.")],
+    run: Annotated[
+        Path, typer.Argument(help="Run folder, its .safetensors, or an exported .onnx.")
+    ],
     overrides: Overrides = None,
     data: Annotated[
         Path | None, typer.Option(help="Data set as it lies: COCO, YOLO, Pascal VOC, ...")
@@ -100,7 +102,9 @@ def _refuse_unwritten(done: "EvaluatedRun") -> None:
 
 
 def predict(
-    run: Annotated[Path, typer.Argument(help="Run folder, or a .safetensors file of a run.")],
+    run: Annotated[
+        Path, typer.Argument(help="Run folder, its .safetensors, or an exported .onnx.")
+    ],
     images: Annotated[list[Path], typer.Argument(help="Images, videos, or folders of them.")],
     out: Annotated[
         Path | None, typer.Option(help="Folder for pictures; by default RUN/predictions.")

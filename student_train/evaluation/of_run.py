@@ -14,8 +14,9 @@ from student_train.evaluation.confusion import Confusion, confusion_matrix
 from student_train.evaluation.evaluate import Evaluation, evaluate_model
 from student_train.evaluation.plots import plot_confusion, plot_precision_recall, require_plots
 from student_train.machine.runtime import Runtime
+from student_train.runs.loading import load_any
 from student_train.runs.run_folder import beside
-from student_train.runs.trained import check_weights_name, load_student
+from student_train.runs.trained import check_weights_name
 from student_train.settings.origin import ARGUMENT
 from student_train.settings.overrides import Layer, merge
 
@@ -64,7 +65,7 @@ def evaluate_run(
     check_weights_name(weights)
     if plot:
         require_plots()
-    student = load_student(run, weights)
+    student = load_any(run, weights)
     # a limit kept the evaluations short while it was training
     whole = replace(student.config, data=replace(student.config.data, val_limit=None))
     config = merge(whole, [Layer(ARGUMENT, overrides)], problems_of).config

@@ -25,6 +25,7 @@ from student_train.export.files import (
     write_torch,
 )
 from student_train.export.program import Detector, Dynamic, Example, Program, trace
+from student_train.runs.exported import CARD, card
 from student_train.runs.trained import TrainedStudent
 
 __all__ = ["Exported", "export_student"]
@@ -84,7 +85,7 @@ def export_student(
     stage = _Stages(say, parts)
     with stage(f"tracing the student on {example.describe()}"):
         program = trace(model, student.config.model.top_k, example, dynamic, sampler)
-    about = describe(student, program)
+    about = describe(student, program, sampler)
     examples = _examples(program, example, multiple)
     original = Detector(model, student.config.model.top_k)
     done = []
@@ -130,14 +131,16 @@ class _Stages:
         return patience(self._say, f"{self._at} of {self._total}: {what}")
 
 
-def describe(student: TrainedStudent, program: Program) -> dict[str, str]:
-    """What a user of the file has to know, as text by key."""
+def describe(student: TrainedStudent, program: Program, sampler: Sampler) -> dict[str, str]:
+    """What a user of the file has to know, as text by key; `teach_detr` is for programs."""
     pixels = student.config.model.pixels
     return {
         "producer": "teach-detr",
         "student": student.config.model.family,
         "weights": student.origin,
         "dynamic": program.dynamic,
+        "sampler": sampler,
+        "side_multiple": str(student.config.model.side_multiple),
         "classes": json.dumps(student.class_space.names),
         "images": "RGB, float32, (x / 255 - mean) / std, top left, zero padding; mask True there",
         "mean": json.dumps(pixels.mean),
@@ -145,6 +148,7 @@ def describe(student: TrainedStudent, program: Program) -> dict[str, str]:
         "boxes": "x1, y1, x2, y2 in 0..1 of each image without its padding",
         "torch": torch.__version__,
         "python": platform.python_version(),
+        CARD: json.dumps(card(student)),
     }
 
 

@@ -139,9 +139,7 @@ class _Rows:
         return (weights.flatten(3)[..., None, :] @ found).flatten(2)
 
 
-def _table(
-    like: Tensor, rows: Sequence[Sequence[int]], dtype: torch.dtype | None = None
-) -> Tensor:
+def _table(like: Tensor, rows: Sequence[Sequence[int]], dtype: torch.dtype | None = None) -> Tensor:
     """Rows of (possibly symbolic) integers as a tensor."""
     kind = like.dtype if dtype is None else dtype
 
@@ -165,12 +163,15 @@ def exportable(model: nn.Module, sampler: Sampler = "gather") -> nn.Module:
         elif isinstance(module, nn.Dropout | StochasticDepth):
             model.set_submodule(name, nn.Identity())
         elif hasattr(module, "inplace"):
-            module.inplace = False
+            module.inplace = False  # type: ignore[assignment]
     return model
 
 
 class _Affine(nn.Module):
     """A batch norm with no convolution before it, as a product and a sum."""
+
+    scale: Tensor
+    shift: Tensor
 
     def __init__(self, norm: nn.BatchNorm2d | FrozenBatchNorm) -> None:
         super().__init__()

@@ -15,7 +15,8 @@ from box_store.places.durable import temporary_beside
 from student_train.errors import ExportError
 from student_train.export.check import Run
 from student_train.export.lowering import lowered
-from student_train.export.program import INPUTS, OUTPUTS, Example, Program, quiet
+from student_train.export.program import Example, Program, quiet
+from student_train.runs.exported import INPUTS, OUTPUTS, open_session
 
 OPSET = 18
 """TensorRT 10, OpenVINO, onnxruntime since 1.14 and coremltools' successors read it"""
@@ -99,11 +100,7 @@ def _name_dimensions(model: Any) -> None:
 
 def run_onnx(path: Path) -> Run:
     """The file in onnxruntime on the CPU."""
-    import onnxruntime
-
-    options = onnxruntime.SessionOptions()
-    options.log_severity_level = 3
-    session = onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
+    session = open_session(path)
 
     def run(images: Tensor, mask: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         fed = dict(zip(INPUTS, (images.numpy(), mask.numpy()), strict=True))

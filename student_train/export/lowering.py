@@ -8,6 +8,7 @@ stands.
 
 import copy
 from collections.abc import Callable
+from typing import Any
 
 import torch
 from torch.export import ExportedProgram
@@ -45,14 +46,14 @@ def lowered(program: ExportedProgram) -> ExportedProgram | None:
     return made
 
 
-def _call(graph: Graph, node: Node, target: Callable[..., object], *args: object) -> Node:
+def _call(graph: Graph, node: Node, target: Callable[..., object], *args: Any) -> Node:
     """A call whose result is like that of `node`."""
     made = graph.call_function(target, args)
     made.meta = dict(node.meta)
     return made
 
 
-def _replace(graph: Graph, node: Node, target: Callable[..., object], *args: object) -> None:
+def _replace(graph: Graph, node: Node, target: Callable[..., object], *args: Any) -> None:
     node.replace_all_uses_with(_call(graph, node, target, *args))
     graph.erase_node(node)
 
@@ -73,9 +74,7 @@ def _cast(graph: Graph, node: Node) -> None:
     if source.meta["val"].dtype == node.meta["val"].dtype:
         _same(graph, node)
         return
-    made = graph.call_function(
-        aten._to_copy.default, (source,), {"dtype": node.meta["val"].dtype}
-    )
+    made = graph.call_function(aten._to_copy.default, (source,), {"dtype": node.meta["val"].dtype})
     made.meta = dict(node.meta)
     node.replace_all_uses_with(made)
     graph.erase_node(node)

@@ -31,9 +31,6 @@ RESIZED = (
     "operation, so it is kept for one size; export another file for another size"
 )
 
-INPUTS = ("images", "mask")
-OUTPUTS = ("scores", "labels", "boxes")
-
 
 class Detector(nn.Module):
     """Images to detections, without lists or dataclasses at its borders."""

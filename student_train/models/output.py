@@ -108,6 +108,18 @@ class StudentOutput:
         return self.layers[-1]
 
 
+@dataclass
+class Selected:
+    """What an exported file says: detections that are chosen already, best first."""
+
+    scores: Tensor
+    """[B, k] in 0..1"""
+    labels: Tensor
+    """LongTensor [B, k], logit indices"""
+    boxes: Tensor
+    """[B, k, 4], corners in 0..1 of each image without its padding"""
+
+
 def stack(predictions: list[Prediction]) -> Prediction:
     """Layers of equal shape as one prediction with a leading layer axis: [L, B, Q, ...]."""
     return Prediction(

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from student_train.models.geometry import to_corners
-from student_train.models.output import Form, Prediction, StudentOutput
+from student_train.models.output import Form, Prediction, Selected, StudentOutput
 
 
 class Detections(NamedTuple):
@@ -22,7 +22,7 @@ class Detections(NamedTuple):
     """[k, 4], pixels of the original image; not clipped"""
 
 
-def top_k(output: StudentOutput, sizes: Tensor, k: int) -> list[Detections]:
+def top_k(output: StudentOutput | Selected, sizes: Tensor, k: int) -> list[Detections]:
     """The best `k` detections of every image, or fewer where there are fewer.
 
     `sizes` is [B, 2], (height, width) of the original images in pixels. Sigmoid scores compete as
@@ -37,11 +37,13 @@ def top_k(output: StudentOutput, sizes: Tensor, k: int) -> list[Detections]:
     return [Detections(*parts) for parts in zip(*found, strict=True)]
 
 
-def best(output: StudentOutput, k: int) -> tuple[Tensor, Tensor, Tensor]:
+def best(output: StudentOutput | Selected, k: int) -> tuple[Tensor, Tensor, Tensor]:
     """What `top_k` selects, as tensors of the whole batch.
 
     Scores [B, k], logit indices [B, k] and corner boxes [B, k, 4] in 0..1 of each image.
     """
+    if isinstance(output, Selected):
+        return output.scores[:, :k], output.labels[:, :k], output.boxes[:, :k]
     prediction = output.last
     scores, labels, query = _candidates(prediction, output.classification)
     values, index = scores.topk(min(k, scores.shape[1]), dim=1)

@@ -26,8 +26,9 @@ from student_train.prediction.video import (
     writing,
 )
 from student_train.predictor import Predictor, as_rows
+from student_train.runs.loading import load_any
 from student_train.runs.run_folder import beside
-from student_train.runs.trained import check_weights_name, load_student
+from student_train.runs.trained import check_weights_name
 
 IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".webp", ".gif", ".tif", ".tiff")
 
@@ -104,7 +105,7 @@ def predict_images(
     names = [_free_name(file, taken) for file in files]
     check_writable(folder)
     check_targets(folder, dict(zip(files, names, strict=True)))
-    predictor = Predictor(load_student(run, weights), Runtime.start(device))
+    predictor = Predictor(load_any(run, weights), Runtime.start(device))
     floors = Floors.of(predictor, threshold, class_floors or {})
     rows = []
     with local_folder(folder) as here:

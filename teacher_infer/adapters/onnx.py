@@ -21,10 +21,11 @@ from teacher_infer.adapters.onnx_formats import (
     Prepared,
     Yolox,
 )
-from teacher_infer.adapters.protocol import AdapterError, AdapterSpec, Detections
+from teacher_infer.adapters.protocol import AdapterError, AdapterSpec, Detections, Detector
 
 _FORMATS = {"yolox": Yolox, "nanodet": NanoDet, "centernet": CenterNet, "fastestdet": FastestDet}
 _BOXES = "boxes"
+_OURS = "teach-detr"
 _FORMAT_NAMES = (*_FORMATS, _BOXES, *EXPORTS)
 # options that describe files of finished boxes, which an export that is recognised says itself
 _STYLE_OPTIONS = ("resize", "colour", "mean", "std", "layout", "frame", "first_label")
@@ -35,7 +36,7 @@ _DTYPES = {
 }
 
 
-def load(spec: AdapterSpec) -> "OnnxDetector":
+def load(spec: AdapterSpec) -> Detector:
     """Open the file; UsageError, MissingLibrary or AdapterError where that can't be done."""
     given = _given_format(spec)
     path = existing_file(spec.model, "ONNX file")
@@ -43,6 +44,8 @@ def load(spec: AdapterSpec) -> "OnnxDetector":
     runtime = import_library("onnxruntime", extra="onnx")
     session = _session(runtime, path, spec)
     signature = _signature(session, path)
+    if given is None and signature.metadata.get("producer") == _OURS:
+        return _student(spec)
     format_ = _format(given, signature, names, spec)
     names = format_.complete(names or format_.class_names or COCO_80)
     format_.n_classes = len(names)
@@ -171,6 +174,18 @@ def _session(runtime: Any, path: Path, spec: AdapterSpec) -> Any:
         return runtime.InferenceSession(str(path), options, providers=providers)
     except Exception as error:  # onnxruntime's own exceptions share no narrower base
         raise AdapterError(f"{path}: onnxruntime can't open it as a model: {error}") from error
+
+
+def _student(spec: AdapterSpec) -> Detector:
+    """A file of `student-train export`, which says itself how it is used."""
+    if spec.options:
+        raise UsageError(
+            f"{spec.model} is an exported student, which says itself how to read it: leave "
+            f"{', '.join(sorted(spec.options))} out"
+        )
+    from teacher_infer.adapters.student import load as load_student
+
+    return load_student(spec)
 
 
 def _providers(runtime: Any, spec: AdapterSpec) -> list[Any]:

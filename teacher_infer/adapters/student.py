@@ -16,7 +16,7 @@ from teacher_infer.adapters.protocol import AdapterError, AdapterSpec, Detection
 
 
 def load(spec: AdapterSpec) -> "StudentDetector":
-    """Load the run's best weights; the trainer's own errors say what is wrong with a run."""
+    """Load the run's best weights, or an exported file; the trainer's own errors say what is wrong."""
     from student_train.predictor import load_predictor
 
     run = Path(spec.model).expanduser()
@@ -68,7 +68,7 @@ ADAPTER = AdapterInfo(
     licence="unknown",
     load=load,
     weights_files=weights_files,
-    models=("a run folder", "a .safetensors file of a run"),
+    models=("a run folder", "a .safetensors file of a run", "an .onnx file exported from one"),
     reads=".safetensors",
     libraries=("torch", "timm"),
     model_is_folder=True,

@@ -94,7 +94,6 @@ class WindowedEmbedding(nn.Module):
         class_token = (self.cls_token + first).expand(len(windows), -1, -1)
         return torch.cat((class_token.to(windows), windows), 1)
 
-
     @torch.no_grad()
     def fix(self, height: int, width: int) -> None:
         """Keep the table of positions for images of this size in pixels alone: what a forward pass

@@ -55,7 +55,7 @@ def resize_table(
     table: Tensor, old: tuple[int, int], new: tuple[int, int], antialias: bool = False
 ) -> Tensor:
     """A position table [N, h x w, C] of a grid `old` (rows, columns) for a grid `new`, bicubic."""
-    # while a student is exported `new` may be a symbol; a table of the same grid comes out as it was
+    # while a student is exported `new` may be symbols; a table of the same grid comes out as it was
     if all(type(side) is int for side in new) and old == new:
         return table
     maps = table.mT.unflatten(-1, old)
