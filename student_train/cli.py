@@ -17,6 +17,7 @@ from student_train.commands.parity import parity
 from student_train.commands.presets import presets
 from student_train.commands.results import compare, evaluate, predict
 from student_train.commands.train import train
+from student_train.commands.verify import verify
 
 app = typer.Typer(
     name="student-train",
@@ -32,6 +33,7 @@ app.command("eval")(evaluate)
 app.command()(predict)
 app.command()(compare)
 app.command()(export)
+app.command()(verify)
 app.command()(bench)
 app.command("import")(import_file)
 app.command()(presets)

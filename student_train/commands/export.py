@@ -60,6 +60,18 @@ def export(
             "runtime) or grid_sample (an operator of its own)."
         ),
     ] = "gather",
+    half: Annotated[
+        bool, typer.Option("--half", help="Weights and heavy operations of the ONNX in float16.")
+    ] = False,
+    int8: Annotated[
+        Path | None,
+        typer.Option(
+            "--int8",
+            help="Weights and activations of the ONNX in 8 bits, ranges from this data "
+            "set's photos; refused where more than a point of AP is lost on its split.",
+        ),
+    ] = None,
+    split: Annotated[str, typer.Option(help="Split of --int8's data set.")] = "val2017",
     weights: Weights = "best",
     as_json: Json = False,
 ) -> None:
@@ -70,6 +82,7 @@ def export(
     from student_train.export.card import model_card, record_of
     from student_train.export.attention import SAMPLERS
     from student_train.export.official import export_checkpoint
+    from student_train.export.precision import lessened
     from student_train.export.program import DYNAMIC
     from student_train.export.pushing import check_name, push_folder
     from student_train.export.transformers_folder import export_folder
@@ -89,6 +102,10 @@ def export(
         raise UsageError(f"--dynamic is one of {', '.join(DYNAMIC)}, got {dynamic!r}")
     if sampler not in SAMPLERS:
         raise UsageError(f"--sampler is one of {', '.join(SAMPLERS)}, got {sampler!r}")
+    if half and int8 is not None:
+        raise UsageError("--half and --int8 are two precisions: choose one")
+    if (half or int8 is not None) and onnx is None:
+        raise UsageError("--half and --int8 are of ONNX files: give --onnx FILE too")
     for target in (onnx, torch_export):
         if target is not None:
             check_writable(target.parent, "choose another place")
@@ -134,6 +151,10 @@ def export(
             tolerance=tolerance,
             say=partial(print_plain, console),
         )
+        if onnx is not None and (half or int8 is not None):
+            done.append(
+                lessened(student, onnx, done[-1], int8, split, partial(print_plain, console))
+            )
     if as_json:
         print_json([*rows, *(each.to_json() for each in done)])
         return

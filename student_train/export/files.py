@@ -14,6 +14,7 @@ from torch import Tensor
 from box_store.places.durable import temporary_beside
 from student_train.errors import ExportError
 from student_train.export.check import Run
+from student_train.export.folding import fold_weights
 from student_train.export.lowering import lowered
 from student_train.export.program import Example, Program, quiet
 from student_train.runs.exported import INPUTS, OUTPUTS, open_session
@@ -54,6 +55,10 @@ def write_onnx(program: Program, example: Example, path: Path, about: Mapping[st
         words = str(error).strip().splitlines() or [repr(error)]
         raise ExportError(f"the student has no ONNX form: {words[0]}") from None
     _name_dimensions(model)
+    fold_weights(model)
+    for node in model.graph.node:
+        # where the sources lay when it was traced
+        del node.metadata_props[:]
     for key, value in about.items():
         model.metadata_props.add(key=key, value=value)
     _write(path, lambda target: onnx.save_model(model, str(target)))

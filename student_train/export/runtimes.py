@@ -131,9 +131,9 @@ class Served:
         self.seconds.append(float(answer["seconds"]))
         self.peak_mib = float(answer["peak_mib"])
         return {
-            one["name"]: np.fromfile(
-                Path(self._folder.name) / f"{at}.out", one["dtype"]
-            ).reshape(one["shape"])
+            one["name"]: np.fromfile(Path(self._folder.name) / f"{at}.out", one["dtype"]).reshape(
+                one["shape"]
+            )
             for at, one in enumerate(answer["outputs"])
         }
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import importlib.util
 import json
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -25,6 +26,9 @@ CARD = "teach_detr"
 SUFFIX = ".onnx"
 INPUTS = ("images", "mask")
 OUTPUTS = ("scores", "labels", "boxes")
+
+Feeds = dict[str, np.ndarray]
+"""tensors by name"""
 
 
 def card(student: TrainedStudent) -> dict[str, Any]:
@@ -100,19 +104,33 @@ def load_exported(path: Path, threads: int | None = None) -> TrainedStudent:
         space = class_space_from_plain(told["classes"])
     except (ValueError, KeyError, TypeError, ConfigError) as error:
         raise ExportError(f"{path}: its metadata cannot be read: {error}") from error
-    model = FileStudent(session, config.model, path)
+    shape = next(one.shape for one in session.get_inputs() if one.name == INPUTS[0])
+    names = list(OUTPUTS)
+
+    def run(feeds: Feeds) -> Feeds:
+        return dict(zip(names, session.run(names, feeds), strict=True))
+
+    model = FileStudent(run, shape, config.model, path)
     return TrainedStudent(model.eval(), config, space, str(path))  # type: ignore[arg-type]
 
 
 class FileStudent(nn.Module):
     """An exported file in the place of a network."""
 
-    def __init__(self, session: Any, config: StudentConfig, path: Path) -> None:
+    def __init__(
+        self,
+        run: Callable[[Feeds], Feeds],
+        shape: Sequence[object],
+        config: StudentConfig,
+        path: Path,
+    ) -> None:
+        """`run` takes inputs and gives outputs by name; `shape` is that of its images,
+        [B, 3, H, W], a name where it is free.
+        """
         super().__init__()
         self.config = config
         self.path = path
-        self._session = session
-        shape = next(one.shape for one in session.get_inputs() if one.name == INPUTS[0])
+        self._program = run
         self._batch, _, *self._canvas = (side if isinstance(side, int) else None for side in shape)
 
     def forward(self, images: Tensor, mask: Tensor) -> Selected:
@@ -137,8 +155,8 @@ class FileStudent(nn.Module):
             rows = torch.arange(self._batch).clamp(max=n_images - 1)
             images, mask = images[rows], mask[rows]
         fed = {INPUTS[0]: np.ascontiguousarray(images.numpy()), INPUTS[1]: mask.numpy()}
-        found = self._session.run(list(OUTPUTS), fed)
-        return tuple(torch.from_numpy(each)[:n_images] for each in found)
+        found = self._program(fed)
+        return tuple(torch.from_numpy(found[name])[:n_images] for name in OUTPUTS)
 
     def _on_canvas(self, images: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
         missing = []

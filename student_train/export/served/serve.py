@@ -28,7 +28,8 @@ def onnxruntime(path: str, threads: int, plain: bool = False) -> tuple[str, Prog
     names = [output.name for output in session.get_outputs()]
 
     def run(feeds: Feeds) -> Feeds:
-        return dict(zip(names, session.run(names, feeds), strict=True))
+        found: list[Any] = list(session.run(names, feeds))
+        return dict(zip(names, found, strict=True))
 
     return onnxruntime.__version__, run
 
