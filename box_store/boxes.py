@@ -1,5 +1,6 @@
 """`Boxes`: the detections of one image, the only currency between modules."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -115,6 +116,38 @@ class Boxes:
         sides = np.maximum(self.boxes_xyxy[:, 2:] - self.boxes_xyxy[:, :2], 0)
         return sides[:, 0] * sides[:, 1]
 
+    def to_supervision(self, class_names: Sequence[str] | None = None) -> Any:
+        """A `supervision.Detections`: the same corners, scores and class ids.
+
+        class_names: by class id, for what draws labels (`data["class_name"]`).
+
+        Raises UsageError if supervision is not installed, or a class id has no name.
+        """
+        try:
+            import supervision
+        except ImportError:
+            raise UsageError(
+                "Boxes.to_supervision needs the package supervision: "
+                "pip install 'teach-detr[supervision]'"
+            ) from None
+        data = {}
+        if class_names is not None:
+            if len(self) and not 0 <= self.class_ids.min() <= self.class_ids.max() < len(
+                class_names
+            ):
+                raise UsageError(
+                    f"class ids reach from {self.class_ids.min()} to {self.class_ids.max()}, and "
+                    f"there are {len(class_names)} class names: what a predictor returns are "
+                    "indices into predictor.class_names"
+                )
+            data["class_name"] = np.array([class_names[each] for each in self.class_ids], str)
+        return supervision.Detections(
+            xyxy=self.boxes_xyxy.copy(),
+            confidence=self.scores.copy(),
+            class_id=self.class_ids.astype(int),
+            data=data,
+        )
+
     def take(self, index: ArrayLike) -> "Boxes":
         """The rows that an integer or boolean index names, in its order."""
         rows = np.asarray(index)
@@ -151,20 +184,6 @@ class Boxes:
         ordered = self.sorted()
         return ordered.take(
             nms_keep(ordered.boxes_xyxy, ordered.class_ids if class_wise else None, iou)
-        )
-
-    def to_supervision(self) -> Any:
-        """The same as `supervision.Detections`. Raises UsageError where supervision is missing."""
-        try:
-            import supervision  # type: ignore[import-not-found]
-        except ImportError as error:
-            raise UsageError(
-                "Boxes.to_supervision needs the package supervision: pip install supervision"
-            ) from error
-        return supervision.Detections(
-            xyxy=self.boxes_xyxy.copy(),
-            confidence=self.scores.copy(),
-            class_id=self.class_ids.astype(int),
         )
 
 

@@ -76,9 +76,11 @@ def _converted(program: Program, example: Example) -> Any:
                 input_names=list(INPUTS),
                 output_names=list(OUTPUTS),
                 opset_version=OPSET,
+                optimize=False,
                 verbose=False,
             )
-        assert made is not None
+            assert made is not None
+            _shorten(made.model)
         return made.model_proto
 
     short = lowered(program.traced)
@@ -87,6 +89,22 @@ def _converted(program: Program, example: Example) -> Any:
         with suppress(Exception):
             return convert(short)
     return convert(program.traced)
+
+
+def _shorten(model: Any) -> None:
+    """Drop what is computed twice, or not used; then onnxscript's own rules, in place.
+
+    The rules look at every node, and two of three nodes go before: without that they take longer
+    than all the rest of an export.
+    """
+    from onnx_ir.passes import common
+    from onnxscript import optimizer
+
+    for _ in range(2):
+        common.RemoveUnusedNodesPass()(model)
+        common.CommonSubexpressionEliminationPass()(model)
+        optimizer.fold_constants(model)
+    optimizer.optimize(model, num_iterations=1)
 
 
 def _name_dimensions(model: Any) -> None:

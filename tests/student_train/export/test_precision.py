@@ -1,0 +1,95 @@
+"""Half precision keeps what overflows; eight bits are taken only where AP allows."""
+
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from student_train.errors import ExportError
+from student_train.export.folding import fold_weights
+from student_train.export.half import halve, to_half
+from student_train.export.int8 import quantise
+from student_train.export.runtimes import REFERENCE, Served
+
+onnx = pytest.importorskip("onnx")
+pytest.importorskip("onnxruntime")
+
+Make = Callable[..., Path]
+BATCH = {"images": np.random.default_rng(1).random((2, 3, 16, 16), np.float32)}
+
+
+def run(path: Path) -> np.ndarray:
+    with Served(REFERENCE, path) as served:
+        return served.run(BATCH)["found"]
+
+
+def test_half_has_the_same_inputs_and_nearly_the_same_numbers(network: Make) -> None:
+    path = network()
+    expected, size = run(path), path.stat().st_size
+    assert halve(path, [BATCH]) == 0
+    found = run(path)
+    assert found.dtype == np.float32
+    assert not np.array_equal(found, expected)
+    np.testing.assert_allclose(found, expected, atol=1e-2 * np.abs(expected).max())
+    assert path.stat().st_size < 0.75 * size
+
+
+def test_what_overflows_stays_in_float32(network: Make) -> None:
+    path = network(scale=1e4)
+    expected = run(path)
+    model = onnx.load(str(path))
+    onnx.save(to_half(model, {})[0], str(path))
+    assert not np.isfinite(run(path)).all()
+    onnx.save(model, str(path))
+    # the second convolution and the product of its mean
+    assert halve(path, [BATCH]) == 2
+    np.testing.assert_allclose(run(path), expected, rtol=1e-2, atol=1e-2 * np.abs(expected).max())
+
+
+def test_eight_bits_are_taken_where_little_is_lost(network: Make) -> None:
+    path = network()
+    expected = run(path)
+    found = quantise(path, [BATCH], lambda served: 0.5)
+    assert found.taken.parts == "everything"
+    assert found.taken.size == path.stat().st_size
+    now = run(path)
+    assert not np.array_equal(now, expected)
+    np.testing.assert_allclose(now, expected, atol=0.1 * np.abs(expected).max())
+
+
+def test_what_loses_ap_is_left_out_or_all_is_refused(network: Make) -> None:
+    path = network()
+    before = path.read_bytes()
+    scores = iter([0.5, 0.4, 0.495])
+    found = quantise(path, [BATCH], lambda served: next(scores))
+    assert found.taken.parts == "convolutions"
+    assert [round(each.ap, 1) for each in found.tried] == [50, 40, 49.5]
+    kinds = [node.op_type for node in onnx.load(str(path)).graph.node]
+    assert kinds[-1] == "MatMul"
+    path.write_bytes(before)
+    scores = iter([0.5, 0.4, 0.48])
+    with pytest.raises(ExportError, match=r"more than 1 points .* convolutions: AP 48\.0"):
+        quantise(path, [BATCH], lambda served: next(scores))
+    assert path.read_bytes() == before
+
+
+def test_weights_that_are_cut_and_turned_are_weights() -> None:
+    node, kind = onnx.helper.make_node, onnx.TensorProto.FLOAT
+    weight = np.arange(24, dtype=np.float32).reshape(6, 4)
+    graph = onnx.helper.make_graph(
+        [
+            node("Split", ["w"], ["q", "k"], axis=0, num_outputs=2),
+            node("Transpose", ["k"], ["kt"], perm=[1, 0]),
+            node("MatMul", ["x", "kt"], ["y"]),
+        ],
+        "made",
+        [onnx.helper.make_tensor_value_info("x", kind, [2, 4])],
+        [onnx.helper.make_tensor_value_info("y", kind, [2, 3])],
+        [onnx.numpy_helper.from_array(weight, "w")],
+    )
+    model = onnx.helper.make_model(graph, opset_imports=[onnx.helper.make_opsetid("", 18)])
+    assert fold_weights(model) == 2
+    assert [each.op_type for each in model.graph.node] == ["MatMul"]
+    (left,) = model.graph.initializer
+    np.testing.assert_array_equal(onnx.numpy_helper.to_array(left), weight[3:].T)
