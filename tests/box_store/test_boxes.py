@@ -201,5 +201,5 @@ def test_supervision_gets_the_same_boxes(monkeypatch: pytest.MonkeyPatch) -> Non
 
 def test_missing_supervision_names_the_remedy(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "supervision", None)
-    with pytest.raises(UsageError, match="pip install supervision"):
+    with pytest.raises(UsageError, match=r"pip install 'teach-detr\[supervision\]'"):
         Boxes.empty(1, 1).to_supervision()
