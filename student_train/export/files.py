@@ -117,6 +117,11 @@ def _name_dimensions(model: Any) -> None:
         for dimension in value.type.tensor_type.shape.dim:
             if dimension.dim_param in names:
                 dimension.dim_param = names[dimension.dim_param]
+    for value in model.graph.output:
+        count = value.type.tensor_type.shape.dim[1]
+        if count.dim_param:
+            # a formula of the image's size: fewer where an image has fewer cells than detections
+            count.dim_param = "detections"
     # what was computed from the old names is worth less than an unambiguous file
     del model.graph.value_info[:]
 

@@ -16,7 +16,7 @@ from teacher_infer.adapters.protocol import AdapterError, AdapterSpec, Detection
 
 
 def load(spec: AdapterSpec) -> "StudentDetector":
-    """Load the run's best weights, or an exported file; the trainer's own errors say what is wrong."""
+    """The run's best weights, or an exported file; the trainer's own errors say what is wrong."""
     from student_train.predictor import load_predictor
 
     run = Path(spec.model).expanduser()

@@ -134,17 +134,27 @@ def test_every_family_goes_into_files(
     pytest.importorskip("onnxscript")
     student = shrunk(preset.replace("-tricks", ""), **changes)
     onnx, torch_export = tmp_path / "s.onnx", tmp_path / "s.pt2"
-    done = export_student(student, (66, 81), onnx=onnx, torch_export=torch_export)
+    multiple = student.config.model.side_multiple
+    h, w = (66, 81) if multiple == 1 else (2 * multiple, 3 * multiple)
+    down, right = (37, 41) if multiple == 1 else (multiple, 2 * multiple)
+    done = export_student(student, (h, w), onnx=onnx, torch_export=torch_export)
     assert len(done) == 2
     for each in done:
         assert each.difference < 1e-5
         assert each.note.startswith(note)
         if note:
             assert each.dynamic == "batch"
-            assert each.checked == tuple(f"{n} x 3 x 66 x 81" for n in (2, 3, 1))
+            assert each.checked == tuple(f"{n} x 3 x {h} x {w}" for n in (2, 3, 1))
         else:
             assert each.dynamic == "size"
-            assert each.checked == ("2 x 3 x 66 x 81", "3 x 3 x 103 x 81", "1 x 3 x 66 x 122")
+            sizes = ((2, h, w), (3, h + down, w), (1, h, w + right))
+            assert each.checked == tuple("{} x 3 x {} x {}".format(*size) for size in sizes)
+
+
+def test_sides_that_the_family_cannot_look_at_are_refused():
+    student = shrunk("lw-detr-micro")
+    with pytest.raises(ExportError, match=r"66 x 128 px: .* multiples of 64 px, 64 x 128 for"):
+        export_student(student, (66, 128), torch_export=Path("s.pt2"))
 
 
 @pytest.mark.slow
@@ -171,6 +181,30 @@ def test_files_detect_the_same_at_other_sizes(student: TrainedStudent, tmp_path:
     unpadded = run_onnx(onnx)(example.images, torch.zeros_like(example.mask))[0]
     assert torch.equal(scores[0], unpadded[0])
     assert not torch.allclose(scores[1], unpadded[1])
+
+
+def test_dimensions_are_called_what_they_are():
+    onnx = pytest.importorskip("onnx")
+    kind, info = onnx.TensorProto.FLOAT, onnx.helper.make_tensor_value_info
+    few = "Min(50, 8*s14)"
+    graph = onnx.helper.make_graph(
+        [],
+        "made",
+        [info("images", kind, ["s0", 3, "s14", "s54"]), info("mask", kind, ["s0", "s14", "s54"])],
+        [info("scores", kind, ["s0", few]), info("boxes", kind, ["s0", few, 4])],
+    )
+    model = onnx.helper.make_model(graph)
+    export_files._name_dimensions(model)
+    names = [
+        [each.dim_param or each.dim_value for each in value.type.tensor_type.shape.dim]
+        for value in (*model.graph.input, *model.graph.output)
+    ]
+    assert names == [
+        ["batch", 3, "height", "width"],
+        ["batch", "height", "width"],
+        ["batch", "detections"],
+        ["batch", "detections", 4],
+    ]
 
 
 def test_a_program_that_detects_something_else_is_refused(
