@@ -7,7 +7,7 @@ it, `predictor.load_predictor` uses the result. The command line is `student-tra
 
 from typing import Any
 
-__all__ = ["load_predictor"]
+__all__ = ["load_predictor"]  # pyright: ignore[reportUnsupportedDunderAll]
 
 
 def __getattr__(name: str) -> Any:

@@ -79,8 +79,8 @@ def export(
     write its weights as the official code of its family, or transformers, stores them.
     """
     from student_train.export import export_student
-    from student_train.export.card import model_card, record_of
     from student_train.export.attention import SAMPLERS
+    from student_train.export.card import model_card, record_of
     from student_train.export.official import export_checkpoint
     from student_train.export.precision import lessened
     from student_train.export.program import DYNAMIC
