@@ -25,7 +25,7 @@ from student_train.export.files import (
     write_torch,
 )
 from student_train.export.program import Detector, Dynamic, Example, Program, trace
-from student_train.runs.exported import CARD, card
+from student_train.runs.exported import CARD, file_card
 from student_train.runs.trained import TrainedStudent
 
 __all__ = ["Exported", "export_student"]
@@ -148,7 +148,7 @@ def describe(student: TrainedStudent, program: Program, sampler: Sampler) -> dic
         "boxes": "x1, y1, x2, y2 in 0..1 of each image without its padding",
         "torch": torch.__version__,
         "python": platform.python_version(),
-        CARD: json.dumps(card(student)),
+        CARD: json.dumps(file_card(student)),
     }
 
 

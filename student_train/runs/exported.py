@@ -31,7 +31,7 @@ Feeds = dict[str, np.ndarray]
 """tensors by name"""
 
 
-def card(student: TrainedStudent) -> dict[str, Any]:
+def file_card(student: TrainedStudent) -> dict[str, Any]:
     """What decides how images go in and what comes out, for a file's metadata: settings of the
     network and of the evaluation's resizing, categories, and a hash of the weights. No paths.
     """

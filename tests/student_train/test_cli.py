@@ -284,8 +284,13 @@ def test_the_commands_are_a_promise(call):
         ],
         "compare": ["--json", "--plot"],
         "export": [
-            "--dynamic", "--json", "--licence", "--official", "--onnx", "--private", "--push",
-            "--size", "--tolerance", "--torch-export", "--transformers", "--upload", "--weights",
+            "--dynamic", "--half", "--int8", "--json", "--licence", "--official", "--onnx",
+            "--private", "--push", "--sampler", "--size", "--split", "--tolerance",
+            "--torch-export", "--transformers", "--upload", "--weights",
+        ],
+        "verify": [
+            "--data", "--json", "--layers", "--limit", "--run", "--size", "--split", "--threads",
+            "--tolerance", "--weights",
         ],
         "import": [
             "--annotations", "--family", "--json", "--out", "--overwrite", "--partial", "--preset",

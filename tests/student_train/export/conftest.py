@@ -11,7 +11,7 @@ import pytest
 
 from box_store.categories import Categories, Category, ClassSpace
 from student_train.presets import load_preset
-from student_train.runs.exported import CARD, card
+from student_train.runs.exported import CARD, file_card
 from student_train.runs.trained import TrainedStudent
 
 onnx = pytest.importorskip("onnx")
@@ -108,7 +108,7 @@ def exported(tmp_path: Path) -> Callable[..., Path]:
         )
         model = onnx.load(str(path))
         student: Any = TrainedStudent(_Nothing(), config, SPACE, "test")  # type: ignore[arg-type]
-        for key, value in {"producer": "teach-detr", CARD: json.dumps(card(student))}.items():
+        for key, value in {"producer": "teach-detr", CARD: json.dumps(file_card(student))}.items():
             model.metadata_props.add(key=key, value=value)
         onnx.save(model, str(path))
         return path
