@@ -166,6 +166,7 @@ def test_views_are_written_like_other_keys(tmp_path) -> None:
 def test_views_are_part_of_what_a_teacher_is(monkeypatch: pytest.MonkeyPatch) -> None:
     class Nothing:
         image_ids = (1,)
+        images_sha256 = "0" * 64
         tasks = (1,)
         mapping: dict[str, int | None] = {}  # noqa: RUF012
 
