@@ -77,7 +77,7 @@ def test_loader_processes_do_not_grow() -> None:
     found = worker_memory(config, 2, 20, images=3000, annotations=24_000, workers=1)
     assert len(found) == 6
     # what the first epoch fills: caches, arenas, imports
-    assert 0 < found[-1] < found[1] + 4
+    assert 0 < found[-1] < found[1] + 12, found
     assert not worker_memory(config, 2, 1, images=40, annotations=40, workers=0)
 
 
