@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from box_store.forms.cvat import UNLABELLED
-from box_store.outgoing.placing import Names, place_image
+from box_store.outgoing.placing import Names, placed
 from box_store.outgoing.sheet import Account, Mark, Part, Sheet, number, subset
 
 VERSION = "1.1"
@@ -37,14 +37,9 @@ def write(parts: Sequence[Part], classes: Sequence[str], out: Path, about: str) 
     root.append(meta)
     unlabelled = False
     for part in parts:
-        for sheet in part.sheets:
-            named = names.give(sheet, part)
-            image = out / "images" / subset(part, parts) / named.file_name
-            if part.images is not None and not place_image(part.images, sheet.file_name, image):
-                account.missing += 1
-                continue
-            root.append(_image(named, subset(part, parts), account.images))
-            account.images += 1
+        below = subset(part, parts)
+        for sheet, _ in placed(part, names, account, out / "images" / below):
+            root.append(_image(sheet, below, account.images - 1))
             account.marks += len(sheet.marks)
             unlabelled |= sheet.unlabelled
     size.text = str(account.images)

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import quote
 
-from box_store.outgoing.placing import Names, place_image
+from box_store.outgoing.placing import Names, placed
 from box_store.outgoing.sheet import Account, Mark, Part, Sheet
 
 LOCAL = "/data/local-files/?d="
@@ -30,17 +30,12 @@ def write(
     account, names = Account(), Names(flat=True)
     tasks: list[dict[str, Any]] = []
     for part in parts:
-        for sheet in part.sheets:
-            named = names.give(sheet, part)
-            place = f"images/{named.file_name}"
-            if part.images is not None and not place_image(
-                part.images, sheet.file_name, out / place
-            ):
-                account.missing += 1
-                continue
-            account.images += 1
+        for sheet, _ in placed(part, names, account, out / "images"):
             account.marks += len(sheet.marks)
-            data = {"image": prefix + quote(place), "file_name": named.file_name}
+            data = {
+                "image": prefix + quote(f"images/{sheet.file_name}"),
+                "file_name": sheet.file_name,
+            }
             data |= {"split": part.name, "source": about}
             tasks.append({"data": data, **_boxes(sheet)})
     (out / "tasks.json").write_text(json.dumps(tasks, indent=1), encoding="utf-8")

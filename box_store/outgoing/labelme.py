@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from pathlib import Path, PurePosixPath
 from typing import Any
 
-from box_store.outgoing.placing import Names, place_image
+from box_store.outgoing.placing import Names, placed
 from box_store.outgoing.sheet import Account, Mark, Part, Sheet, subset
 
 # whose fields these are
@@ -23,19 +23,13 @@ def write(parts: Sequence[Part], classes: Sequence[str], out: Path, about: str) 
     """
     account, names = Account(), Names(flat=False)
     for part in parts:
-        for sheet in part.sheets:
-            named = names.give(sheet, part)
-            image = out / subset(part, parts) / named.file_name
-            if part.images is not None and not place_image(part.images, sheet.file_name, image):
-                account.missing += 1
-                continue
-            account.images += 1
+        for sheet, image in placed(part, names, account, out / subset(part, parts)):
             if sheet.unlabelled and not sheet.marks:
                 continue
             account.marks += len(sheet.marks)
             path = image.with_suffix(".json")
             path.parent.mkdir(parents=True, exist_ok=True)
-            document = _document(named, about)
+            document = _document(sheet, about)
             path.write_text(json.dumps(document, indent=1), encoding="utf-8")
     return account
 

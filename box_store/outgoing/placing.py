@@ -2,12 +2,13 @@
 
 import os
 import shutil
+from collections.abc import Iterator
 from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path, PurePosixPath
 
 from box_store.errors import DataError, UsageError
-from box_store.outgoing.sheet import Part, Sheet
+from box_store.outgoing.sheet import Account, Part, Sheet
 from box_store.pixels import ImageError, find_image
 from box_store.places import files
 from box_store.places.image_files import image_path
@@ -88,3 +89,19 @@ class Names:
                 f"the images {other} and {name} would share a file of labels: this form has one "
                 "for each name without its ending"
             )
+
+
+def placed(
+    part: Part, names: Names, account: Account, folder: Path
+) -> Iterator[tuple[Sheet, Path]]:
+    """The images of a split under the names that they are written by, and where they lie in
+    `folder`. One whose file is not there is left out; both kinds are counted. Raises DataError.
+    """
+    for sheet in part.sheets:
+        named = names.give(sheet, part)
+        image = folder / named.file_name
+        if part.images is not None and not place_image(part.images, sheet.file_name, image):
+            account.missing += 1
+            continue
+        account.images += 1
+        yield named, image

@@ -6,10 +6,10 @@ pixel are written where there are some, which most readers take.
 
 import xml.etree.ElementTree as ET
 from collections.abc import Sequence
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 
 from box_store.forms.voc import WRITER
-from box_store.outgoing.placing import Names, place_image
+from box_store.outgoing.placing import Names, placed
 from box_store.outgoing.sheet import Account, Mark, Part, Sheet, number
 
 
@@ -25,20 +25,14 @@ def write(parts: Sequence[Part], classes: Sequence[str], out: Path, about: str) 
         (out / folder).mkdir(parents=True, exist_ok=True)
     for part in parts:
         listed = []
-        for sheet in part.sheets:
-            named = names.give(sheet, part)
-            image = out / "JPEGImages" / named.file_name
-            if part.images is not None and not place_image(part.images, sheet.file_name, image):
-                account.missing += 1
-                continue
-            account.images += 1
+        for sheet, image in placed(part, names, account, out / "JPEGImages"):
             if sheet.unlabelled and not sheet.marks:
                 continue
             account.marks += len(sheet.marks)
-            stem = PurePosixPath(named.file_name).stem
+            stem = image.stem
             if not sheet.unlabelled:
                 listed.append(stem)
-            tree = ET.ElementTree(_annotation(named, about))
+            tree = ET.ElementTree(_annotation(sheet, about))
             ET.indent(tree)
             tree.write(out / "Annotations" / f"{stem}.xml", encoding="utf-8")
         if listed:

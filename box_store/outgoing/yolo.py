@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from pathlib import Path, PurePosixPath
 
 from box_store.forms.at_once import role
-from box_store.outgoing.placing import Names, place_image
+from box_store.outgoing.placing import Names, placed
 from box_store.outgoing.sheet import Account, Mark, Part, Sheet, subset
 
 
@@ -31,20 +31,14 @@ def write(
     place = {name: at for at, name in enumerate(classes)}
     for part in parts:
         below = subset(part, parts)
-        for sheet in part.sheets:
-            named = names.give(sheet, part)
-            image = out / "images" / below / named.file_name
-            if part.images is not None and not place_image(part.images, sheet.file_name, image):
-                account.missing += 1
-                continue
-            account.images += 1
+        for sheet, _ in placed(part, names, account, out / "images" / below):
             if sheet.unlabelled:
                 account.lose("labels of images that are not labelled wholly", len(sheet.marks))
                 continue
             kept = [mark for mark in sheet.marks if not mark.crowd]
             account.lose("crowds", len(sheet.marks) - len(kept))
             account.marks += len(kept)
-            path = out / "labels" / below / PurePosixPath(named.file_name).with_suffix(".txt")
+            path = out / "labels" / below / PurePosixPath(sheet.file_name).with_suffix(".txt")
             path.parent.mkdir(parents=True, exist_ok=True)
             lines = (_line(mark, sheet, place, with_scores) for mark in kept)
             path.write_text("".join(lines), encoding="utf-8")
