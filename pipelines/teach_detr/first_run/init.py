@@ -11,7 +11,7 @@ from box_store.forms.survey import SplitSurvey, survey
 from box_store.places import files
 from teach_detr.first_run.proposal import Machine, propose
 from teach_detr.first_run.teacher import look
-from teach_detr.first_run.writing import as_toml
+from teach_detr.first_run.writing import toml_lines
 
 
 def write_first_run(
@@ -49,7 +49,8 @@ def write_first_run(
         for theirs, ours in found.proposed.items():
             say(f"proposed  {found.spec.name}: {theirs} is {ours}: look at it in {out}")
     run = run or Path("runs") / (data.place.stem or "first")
-    text = as_toml(data, (train, val), looked, proposal, machine, run)
+    lines = toml_lines(data, (train, val), looked, proposal, machine, run)
+    text = "\n".join(lines) + "\n"
     try:
         files.make_folder(out.absolute().parent)
         with files.replacing(out.absolute()) as file:

@@ -11,19 +11,7 @@ from teach_detr.first_run.teacher import Looked
 from teacher_infer.teachers.parsing import as_argument, pairs_of
 
 
-def as_toml(
-    data: DataSet,
-    splits: tuple[str, str | None],
-    teachers: Sequence[Looked],
-    proposal: Proposal,
-    machine: Machine,
-    out: Path,
-) -> str:
-    """What `teach-detr run` reads. splits: of training, and of evaluation where there is one."""
-    return "\n".join(_lines(data, splits, teachers, proposal, machine, out)) + "\n"
-
-
-def _lines(
+def toml_lines(
     data: DataSet,
     splits: tuple[str, str | None],
     teachers: Sequence[Looked],
@@ -31,6 +19,7 @@ def _lines(
     machine: Machine,
     out: Path,
 ) -> Iterator[str]:
+    """Lines of what `teach-detr run` reads. splits: of training, and of evaluation if there is one."""
     train, val = splits
     yield f"# {_bare(data.summary)}"
     for note in data.notes:
