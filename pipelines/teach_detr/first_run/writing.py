@@ -19,7 +19,7 @@ def toml_lines(
     machine: Machine,
     out: Path,
 ) -> Iterator[str]:
-    """Lines of what `teach-detr run` reads. splits: of training, and of evaluation if there is one."""
+    """Lines of what `teach-detr run` reads. splits: of training, and of evaluation, if any."""
     train, val = splits
     yield f"# {_bare(data.summary)}"
     for note in data.notes:
