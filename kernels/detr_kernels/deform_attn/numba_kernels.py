@@ -22,25 +22,61 @@ from typing import Any
 import numpy as np
 from numba import njit
 
-# sums may be reordered to fit vector registers, products fused with them; NaN and Inf keep their
-# meaning
-_OPTIONS = {
-    "nogil": True,
-    "forceinline": True,
-    "error_model": "numpy",
-    "fastmath": {"reassoc", "contract", "nsz"},
-}
+_OPTIONS = {"nogil": True, "forceinline": True, "error_model": "numpy"}
+# products may be fused with sums; NaN and Inf keep their meaning
+_FUSED = {"contract", "nsz"}
+# and sums reordered to fit vector registers. Only for loops that write no memory: before one that
+# writes, compiled code asks whether what it writes lies near what it reads, and takes the loop
+# without vectors if so. Were the order free there, the same numbers would round differently from
+# one call to the next, with where the allocator put them.
+_REORDERED = _FUSED | {"reassoc"}
 # unsigned: Python's negative indices would put a test into every access
 _index = np.uint64
 
 
-def compiled(function: Callable[..., Any]) -> Callable[..., Any]:
+def compiled(function: Callable[..., Any], fastmath: set[str] = _FUSED) -> Callable[..., Any]:
     """Compiled at the first call for each dtype, and kept on disk for later processes."""
     try:
-        return njit(cache=True, **_OPTIONS)(function)
+        return njit(cache=True, fastmath=fastmath, **_OPTIONS)(function)
     except RuntimeError:
         # neither the package's folder nor the user's cache can be written
-        return njit(**_OPTIONS)(function)
+        return njit(fastmath=fastmath, **_OPTIONS)(function)
+
+
+def summing(function: Callable[..., Any]) -> Callable[..., Any]:
+    """`compiled`, for a function that only reads and adds up: in any order."""
+    return compiled(function, _REORDERED)
+
+
+@summing
+def _total(numbers):
+    total = numbers.dtype.type(0)
+    for k in range(numbers.shape[0]):
+        total += numbers[k]
+    return total
+
+
+@summing
+def _product(numbers, others, row):
+    """The scalar product of `numbers` with a row of `others`."""
+    total = numbers.dtype.type(0)
+    for k in range(numbers.shape[0]):
+        total += numbers[k] * others[row, k]
+    return total
+
+
+@summing
+def _corner_products(grad_output, out, value, a, b, c, d, channels):
+    """Scalar products of the output's gradient with the four pixels that begin at a, b, c, d."""
+    zero = value.dtype.type(0)
+    dot_a, dot_b, dot_c, dot_d = zero, zero, zero, zero
+    for i in range(channels):
+        grad = grad_output[out + i]
+        dot_a += grad * value[a + i]
+        dot_b += grad * value[b + i]
+        dot_c += grad * value[c + i]
+        dot_d += grad * value[d + i]
+    return dot_a, dot_b, dot_c, dot_d
 
 
 @compiled
@@ -54,11 +90,9 @@ def _weigh_row(scores, row, fused, attention):
     largest = scores[row, 0]
     for k in range(samples):
         largest = max(largest, scores[row, k])
-    total = attention.dtype.type(0)
     for k in range(samples):
         attention[k] = np.exp(scores[row, k] - largest)
-        total += attention[k]
-    scale = attention.dtype.type(1) / total
+    scale = attention.dtype.type(1) / _total(attention)
     for k in range(samples):
         attention[k] *= scale
 
@@ -219,14 +253,9 @@ def backward(
                 b, c = a + corner[j, 1], a + corner[j, 2]
                 d = b + corner[j, 2]
                 k = sample[j]
-                # products of the output's gradient with the four pixels
-                dot_a, dot_b, dot_c, dot_d = real(0), real(0), real(0), real(0)
-                for i in range(channels):
-                    grad = grad_output[out + i]
-                    dot_a += grad * value[a + i]
-                    dot_b += grad * value[b + i]
-                    dot_c += grad * value[c + i]
-                    dot_d += grad * value[d + i]
+                dot_a, dot_b, dot_c, dot_d = _corner_products(
+                    grad_output, out, value, a, b, c, d, channels
+                )
                 left, right, top, bottom = (
                     weights[j, 0],
                     weights[j, 1],
@@ -270,8 +299,6 @@ def backward(
                         grad_reference[row, level * 4 + 2] += moved_x
                         grad_reference[row, level * 4 + 3] += moved_y
             if fused:
-                mean = real(0)
-                for k in range(samples):
-                    mean += attention[k] * grad_scores[row, k]
+                mean = _product(attention, grad_scores, row)
                 for k in range(samples):
                     grad_scores[row, k] = attention[k] * (grad_scores[row, k] - mean)

@@ -2,6 +2,7 @@
 
 import os
 import signal
+from collections import deque
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
@@ -41,6 +42,25 @@ def test_threads_change_no_bit(threads):
     torch.set_num_threads(1)
     for a, b in zip(shared, results(), strict=True):
         assert torch.equal(a, b)
+
+
+def test_where_tensors_lie_changes_no_bit():
+    # other copies of the same numbers, on a heap that others fill: before sums had an order, one
+    # call in a few hundred rounded its last rows otherwise
+    small = Shape(2, ((8, 11), (4, 6), (2, 3), (1, 2)), heads=2, dim=16, points=4)
+    inputs = make_fused_inputs(small, "local")
+    numbers = [t.detach() for t in (*inputs.leaves, inputs.reference)]
+    sizes = torch.tensor(inputs.spatial_shapes)
+    generator = torch.Generator().manual_seed(0)
+    expected, others = None, deque(maxlen=100)
+    for _ in range(1500):
+        others.append(torch.empty(int(torch.randint(1, 3000, (), generator=generator))))
+        value, *places = (t.clone() for t in numbers)
+        output = numba_cpu.forward(value, sizes, *places)
+        grads = numba_cpu.backward(inputs.grad_output, value, sizes, *places, needs_reference=True)
+        found = torch.cat([t.flatten() for t in (output, *grads)])
+        expected = found if expected is None else expected
+        assert torch.equal(found, expected)
 
 
 def test_a_forked_process_has_threads_of_its_own(threads):
