@@ -73,12 +73,16 @@ def find_image(root: Location, file_name: str) -> Location:
         raise ImageError(UNSAFE_PATH, str(error)) from error
 
 
-def read_pixels(path: Location, size: tuple[int, int] | None = None) -> NDArray[np.uint8]:
+def read_pixels(
+    path: Location, size: tuple[int, int] | None = None, divisor: int = 1
+) -> NDArray[np.uint8]:
     """Decode an image file to uint8 RGB [height, width, 3], as stored on disk.
 
     Grayscale, palette, CMYK, 16-bit and transparent images are converted; the first frame of an
     animation is taken. Float pixels in 0..1 are stretched to 0..255. size: (width, height) that the
-    file must have; only with it are pictures decoded that are larger than Pillow's limit.
+    file must have; only with it are pictures decoded that are larger than Pillow's limit. divisor:
+    1, 2, 4 or 8: decode JPEG photos at that part of their size, sides rounded up, which saves most
+    of the work; other files come whole, so that the shape says which it was.
 
     Raises:
         ImageError: there is no such file, it cannot be read, it is no image, it ends too early, its
@@ -86,7 +90,7 @@ def read_pixels(path: Location, size: tuple[int, int] | None = None) -> NDArray[
             values is white.
         RemoteError: the server of a URL fails, which says nothing of the image.
     """
-    return decode(read_file(path), str(path), size)
+    return decode(read_file(path), str(path), size, divisor)
 
 
 def read_upright(path: Location) -> NDArray[np.uint8]:
@@ -122,12 +126,14 @@ def read_file(path: Location) -> bytes:
         raise ImageError(MISSING, f"no image file can be called {str(path)!a}: {error}") from error
 
 
-def decode(data: bytes, name: str, size: tuple[int, int] | None = None) -> NDArray[np.uint8]:
+def decode(
+    data: bytes, name: str, size: tuple[int, int] | None = None, divisor: int = 1
+) -> NDArray[np.uint8]:
     """The pixels of an encoded image, as `read_pixels` has them; `name` is for messages."""
     if not data:
         raise ImageError(TRUNCATED, f"{name} is empty")
     try:
-        return _decode(data, name, size)
+        return _decode(data, name, size, divisor)
     except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
         if size is None:
             raise ImageError(
@@ -136,10 +142,12 @@ def decode(data: bytes, name: str, size: tuple[int, int] | None = None) -> NDArr
                 "height in an annotation file it is read",
             ) from error
     with without_limit():
-        return _decode(data, name, size)
+        return _decode(data, name, size, divisor)
 
 
-def _decode(data: bytes, name: str, size: tuple[int, int] | None) -> NDArray[np.uint8]:
+def _decode(
+    data: bytes, name: str, size: tuple[int, int] | None, divisor: int
+) -> NDArray[np.uint8]:
     try:
         # reads the header alone, so a wrong size costs no decoding
         image = open_image(io.BytesIO(data))
@@ -166,7 +174,7 @@ def _decode(data: bytes, name: str, size: tuple[int, int] | None) -> NDArray[np.
                 stored,
             )
         try:
-            photo = decode_photo(data, image)
+            photo = decode_photo(data, image, divisor)
             return _rgb(_as_stored(image), name) if photo is None else photo
         except (ImageError, Image.DecompressionBombError, Image.DecompressionBombWarning):
             raise

@@ -13,6 +13,7 @@ from box_store.boxes import Boxes
 from box_store.categories import ClassSpace
 from box_store.coco.annotations import CocoData
 from box_store.errors import DataError
+from box_store.jpeg import largest_divisor
 from box_store.pixels import SIZE_MISMATCH, find_image
 from box_store.places.locations import Location, as_typed
 from box_store.selection.selecting import Selection
@@ -35,7 +36,7 @@ class Sample:
     """by teacher; None = that teacher never saw the image"""
     image_id: int
     original_size: tuple[int, int]
-    """(height, width) of the file, in pixels"""
+    """(height, width) of the file, in pixels; rounded up to the divisor of a scaled decoding"""
 
 
 @dataclass
@@ -81,9 +82,11 @@ class CocoDetection(Dataset[Loaded]):
         limit: int | None = None,
         replace: bool = True,
         mosaics: AugmentConfig | None = None,
+        scaled_decode: bool = False,
     ):
         """teachers: of the selection, all by default. limit: use the first this many images.
-        mosaics: when some images become mosaics with others.
+        mosaics: when some images become mosaics with others. scaled_decode: read photos no larger
+        than `transform` needs them.
 
         Raises DataError if the folder is missing or the file lists no image.
         """
@@ -101,6 +104,7 @@ class CocoDetection(Dataset[Loaded]):
         self.teachers = tuple(known if teachers is None else teachers)
         self.seed = seed
         self.replace = replace
+        self.scaled_decode = scaled_decode
         self.mosaics = mosaics if mosaics is not None and mosaics.mosaic > 0 else None
 
     def __len__(self) -> int:
@@ -208,12 +212,26 @@ class CocoDetection(Dataset[Loaded]):
         return Sample(scene.image, truth, by_name, image_id, size)
 
     def _read(self, index: int) -> tuple[torch.Tensor, list[Boxes | None], tuple[int, int]]:
-        """An image as stored, the boxes of all sources, and its (height, width)."""
+        """An image, the boxes of all sources on it, and its (height, width) in the frame of the
+        annotations: all as stored, or divided where that was asked for.
+        """
         image_id = int(self._table.image_ids[index])
         size = (int(self._table.heights[index]), int(self._table.widths[index]))
         path = find_image(self.root, self.file_name(index))
-        image = read_image(path, (size[1], size[0]))
-        return image, [self._truth(index, size), *self._teacher_boxes(image_id, size)], size
+        divisor = largest_divisor(size, self.transform.needs(size)) if self.scaled_decode else 1
+        image = read_image(path, (size[1], size[0]), divisor=divisor)
+        sources = [self._truth(index, size), *self._teacher_boxes(image_id, size)]
+        height, width = image.shape[-2:]
+        if (height, width) == size:
+            return image, sources, size
+        # sides are rounded up: the last row and column may lie outside the photo in part
+        framed = [
+            None
+            if each is None
+            else replace(each, boxes_xyxy=each.boxes_xyxy / divisor, width=width, height=height)
+            for each in sources
+        ]
+        return image, framed, (height * divisor, width * divisor)
 
     def _truth(self, index: int, size: tuple[int, int]) -> Boxes | None:
         table, rows = self._table, self._table.rows(index)

@@ -124,6 +124,7 @@ def make_validation(
         EvalTransform(config.augment),
         limit=config.data.val_limit,
         replace=False,
+        scaled_decode=config.data.scaled_decode,
     )
     loader = make_loader(
         dataset,

@@ -16,6 +16,8 @@ from torchvision.tv_tensors import BoundingBoxes, BoundingBoxFormat, Image
 from student_train.config import AugmentConfig
 
 Step = Callable[..., Any]
+SMALLEST_CROP = 0.3
+"""part of a side that the IoU crop keeps at least, as in SSD"""
 
 
 def strengthen(
@@ -58,4 +60,4 @@ def _zoom_out(probability: float) -> Step:
 
 @cache
 def _iou_crop() -> Step:
-    return v2.RandomIoUCrop()
+    return v2.RandomIoUCrop(min_scale=SMALLEST_CROP)

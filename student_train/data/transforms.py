@@ -5,6 +5,7 @@ resize to one of several short sides, or a resize, a random crop and a resize. R
 from the generator that is passed in and from nowhere else.
 """
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Protocol
@@ -16,7 +17,7 @@ from torchvision.transforms.v2 import functional as F
 from torchvision.tv_tensors import BoundingBoxes, BoundingBoxFormat
 
 from student_train.config import AugmentConfig
-from student_train.data.strong import strengthen
+from student_train.data.strong import SMALLEST_CROP, strengthen
 
 
 @dataclass(frozen=True)
@@ -79,6 +80,12 @@ class Transform(Protocol):
         """
         ...
 
+    def needs(self, size: tuple[int, int]) -> tuple[int, int]:
+        """(height, width) that a scene of `size` must have at least for nothing to be enlarged that
+        would not be otherwise.
+        """
+        ...
+
 
 class TrainTransform:
     """DETR's augmentation, with its lengths and probabilities from a config; before it, perhaps,
@@ -112,6 +119,21 @@ class TrainTransform:
             return squash(scene, _choice(config.squares, drawn_by))
         return resize(scene, _choice(config.short_sides, generator), config.long_side)
 
+    def needs(self, size: tuple[int, int]) -> tuple[int, int]:
+        """The largest that may be drawn; more where a part of a scene may be cut out before."""
+        config = self.config
+        sides = config.squares + ((config.eval_square,) if config.eval_square is not None else ())
+        wanted = (
+            [(max(sides), max(sides))]
+            if config.squares
+            else [resized_size(size, max(config.short_sides), config.long_side)]
+        )
+        if config.crop > 0:
+            wanted.append(resized_size(size, max(config.crop_resize)))
+        part = SMALLEST_CROP if config.iou_crop > 0 else 1.0
+        height, width = (math.ceil(max(lengths) / part) for lengths in zip(*wanted, strict=True))
+        return height, width
+
 
 class EvalTransform:
     """One resize, nothing random."""
@@ -129,6 +151,12 @@ class EvalTransform:
         if self.config.eval_square is not None:
             return squash(scene, self.config.eval_square)
         return resize(scene, self.config.eval_short_side, self.config.eval_long_side)
+
+    def needs(self, size: tuple[int, int]) -> tuple[int, int]:
+        """The size that it will have."""
+        if self.config.eval_square is not None:
+            return self.config.eval_square, self.config.eval_square
+        return resized_size(size, self.config.eval_short_side, self.config.eval_long_side)
 
 
 def resize(scene: Scene, short_side: int, long_side: int | None = None) -> Scene:

@@ -89,6 +89,7 @@ def make_inputs(config: TrainConfig, coco: CocoData, world: World) -> Inputs:
         seed=config.seed,
         limit=data.limit,
         mosaics=config.augment,
+        scaled_decode=data.scaled_decode,
     )
     if train.n_unlabelled:
         notes.append(
