@@ -12,6 +12,7 @@ from box_store.boxes import Boxes
 from box_store.categories import Categories
 from box_store.places.locations import RemotePath
 from box_store.results.exporting import detections
+from box_store.tiles import Tiling, predict_tiled
 from student_train.data import EvalTransform, Sample, Scene, collate
 from student_train.data.loader import Batch
 from student_train.evaluation.detections import to_boxes
@@ -27,12 +28,16 @@ class Predictor:
     convolutions, after which it cannot be trained or saved.
 
     `class_names` are those of the data set's categories, ordered by id; what `predict` returns are
-    indices into them.
+    indices into them. With a `tiling` it looks at tiles of each image too, for small objects in
+    large images: as many times as there are tiles, and once at the whole.
     """
 
-    def __init__(self, student: TrainedStudent, runtime: Runtime) -> None:
+    def __init__(
+        self, student: TrainedStudent, runtime: Runtime, tiling: Tiling | None = None
+    ) -> None:
         self.student = student
         self.runtime = runtime
+        self.tiling = tiling
         self.class_names: tuple[str, ...] = student.class_space.categories.names
         self._model = student.model.to(runtime.device)
         make_ready(self._model, runtime.device)
@@ -43,7 +48,6 @@ class Predictor:
         """The data set's category table."""
         return self.student.class_space.categories
 
-    @torch.inference_mode()
     def predict(self, images: Sequence[np.ndarray]) -> list[Boxes]:
         """Boxes of each image, best first, in its own pixels; `class_ids` index `class_names`.
 
@@ -52,6 +56,12 @@ class Predictor:
         """
         if not images:
             return []
+        if self.tiling is not None:
+            return predict_tiled(self._predict, images, self.tiling)
+        return self._predict(images)
+
+    @torch.inference_mode()
+    def _predict(self, images: Sequence[np.ndarray]) -> list[Boxes]:
         batch = self._batch(images).to(self.runtime.device, self.student.config.model.pixels)
         with self.runtime.autocast():
             output = self._model(batch.images, batch.mask)
@@ -77,12 +87,21 @@ class Predictor:
 
 
 def load_predictor(
-    run: Path | RemotePath, device: str = "auto", weights: str = "best"
+    run: Path | RemotePath,
+    device: str = "auto",
+    weights: str = "best",
+    *,
+    tile: int | None = None,
+    overlap: float = Tiling.overlap,
 ) -> Predictor:
     """A predictor from a run folder, a `.safetensors` file, or an ONNX file that `student-train
     export` wrote (which runs in onnxruntime on the CPU); see `load_any` for the errors.
+
+    tile, overlap: look at tiles of so many pixels too, neighbours sharing that part of a side;
+    UsageError for what is none (`box_store.tiles`).
     """
-    return Predictor(load_any(run, weights), Runtime.start(device))
+    tiling = None if tile is None else Tiling(tile, overlap)
+    return Predictor(load_any(run, weights), Runtime.start(device), tiling)
 
 
 def as_rows(boxes: Boxes, categories: Categories) -> list[dict[str, Any]]:

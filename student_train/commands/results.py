@@ -114,6 +114,13 @@ def predict(
         list[str] | None,
         typer.Option(metavar="NAME=SCORE", help="Another lowest score for this class; repeat it."),
     ] = None,
+    tile: Annotated[
+        int | None,
+        typer.Option(metavar="PIXELS", help="Look at tiles of this side too: small objects."),
+    ] = None,
+    overlap: Annotated[
+        float, typer.Option(help="Part of its side that a tile shares with the next.")
+    ] = 0.2,
     every: Annotated[int, typer.Option(help="Of a video, take every so many-th frame.")] = 1,
     weights: Weights = "best",
     device: Device = "auto",
@@ -125,6 +132,7 @@ def predict(
     replaced.
     """
     from box_store.selection.floors import parse_floors
+    from box_store.tiles import Tiling
     from student_train.prediction.predicting import predict_images
 
     console = open_console(to_stderr=as_json)
@@ -134,7 +142,8 @@ def predict(
         print_plain(console, prediction_line(row, threshold))
 
     floors = parse_floors(class_floor or ())
-    done = predict_images(run, images, out, threshold, weights, device, every, told, floors)
+    tiling = None if tile is None else Tiling(tile, overlap)
+    done = predict_images(run, images, out, threshold, weights, device, every, told, floors, tiling)
     if as_json:
         print_json(done.rows)
     console.print(f"pictures  {done.folder}", soft_wrap=True)

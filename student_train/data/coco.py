@@ -20,6 +20,7 @@ from box_store.selection.selecting import Selection
 from student_train.config import AugmentConfig
 from student_train.data.images import ImageError, ImageProblem, read_image
 from student_train.data.mosaic import companions, compose
+from student_train.data.tiles import random_tile
 from student_train.data.transforms import Scene, Transform
 from student_train.models.geometry import to_centres
 from student_train.models.targets import Targets
@@ -81,12 +82,12 @@ class CocoDetection(Dataset[Loaded]):
         seed: int = 0,
         limit: int | None = None,
         replace: bool = True,
-        mosaics: AugmentConfig | None = None,
+        augment: AugmentConfig | None = None,
         scaled_decode: bool = False,
     ):
         """teachers: of the selection, all by default. limit: use the first this many images.
-        mosaics: when some images become mosaics with others. scaled_decode: read photos no larger
-        than `transform` needs them.
+        augment: what is done before `transform`: tiles, and mosaics with other images.
+        scaled_decode: read photos no larger than `transform` needs them; of tiles all is needed.
 
         Raises DataError if the folder is missing or the file lists no image.
         """
@@ -104,8 +105,9 @@ class CocoDetection(Dataset[Loaded]):
         self.teachers = tuple(known if teachers is None else teachers)
         self.seed = seed
         self.replace = replace
-        self.scaled_decode = scaled_decode
-        self.mosaics = mosaics if mosaics is not None and mosaics.mosaic > 0 else None
+        self._augment = augment
+        tiled = augment is not None and augment.tile is not None
+        self.scaled_decode = scaled_decode and not tiled
 
     def __len__(self) -> int:
         return self._n
@@ -181,11 +183,13 @@ class CocoDetection(Dataset[Loaded]):
     def _load(self, key: Key) -> Sample:
         image_id = int(self._table.image_ids[key.index])
         draw = sample_generator(self.seed, key.epoch, image_id)
-        image, sources, size = self._read(key.index)
-        others = companions(self.mosaics, len(self), key.epoch, draw) if self.mosaics else ()
-        if self.mosaics and others:
-            parts = [(image, sources), *(self._read(other)[:2] for other in others)]
-            image, sources = compose(parts, self.mosaics.mosaic_side, draw)
+        others = companions(self._augment, len(self), key.epoch, draw) if self._augment else []
+        read = [self._read(index) for index in (key.index, *others)]
+        had_boxes = [any(map(bool, each)) for each in zip(*(part[1] for part in read), strict=True)]
+        parts = [self._tiled(image, sources, draw) for image, sources, _ in read]
+        image, sources = parts[0]
+        if self._augment and others:
+            image, sources = compose(parts, self._augment.mosaic_side, draw)
         known = [source for source in sources if source is not None]
 
         # all sources go through the augmentation as one list of boxes, and are told apart after it
@@ -200,16 +204,24 @@ class CocoDetection(Dataset[Loaded]):
         )
         targets: list[Targets | None] = []
         start = 0
-        for source in sources:
+        for source, had in zip(sources, had_boxes, strict=True):
             if source is None:
                 targets.append(None)
                 continue
-            targets.append(self._targets(source, scene, start))
+            targets.append(self._targets(source, scene, start, had))
             start += len(source)
         truth, *teachers = targets
         truth = Targets.unknown(boxes) if truth is None else truth
         by_name = dict(zip(self.teachers, teachers, strict=True))
-        return Sample(scene.image, truth, by_name, image_id, size)
+        return Sample(scene.image, truth, by_name, image_id, read[0][2])
+
+    def _tiled(
+        self, image: torch.Tensor, sources: list[Boxes | None], draw: torch.Generator
+    ) -> tuple[torch.Tensor, list[Boxes | None]]:
+        """What is taken of an image as stored: all of it, or a random tile."""
+        if self._augment is None or self._augment.tile is None:
+            return image, sources
+        return random_tile(image, sources, self._augment.tile, draw)
 
     def _read(self, index: int) -> tuple[torch.Tensor, list[Boxes | None], tuple[int, int]]:
         """An image, the boxes of all sources on it, and its (height, width) in the frame of the
@@ -258,7 +270,7 @@ class CocoDetection(Dataset[Loaded]):
                 )
         return found
 
-    def _targets(self, source: Boxes, scene: Scene, start: int) -> Targets:
+    def _targets(self, source: Boxes, scene: Scene, start: int, had_boxes: bool) -> Targets:
         """What is left of a source whose boxes began at row `start` of the scene."""
         mine = (scene.rows >= start) & (scene.rows < start + len(source))
         rows = scene.rows[mine].numpy() - start
@@ -267,7 +279,7 @@ class CocoDetection(Dataset[Loaded]):
             torch.from_numpy(self.class_space.to_index(source.class_ids[rows])),
             to_centres(scene.boxes_xyxy[mine]) / torch.tensor([width, height, width, height]),
             torch.from_numpy(source.scores[rows]),
-            had_boxes=len(source) > 0,
+            had_boxes=had_boxes,
         )
 
 

@@ -13,6 +13,7 @@ from box_store.errors import DataError, UsageError
 from box_store.places.files import check_writable, local_folder
 from box_store.places.locations import Location, RemotePath, as_typed, staged
 from box_store.selection.rows import above_floors
+from box_store.tiles import Tiling
 from student_train.data import ImageError, read_image
 from student_train.machine.runtime import Runtime
 from student_train.prediction.drawing import draw_boxes, save_picture
@@ -80,13 +81,14 @@ def predict_images(
     every: int = 1,
     told: Callable[[dict[str, Any]], None] = lambda row: None,
     class_floors: Mapping[str, float] | None = None,
+    tiling: Tiling | None = None,
 ) -> Predictions:
     """Draw what a run sees in images into a folder, with `predictions.json` beside the pictures.
 
     Photos are turned as their EXIF orientation says. An image that cannot be read is a row with its
     error. A video becomes a video, and each of its frames (every `every`-th) a row with its number
     as `frame`. `told` hears of each row at once. class_floors: in place of `threshold` for classes
-    by name.
+    by name. tiling: look at tiles of the images too.
 
     Raises:
         TeachDetrError: the run or all images are missing, or a picture would replace a file that
@@ -105,7 +107,7 @@ def predict_images(
     names = [_free_name(file, taken) for file in files]
     check_writable(folder)
     check_targets(folder, dict(zip(files, names, strict=True)))
-    predictor = Predictor(load_any(run, weights), Runtime.start(device))
+    predictor = Predictor(load_any(run, weights), Runtime.start(device), tiling)
     floors = Floors.of(predictor, threshold, class_floors or {})
     rows = []
     with local_folder(folder) as here:

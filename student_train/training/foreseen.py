@@ -89,8 +89,8 @@ def _shrunk(config: TrainConfig, dataset: CocoDetection) -> Iterator[str]:
         yield (
             f"{int(small.sum())} of {len(dataset)} images are shrunk to a short side of less than "
             f"{_SMALL_IMAGE} px, {dataset.file_name(worst)} of {int(widths[worst])} x "
-            f"{int(heights[worst])} px to {sides[worst]:.0f}: cut such images into tiles, or raise "
-            "augment.eval_long_side and augment.long_side"
+            f"{int(heights[worst])} px to {sides[worst]:.0f}: train on tiles (augment.tile=PIXELS, "
+            "predict --tile), or raise augment.eval_long_side and augment.long_side"
         )
     images, boxes = dataset.objects()
     thin = np.minimum(boxes[:, 2] * across[images], boxes[:, 3] * down[images])
@@ -98,7 +98,8 @@ def _shrunk(config: TrainConfig, dataset: CocoDetection) -> Iterator[str]:
     if len(lost) and lost.mean() > 0.1:
         yield (
             f"{lost.mean():.0%} of the objects are less than {_FEW_PIXELS} px thin once their "
-            "images are shrunk: raise the sizes of augment.*, or cut the images into tiles"
+            "images are shrunk: raise the sizes of augment.*, or train on tiles "
+            "(augment.tile=PIXELS, predict --tile)"
         )
 
 

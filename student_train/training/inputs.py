@@ -88,7 +88,7 @@ def make_inputs(config: TrainConfig, coco: CocoData, world: World) -> Inputs:
         selection=selection,
         seed=config.seed,
         limit=data.limit,
-        mosaics=config.augment,
+        augment=config.augment,
         scaled_decode=data.scaled_decode,
     )
     if train.n_unlabelled:

@@ -9,6 +9,7 @@ import numpy as np
 from box_store.boxes import Boxes
 from box_store.errors import TeachDetrError, UsageError
 from box_store.fuse import FusionConfig
+from box_store.tiles import Tiling
 
 NO_NMS = "none"
 """asks for no NMS, where None asks for the model's own"""
@@ -23,13 +24,17 @@ class ViewSpec:
 
     flip: each view also mirrored. scales: how large objects appear. merge: `nms` keeps the best of
     boxes of a class that overlap by more than `merge_iou`, `soft_nms` lowers the others' scores,
-    `wbf` averages them (see `box_store.fuse`).
+    `wbf` averages them (see `box_store.fuse`). tile, overlap: one more view, cut into tiles of so
+    many pixels (see `box_store.tiles`). whole: whether the whole image is a view beside them.
     """
 
     flip: bool = False
     scales: tuple[float, ...] = (1.0,)
     merge: Literal["nms", "soft_nms", "wbf"] = "nms"
     merge_iou: float = 0.6
+    tile: int | None = None
+    overlap: float = Tiling.overlap
+    whole: bool = True
 
     def __post_init__(self) -> None:
         low, high = _SCALES
@@ -39,12 +44,23 @@ class ViewSpec:
                 f"scales are ascending numbers from {low:g} to {high:g}, got "
                 f"{', '.join(f'{scale:g}' for scale in self.scales) or 'none'}"
             )
-        # refuses methods and overlaps that there are not
+        if not self.whole and (self.tile is None or self.scales != (1.0,)):
+            raise UsageError(
+                "whole=false shows tiles alone: it needs tile=PIXELS, and goes without scales, "
+                "which are of the whole image"
+            )
+        # refuse methods, overlaps and tiles that there are not
         self.fusion()
+        _ = self.tiling
 
     def __bool__(self) -> bool:
         """Whether there is any view but the image itself."""
-        return self.flip or self.scales != (1.0,)
+        return self.flip or self.scales != (1.0,) or self.tile is not None
+
+    @property
+    def tiling(self) -> Tiling | None:
+        """Where the tiles lie; None where there are none."""
+        return None if self.tile is None else Tiling(self.tile, self.overlap)
 
     def fusion(self) -> FusionConfig:
         """How the views' boxes are merged."""
@@ -59,7 +75,13 @@ class ViewSpec:
             "scales": list(self.scales),
             "merge": self.merge,
             "merge_iou": self.merge_iou,
-        }
+        } | self._tile_options()
+
+    def _tile_options(self) -> dict[str, object]:
+        # records of views without tiles stay what they were
+        if self.tile is None:
+            return {}
+        return {"tile": self.tile, "overlap": self.overlap, "whole": self.whole}
 
 
 class AdapterError(TeachDetrError):

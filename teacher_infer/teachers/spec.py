@@ -1,7 +1,7 @@
 """What is asked of one teacher: what makes its boxes, and how it is run."""
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 from typing import Literal
 
@@ -21,8 +21,8 @@ class TeacherSpec:
     name: under which the store keeps its boxes.
     adapter, model: which framework, and which model of it: a file, a configuration, or a name.
     score_floor, nms_iou, top_k: which detections are kept; recorded.
-    flip, scales, merge, merge_iou: which views of an image it is shown, and how their boxes become
-        one set (see `teacher_infer.teachers.views`); recorded.
+    flip, scales, tile, overlap, whole, merge, merge_iou: which views of an image it is shown, and
+        how their boxes become one set (see `teacher_infer.teachers.views`); recorded.
     options: what the adapter alone understands (`format`, `image_size`, ...); recorded.
     class_map: teacher class name -> data-set class name or category id, "" to leave the class out;
         for the names that do not match by themselves. Recorded.
@@ -49,6 +49,9 @@ class TeacherSpec:
     scales: tuple[float, ...] = ViewSpec.scales
     merge: str = ViewSpec.merge
     merge_iou: float = ViewSpec.merge_iou
+    tile: int | None = ViewSpec.tile
+    overlap: float = ViewSpec.overlap
+    whole: bool = ViewSpec.whole
     options: Mapping[str, str] = field(default_factory=dict)
     class_map: Mapping[str, str] = field(default_factory=dict)
     prompts: Mapping[str, str] = field(default_factory=dict)
@@ -76,7 +79,7 @@ class TeacherSpec:
     @property
     def views(self) -> ViewSpec:
         """What it is shown of each image."""
-        return ViewSpec(self.flip, self.scales, self.merge, self.merge_iou)  # type: ignore[arg-type]
+        return ViewSpec(**{one.name: getattr(self, one.name) for one in fields(ViewSpec)})
 
     @property
     def load_limit_s(self) -> float:

@@ -1,11 +1,13 @@
-"""Several views of an image at test time: mirrored, and with objects smaller and larger.
+"""Several views of an image at test time: mirrored, with objects smaller and larger, and in tiles.
 
-Every view is as large as the image, and its objects appear `scale` times as large: a teacher
+Every scaled view is as large as the image, and its objects appear `scale` times as large: a teacher
 resizes whatever it gets, so that merely enlarging an image would show it nothing new. Below 1 the
 shrunken image lies at the top left of a grey canvas; above 1 the view is cut into overlapping
-windows, each enlarged, and boxes that a cut may have truncated are dropped.
+windows, each enlarged. A tile is shown as it is: the smaller it is beside the image, the larger its
+objects appear. Boxes that a cut may have truncated are dropped (`box_store.tiles`).
 """
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from itertools import product
 from math import floor
@@ -14,12 +16,11 @@ import numpy as np
 
 from box_store.boxes import Boxes
 from box_store.fuse import fuse
+from box_store.tiles import Look, Window, seen_through, spread, tiles_beside_whole
 from teacher_infer.adapters.protocol import Teacher, ViewSpec
 from teacher_infer.adapters.resize import resize
 
 _GREY = 114
-# of a window's side: a box that ends nearer than this to a cut may go on beyond it
-_CUT_MARGIN = 0.01
 
 
 class ViewingTeacher:
@@ -36,67 +37,56 @@ class ViewingTeacher:
         self.runtime = teacher.runtime
 
     def predict(self, images: list[np.ndarray]) -> list[Boxes]:
-        """See `Teacher.predict`. The teacher is shown one view of all images at a time."""
+        """See `Teacher.predict`. The teacher is shown one view of all images at a time, and no
+        more pictures at once than there are images.
+        """
+        if not images:
+            return []
         seen: list[dict[str, Boxes]] = [{} for _ in images]
-        for scale, mirrored in product(self._spec.scales, (False, True)[: 1 + self._spec.flip]):
-            found = self._view(images, scale, mirrored)
+        for name, looks in self._views(images):
+            found = seen_through(self._teacher.predict, images, looks, self._spec.merge_iou)
             for boxes, of_image in zip(found, seen, strict=True):
-                of_image[f"{scale:g}{' mirrored' * mirrored}"] = boxes
+                if boxes is not None:
+                    of_image[name] = boxes
         return [
             fuse(views, self._spec.fusion()).above(self._score_floor).sorted().top_k(self._top_k)
             for views in seen
         ]
 
-    def _view(self, images: list[np.ndarray], scale: float, mirrored: bool) -> list[Boxes]:
-        """Boxes of each image, in its own pixels, from one view of it."""
-        parts: list[list[Boxes]] = [[] for _ in images]
-        for place in range(_n_windows(scale) ** 2):
-            windows = [_window(image, scale, place) for image in images]
-            shown = [
-                window.show(image[:, ::-1] if mirrored else image)
-                for window, image in zip(windows, images, strict=True)
-            ]
-            for part, window, boxes in zip(
-                parts, windows, self._teacher.predict(shown), strict=True
-            ):
-                found = window.to_image(boxes)
-                part.append(_mirror(found) if mirrored else found)
-        return [self._joined(part) for part in parts]
+    def _views(self, images: list[np.ndarray]) -> Iterator[tuple[str, list[list[Look]]]]:
+        """Names of views, and through what each image is looked at in them."""
+        spec = self._spec
+        scales: list[float | None] = [*spec.scales] if spec.whole else []
+        if spec.tiling is not None:
+            scales.append(None)
+        for scale, mirrored in product(scales, (False, True)[: 1 + spec.flip]):
+            name = "tiles" if scale is None else f"{scale:g}"
+            looks = [self._looks(image, scale) for image in images]
+            if mirrored:
+                looks: list[list[Look]] = [[_Mirrored(look) for look in each] for each in looks]
+            yield f"{name}{' mirrored' * mirrored}", looks
 
-    def _joined(self, parts: list[Boxes]) -> Boxes:
-        """The windows of one view as one set: where they overlap, objects are found twice."""
-        if len(parts) == 1:
-            return parts[0]
-        everything = Boxes(
-            np.concatenate([part.boxes_xyxy for part in parts]),
-            np.concatenate([part.scores for part in parts]),
-            np.concatenate([part.class_ids for part in parts]),
-            parts[0].width,
-            parts[0].height,
-        )
-        return everything.sorted().nms(self._spec.merge_iou)
+    def _looks(self, image: np.ndarray, scale: float | None) -> list[Look]:
+        """Through what an image is looked at in a view of that scale; None: in tiles."""
+        if scale is not None:
+            return [_scaled_window(image, scale, at) for at in range(_n_windows(scale) ** 2)]
+        if self._spec.tiling is None:
+            return []
+        if self._spec.whole and 1.0 in self._spec.scales:
+            return [*tiles_beside_whole(self._spec.tiling, image)]
+        return [*self._spec.tiling.windows(image.shape[1], image.shape[0])]
 
 
 @dataclass(frozen=True)
-class _Window:
-    """Pixels left:right, top:bottom of an image of width x height, shown on a canvas of that size.
+class _Scaled:
+    """A window scaled to shown_width x shown_height, on a canvas of the size of its image."""
 
-    shown_width, shown_height: what they are scaled to, canvas pixels.
-    """
-
-    width: int
-    height: int
-    left: int
-    top: int
-    right: int
-    bottom: int
+    window: Window
     shown_width: int
     shown_height: int
 
     def show(self, image: np.ndarray) -> np.ndarray:
-        """uint8 [H, W, 3] -> uint8 [H, W, 3]."""
-        cut = image[self.top : self.bottom, self.left : self.right]
-        scaled = resize(cut, self.shown_width, self.shown_height)
+        scaled = resize(self.window.show(image), self.shown_width, self.shown_height)
         if scaled.shape == image.shape:
             return np.ascontiguousarray(scaled)
         canvas = np.full_like(image, _GREY)
@@ -104,25 +94,24 @@ class _Window:
         return canvas
 
     def to_image(self, boxes: Boxes) -> Boxes:
-        """Boxes on the canvas -> boxes in the image, without what a cut may have truncated."""
-        across = (self.right - self.left) / self.shown_width
-        down = (self.bottom - self.top) / self.shown_height
-        xyxy = boxes.boxes_xyxy * np.array([across, down, across, down], np.float32)
-        xyxy += np.array([self.left, self.top, self.left, self.top], np.float32)
-        x_margin = _CUT_MARGIN * (self.right - self.left)
-        y_margin = _CUT_MARGIN * (self.bottom - self.top)
-        whole = np.ones(len(boxes), bool)
-        if self.left > 0:
-            whole &= xyxy[:, 0] > self.left + x_margin
-        if self.top > 0:
-            whole &= xyxy[:, 1] > self.top + y_margin
-        if self.right < self.width:
-            whole &= xyxy[:, 2] < self.right - x_margin
-        if self.bottom < self.height:
-            whole &= xyxy[:, 3] < self.bottom - y_margin
-        kept = Boxes(xyxy, boxes.scores, boxes.class_ids, self.width, self.height)
         # what was found on the grey of the canvas has no area inside the image
-        return kept.take(np.flatnonzero(whole)).clipped()
+        return self.window.scaled_to_image(boxes, self.shown_width, self.shown_height)
+
+
+@dataclass(frozen=True)
+class _Mirrored:
+    """A look at the mirrored image."""
+
+    look: Look
+
+    def show(self, image: np.ndarray) -> np.ndarray:
+        return self.look.show(image[:, ::-1])
+
+    def to_image(self, boxes: Boxes) -> Boxes:
+        found = self.look.to_image(boxes)
+        xyxy = found.boxes_xyxy[:, [2, 1, 0, 3]] * np.array([-1, 1, -1, 1], np.float32)
+        xyxy[:, [0, 2]] += found.width
+        return Boxes(xyxy, found.scores, found.class_ids, found.width, found.height)
 
 
 def _n_windows(scale: float) -> int:
@@ -130,29 +119,20 @@ def _n_windows(scale: float) -> int:
     return 1 if scale <= 1 else floor(scale) + 1
 
 
-def _window(image: np.ndarray, scale: float, place: int) -> _Window:
+def _scaled_window(image: np.ndarray, scale: float, place: int) -> _Scaled:
     """Window number `place` of a view, row by row."""
     height, width = image.shape[:2]
     n = _n_windows(scale)
     (top, bottom), (left, right) = (
-        _span(side, scale, at, n) for side, at in ((height, place // n), (width, place % n))
+        [*spread(side, _cut(side, scale), n)][at]
+        for side, at in ((height, place // n), (width, place % n))
     )
-    shown = (width, height) if scale > 1 else (_scaled(width, scale), _scaled(height, scale))
-    return _Window(width, height, left, top, right, bottom, *shown)
+    window = Window(width, height, left, top, right, bottom)
+    if scale > 1:
+        return _Scaled(window, width, height)
+    return _Scaled(window, max(1, round(width * scale)), max(1, round(height * scale)))
 
 
-def _span(side: int, scale: float, at: int, n: int) -> tuple[int, int]:
-    length = side if scale <= 1 else min(side, max(1, round(side / scale)))
-    start = 0 if n == 1 else round((side - length) * at / (n - 1))
-    return start, start + length
-
-
-def _scaled(side: int, scale: float) -> int:
-    return max(1, round(side * scale))
-
-
-def _mirror(boxes: Boxes) -> Boxes:
-    """Boxes of the mirrored image -> boxes of the image."""
-    xyxy = boxes.boxes_xyxy[:, [2, 1, 0, 3]] * np.array([-1, 1, -1, 1], np.float32)
-    xyxy[:, [0, 2]] += boxes.width
-    return Boxes(xyxy, boxes.scores, boxes.class_ids, boxes.width, boxes.height)
+def _cut(side: int, scale: float) -> int:
+    """How much of a side fills it when enlarged."""
+    return side if scale <= 1 else min(side, max(1, round(side / scale)))

@@ -48,7 +48,7 @@ class DataConfig:
     scaled_decode: bool = False
     """Decode JPEG photos at a half, a quarter or an eighth of their size where that is still no
     smaller than the student sees them: several times faster for large photos, pixels a little
-    different.
+    different. Of no use with augment.tile.
     """
 
     def problems(self) -> Iterator[str]:
@@ -65,6 +65,10 @@ class DataConfig:
 class AugmentConfig:
     """DETR's augmentation: flip, then resize, or resize + crop + resize. Lengths in pixels."""
 
+    tile: int | None = None
+    """Train on a random tile of this many pixels of each photo, cut before all else (for objects
+    that are small in large photos); none: on the whole photo.
+    """
     flip: float = 0.5
     """Probability of a horizontal flip."""
     photometric: float = 0.0
@@ -126,6 +130,8 @@ class AugmentConfig:
             yield "augment.short_sides must name at least one length"
         if self.same_square and not self.squares:
             yield "augment.same_square draws one of augment.squares, and there is none"
+        if self.tile is not None and self.tile < 32:
+            yield f"augment.tile is a side of at least 32 pixels, got {self.tile}"
         if self.strong_epochs is not None and self.strong_epochs < 0:
             yield f"augment.strong_epochs must not be negative, got {self.strong_epochs}"
         if self.mixup and not self.same_square:

@@ -70,7 +70,7 @@ def test_a_batch_says_what_nobody_labelled(build: Builder, mosaic: float) -> Non
     config = AugmentConfig(short_sides=(32,), long_side=64, crop=0.0, mosaic=mosaic)
     space = ClassSpace("contiguous", split.coco.categories)
     dataset = CocoDetection(
-        split.images, split.coco, space, TrainTransform(config), mosaics=config, seed=1
+        split.images, split.coco, space, TrainTransform(config), augment=config, seed=1
     )
     assert (dataset.n_unlabelled, dataset.n_boxes) == (1, 3)
     assert dataset.objects_per_image.tolist() == [0, 3]

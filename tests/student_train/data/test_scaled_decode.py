@@ -98,7 +98,7 @@ def test_boxes_lie_where_they_lay(load, transform):
 
 def test_mosaics_of_divided_photos_keep_their_boxes(load):
     config = AugmentConfig(squares=(96,), crop=0, flip=0, mosaic=1.0)
-    whole, scaled = load(TrainTransform(config), mosaics=config)
+    whole, scaled = load(TrainTransform(config), augment=config)
     assert len(whole.truth) == len(scaled.truth) > 0
     torch.testing.assert_close(scaled.truth.boxes, whole.truth.boxes, atol=0.02, rtol=0)
 

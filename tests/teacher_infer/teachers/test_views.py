@@ -10,7 +10,7 @@ from box_store.errors import UsageError
 from teacher_infer.adapters.protocol import AdapterSpec, ViewSpec
 from teacher_infer.run.plan import make_record
 from teacher_infer.teachers.loaded import load_teacher
-from teacher_infer.teachers.parsing import load_teachers, parse_teacher
+from teacher_infer.teachers.parsing import as_argument, load_teachers, parse_teacher
 from teacher_infer.teachers.views import ViewingTeacher
 
 WIDTH, HEIGHT = 96, 64
@@ -72,13 +72,14 @@ def rectangle(draw: st.DrawFn) -> tuple[int, int, int, int]:
     st.booleans(),
     st.sampled_from([(1.0,), (0.5,), (0.5, 1.0), (1.0, 2.0), (0.5, 1.0, 2.0)]),
     st.sampled_from(["nms", "soft_nms", "wbf"]),
+    st.sampled_from([None, 40, 64]),
 )
 def test_an_equivariant_teacher_gives_the_same_boxes(
-    red: tuple, blue: tuple, flip: bool, scales: tuple, merge: str
+    red: tuple, blue: tuple, flip: bool, scales: tuple, merge: str, tile: int | None
 ) -> None:
     image = picture((0, red), (2, blue))
     (plain,) = Toucher().predict([image])
-    spec = ViewSpec(flip, scales, merge, merge_iou=0.5)  # type: ignore[arg-type]
+    spec = ViewSpec(flip, scales, merge, 0.5, tile, overlap=0.7)  # type: ignore[arg-type]
     (found,) = viewing(spec).predict([image])
     assert (found.width, found.height) == (WIDTH, HEIGHT)
     best = [np.flatnonzero(found.class_ids == class_id)[0] for class_id in (0, 1)]
@@ -98,6 +99,22 @@ def test_objects_appear_as_large_as_the_scale_says() -> None:
         (found,) = Toucher().predict(teacher.shown[:1])
         x1, y1, x2, y2 = found.boxes_xyxy[0]
         assert (x2 - x1, y2 - y1) == pytest.approx((24 * scale, 16 * scale), abs=1)
+
+
+def test_tiles_are_shown_as_they_are_and_the_whole_beside_them() -> None:
+    image = picture((0, (8, 8, 32, 24)), (2, (0, 40, WIDTH, 60)))
+    for whole, flip, n_shown in ((True, False, 9), (False, False, 8), (True, True, 18)):
+        teacher = Toucher()
+        spec = ViewSpec(flip, tile=40, overlap=0.4, whole=whole)
+        (found,) = viewing(spec, teacher).predict([image])
+        shapes = [shown.shape for shown in teacher.shown]
+        assert len(shapes) == n_shown
+        assert shapes.count((40, 40, 3)) == 8 * (1 + flip)
+        # what is longer than a tile is seen in the whole image alone
+        assert found.boxes_xyxy.tolist() == [[8, 8, 32, 24], [0, 40, WIDTH, 60]][: 1 + whole]
+    teacher = Toucher()
+    viewing(ViewSpec(tile=WIDTH), teacher).predict([image])
+    assert [shown.shape for shown in teacher.shown] == [image.shape]
 
 
 def test_what_a_cut_truncates_is_left_to_other_views() -> None:
@@ -139,6 +156,10 @@ def test_images_of_several_sizes_are_seen_a_view_at_a_time() -> None:
         ({"scales": (0.01,)}, r"from 0\.25 to 4"),
         ({"merge": "mean"}, "fusion is"),
         ({"merge_iou": 2}, r"lies in 0\.\.1"),
+        ({"tile": 8}, "at least 32 pixels"),
+        ({"tile": 64, "overlap": 0.95}, "from 0 to 0.9"),
+        ({"whole": False}, "it needs tile=PIXELS"),
+        ({"whole": False, "tile": 64, "scales": (0.5, 1.0)}, "goes without scales"),
     ],
 )
 def test_views_that_there_are_not_are_refused(values: dict, words: str) -> None:
@@ -158,7 +179,20 @@ def test_views_are_written_like_other_keys(tmp_path) -> None:
     )
     assert load_teachers(path)[0].views == spec.views
     assert not parse_teacher("y=onnx:y.onnx").views
-    for wrong in ("flip=maybe", "scales=big", "scales=9", "merge=mean"):
+    tiled = parse_teacher("y=onnx:y.onnx,tile=1024,overlap=0.3,whole=false")
+    assert tiled.views == ViewSpec(tile=1024, overlap=0.3, whole=False)
+    assert parse_teacher(as_argument(tiled)) == tiled
+    for wrong in (
+        "tile=0",
+        "tile=big",
+        "overlap=2",
+        "overlap=0.95,tile=64",
+        "whole=false",
+        "flip=maybe",
+        "scales=big",
+        "scales=9",
+        "merge=mean",
+    ):
         with pytest.raises(UsageError, match="teacher y: "):
             parse_teacher(f"y=onnx:y.onnx,{wrong}")
 
@@ -186,6 +220,10 @@ def test_views_are_part_of_what_a_teacher_is(monkeypatch: pytest.MonkeyPatch) ->
     assert record(",flip=false,scales=1,merge=wbf").fingerprint == plain.fingerprint
     seen = {record(keys).fingerprint for keys in (",flip=true", ",scales=0.5,1", ",scales=1,2")}
     assert len(seen | {plain.fingerprint}) == 4
+    tiled = [",tile=64", ",tile=96", ",tile=64,overlap=0.3", ",tile=64,whole=false", ",flip=true"]
+    assert len({record(keys).fingerprint for keys in tiled} | {plain.fingerprint}) == 6
+    assert record(",overlap=0.5").fingerprint == plain.fingerprint
+    assert "tile" not in record(",flip=true").options
     assert record(",flip=true,merge=wbf").differing_fields(record(",flip=true")) == [
         "options.merge"
     ]
