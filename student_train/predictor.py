@@ -12,7 +12,8 @@ from box_store.boxes import Boxes
 from box_store.categories import Categories
 from box_store.places.locations import RemotePath
 from box_store.results.exporting import detections
-from box_store.tiles import Tiling, predict_tiled
+from box_store.tiling.looking import predict_tiled
+from box_store.tiling.tiles import Tiling
 from student_train.data import EvalTransform, Sample, Scene, collate
 from student_train.data.loader import Batch
 from student_train.evaluation.detections import to_boxes
@@ -98,7 +99,7 @@ def load_predictor(
     export` wrote (which runs in onnxruntime on the CPU); see `load_any` for the errors.
 
     tile, overlap: look at tiles of so many pixels too, neighbours sharing that part of a side;
-    UsageError for what is none (`box_store.tiles`).
+    UsageError for what is none (`box_store.tiling`).
     """
     tiling = None if tile is None else Tiling(tile, overlap)
     return Predictor(load_any(run, weights), Runtime.start(device), tiling)

@@ -132,7 +132,7 @@ def predict(
     replaced.
     """
     from box_store.selection.floors import parse_floors
-    from box_store.tiles import Tiling
+    from box_store.tiling.tiles import Tiling
     from student_train.prediction.predicting import predict_images
 
     console = open_console(to_stderr=as_json)

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from box_store.boxes import Boxes
-from box_store.tiles import Window
+from box_store.tiling.tiles import Window
 
 
 def random_tile(

@@ -13,7 +13,7 @@ from box_store.errors import DataError, UsageError
 from box_store.places.files import check_writable, local_folder
 from box_store.places.locations import Location, RemotePath, as_typed, staged
 from box_store.selection.rows import above_floors
-from box_store.tiles import Tiling
+from box_store.tiling.tiles import Tiling
 from student_train.data import ImageError, read_image
 from student_train.machine.runtime import Runtime
 from student_train.prediction.drawing import draw_boxes, save_picture

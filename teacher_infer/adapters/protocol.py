@@ -9,7 +9,7 @@ import numpy as np
 from box_store.boxes import Boxes
 from box_store.errors import TeachDetrError, UsageError
 from box_store.fuse import FusionConfig
-from box_store.tiles import Tiling
+from box_store.tiling.tiles import Tiling
 
 NO_NMS = "none"
 """asks for no NMS, where None asks for the model's own"""
@@ -25,7 +25,7 @@ class ViewSpec:
     flip: each view also mirrored. scales: how large objects appear. merge: `nms` keeps the best of
     boxes of a class that overlap by more than `merge_iou`, `soft_nms` lowers the others' scores,
     `wbf` averages them (see `box_store.fuse`). tile, overlap: one more view, cut into tiles of so
-    many pixels (see `box_store.tiles`). whole: whether the whole image is a view beside them.
+    many pixels (see `box_store.tiling`). whole: whether the whole image is a view beside them.
     """
 
     flip: bool = False

@@ -4,7 +4,7 @@ Every scaled view is as large as the image, and its objects appear `scale` times
 resizes whatever it gets, so that merely enlarging an image would show it nothing new. Below 1 the
 shrunken image lies at the top left of a grey canvas; above 1 the view is cut into overlapping
 windows, each enlarged. A tile is shown as it is: the smaller it is beside the image, the larger its
-objects appear. Boxes that a cut may have truncated are dropped (`box_store.tiles`).
+objects appear. Boxes that a cut may have truncated are dropped (`box_store.tiling`).
 """
 
 from collections.abc import Iterator
@@ -16,7 +16,8 @@ import numpy as np
 
 from box_store.boxes import Boxes
 from box_store.fuse import fuse
-from box_store.tiles import Look, Window, seen_through, spread, tiles_beside_whole
+from box_store.tiling.looking import Look, seen_through, tiles_beside_whole
+from box_store.tiling.tiles import Window, spread
 from teacher_infer.adapters.protocol import Teacher, ViewSpec
 from teacher_infer.adapters.resize import resize
 

@@ -296,7 +296,8 @@ def test_the_commands_are_a_promise(call):
             "--annotations", "--family", "--json", "--out", "--overwrite", "--partial", "--preset",
         ],
         "predict": [
-            "--class-floor", "--device", "--every", "--json", "--out", "--threshold", "--weights",
+            "--class-floor", "--device", "--every", "--json", "--out", "--overlap", "--threshold",
+            "--tile", "--weights",
         ],
         "presets": ["--json", "--markdown", "--weights"],
         "parity": ["--double", "--json"],

@@ -13,7 +13,7 @@ from rich.console import Console
 
 from box_store.errors import DataError, UsageError
 from box_store.results.exporting import detections
-from box_store.tiles import Tiling
+from box_store.tiling.tiles import Tiling
 from student_train.config import resolve
 from student_train.errors import CheckpointError, RunError
 from student_train.evaluation import of_run

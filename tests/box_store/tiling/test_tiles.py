@@ -9,7 +9,8 @@ from hypothesis import strategies as st
 
 from box_store.boxes import Boxes
 from box_store.errors import UsageError
-from box_store.tiles import Tiling, Window, predict_tiled, seen_through
+from box_store.tiling.looking import predict_tiled, seen_through
+from box_store.tiling.tiles import Tiling, Window
 
 sides = st.integers(1, 700)
 

@@ -1,35 +1,17 @@
-"""Parts of images: where tiles lie, what is seen through them, and its boxes in the whole image.
+"""Where tiles lie in an image, and boxes of a tile as boxes of the image and back."""
 
-Cutting a large image into tiles shows a detector small objects at the size that they have (Akyon,
-Altinuc and Temizel, ICIP 2022, arXiv 2202.06934, "slicing aided hyper inference").
-"""
-
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Protocol
 
 import numpy as np
 
 from box_store.boxes import Boxes
 from box_store.errors import UsageError
-from box_store.fuse import FusionConfig, fuse
 
 # of a window's side: a box that ends nearer than this to a cut may go on beyond it
 _CUT_MARGIN = 0.01
 _SMALLEST_TILE = 32
 _LARGEST_OVERLAP = 0.9
-
-
-class Look(Protocol):
-    """A part of an image, or a change of it, that a detector is shown."""
-
-    def show(self, image: np.ndarray) -> np.ndarray:
-        """uint8 [H, W, 3], the image -> uint8 [h, w, 3], what is shown."""
-        ...
-
-    def to_image(self, boxes: Boxes) -> Boxes:
-        """Boxes in pixels of what was shown -> boxes in the image."""
-        ...
 
 
 @dataclass(frozen=True)
@@ -50,11 +32,13 @@ class Window:
         return size == (self.width, self.height)
 
     def show(self, image: np.ndarray) -> np.ndarray:
-        """See `Look`."""
+        """uint8 [H, W, 3], the image -> uint8 [h, w, 3], its part."""
         return np.ascontiguousarray(image[self.top : self.bottom, self.left : self.right])
 
     def to_image(self, boxes: Boxes) -> Boxes:
-        """See `Look`; what a cut may have truncated is left out."""
+        """Boxes in pixels of the window -> boxes in the image; what a cut may have truncated
+        is left out.
+        """
         return self.scaled_to_image(boxes, boxes.width, boxes.height)
 
     def scaled_to_image(self, boxes: Boxes, shown_width: int, shown_height: int) -> Boxes:
@@ -127,70 +111,3 @@ def spread(side: int, length: int, n: int) -> Iterator[tuple[int, int]]:
     for at in range(n):
         start = 0 if n == 1 else round((side - length) * at / (n - 1))
         yield start, start + length
-
-
-Predict = Callable[[list[np.ndarray]], list[Boxes]]
-
-
-def seen_through(
-    predict: Predict, images: Sequence[np.ndarray], looks: Sequence[Sequence[Look]], iou: float
-) -> list[Boxes | None]:
-    """What is found in each image through its looks, as one set; None for an image without looks.
-
-    Where looks overlap objects are found twice: of boxes of a class that overlap by more than `iou`
-    the best is kept. `predict` is shown at most as many pictures at a time as there are images.
-    """
-    rounds = max(map(len, looks), default=0)
-    asked = [
-        (index, each[number])
-        for number in range(rounds)
-        for index, each in enumerate(looks)
-        if number < len(each)
-    ]
-    parts: list[list[Boxes]] = [[] for _ in images]
-    for start in range(0, len(asked), len(images)):
-        now = asked[start : start + len(images)]
-        found = predict([look.show(images[index]) for index, look in now])
-        for (index, look), boxes in zip(now, found, strict=True):
-            parts[index].append(look.to_image(boxes))
-    return [_joined(each, iou) for each in parts]
-
-
-def predict_tiled(
-    predict: Predict, images: Sequence[np.ndarray], tiling: Tiling, iou: float = 0.6
-) -> list[Boxes]:
-    """Boxes of images, best first, seen whole and through their tiles: of boxes of a class that
-    overlap by more than `iou` the best is kept.
-    """
-    looks = [tiles_beside_whole(tiling, image) for image in images]
-    tiles = seen_through(predict, images, looks, iou)
-    return [
-        merged({"whole": whole} | ({} if each is None else {"tiles": each}), iou)
-        for whole, each in zip(predict(list(images)), tiles, strict=True)
-    ]
-
-
-def tiles_beside_whole(tiling: Tiling, image: np.ndarray) -> list[Window]:
-    """The tiles of an image [H, W, 3] that is shown as a whole too; none if one tile is all."""
-    windows = tiling.windows(image.shape[1], image.shape[0])
-    return [] if windows[0].is_whole else windows
-
-
-def merged(views: Mapping[str, Boxes], iou: float) -> Boxes:
-    """Several views of one image as one set; a single view is left as it is."""
-    if len(views) == 1:
-        return next(iter(views.values()))
-    return fuse(views, FusionConfig("nms", iou, quota=False)).sorted()
-
-
-def _joined(parts: Sequence[Boxes], iou: float) -> Boxes | None:
-    if len(parts) < 2:
-        return parts[0] if parts else None
-    everything = Boxes(
-        np.concatenate([part.boxes_xyxy for part in parts]),
-        np.concatenate([part.scores for part in parts]),
-        np.concatenate([part.class_ids for part in parts]),
-        parts[0].width,
-        parts[0].height,
-    )
-    return everything.sorted().nms(iou)
