@@ -14,12 +14,26 @@ alone and leave with `exit_code`; a traceback therefore always means a defect of
 
 from collections.abc import Iterable
 from difflib import get_close_matches
+from typing import Any
 
 
 class TeachDetrError(Exception):
     """Anything a user can put right. `exit_code` is what a command line ends with."""
 
     exit_code: int = 1
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        # between processes as it is: constructors take other things than the message they make
+        return _as_it_was, (type(self), self.args, vars(self))
+
+
+def _as_it_was(
+    kind: type[TeachDetrError], args: tuple[Any, ...], values: dict[str, Any]
+) -> TeachDetrError:
+    error = kind.__new__(kind)
+    error.args = args
+    vars(error).update(values)
+    return error
 
 
 class UsageError(TeachDetrError):

@@ -11,6 +11,7 @@
     ├── ExportError                    a student has no form in another format, or came out wrong
     ├── NonFiniteLoss                  a loss became NaN or infinite; names the step and the parts
     ├── LoaderDied                   a process that loads images is gone; the state was saved
+    ├── PeerLost                     another process of the run is gone; what could be was saved
     └── Interrupted                    Ctrl-C or SIGTERM; the state was saved (exit code 130 or 143)
 """
 
@@ -61,6 +62,10 @@ class NonFiniteLoss(TeachDetrError):
 
 class LoaderDied(TeachDetrError):
     """A process that loads images ended on its own, or was ended."""
+
+
+class PeerLost(TeachDetrError):
+    """Another of the processes that train together ended, or cannot be reached any more."""
 
 
 class Interrupted(TeachDetrError):

@@ -1,17 +1,16 @@
 """Evaluating a model over a split: detections of every image, then COCO metrics."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import torch
 
 from box_store.boxes import Boxes
-from box_store.errors import DataError
+from box_store.errors import DataError, TeachDetrError
 from box_store.patience import Patience, Say
 from box_store.places.files import write_json
 from box_store.results.exporting import write_results
-from student_train.data import Batch
 from student_train.data.splits import Validation
 from student_train.evaluation.coco_arrays import DetectionArrays
 from student_train.evaluation.coco_metrics import METRIC_NAMES, ClassMetrics, Metrics, coco_metrics
@@ -71,7 +70,8 @@ def evaluate_model(
 
     Raises:
         DataError: none of the images can be used.
-        Stopped: one of the processes was asked to stop on the way; raised on all.
+        Stopped, LoaderDied: one of the processes was asked to stop on the way, or has lost its
+            images; raised on all.
     """
     world = runtime.world
     told = Patience(
@@ -80,10 +80,12 @@ def evaluate_model(
         len(validation.dataset),
         "images",
     )
-    found, signal_number = _detect(model, validation, runtime, stop, told)
-    asked = max(world.gather([signal_number]))
-    if asked:
-        raise Stopped(asked)
+    found, obstacle = [], None
+    try:
+        found = _detect(model, validation, runtime, stop or StopRequest(), told)
+    except (Stopped, TeachDetrError) as error:
+        obstacle = error
+    world.agree(obstacle)
     messages = world.gather([each.message for each in validation.loader.problems.values()])
     if len(messages) >= len(validation.dataset):
         raise DataError(
@@ -113,14 +115,15 @@ def _detect(
     model: Student,
     validation: Validation,
     runtime: Runtime,
-    stop: StopRequest | None,
+    stop: StopRequest,
     told: Patience,
-) -> tuple[list[tuple[int, Boxes]], int]:
-    """This process's share of the images, and the signal that cut it short (0: none)."""
+) -> list[tuple[int, Boxes]]:
+    """This process's share of the images."""
     was_training = model.training
     model.eval()
     images: list[tuple[int, Boxes]] = []
-    for batch in _until_stopped(iter(validation.loader), stop):
+    batches = iter(validation.loader)
+    while (batch := stop.waiting(lambda: next(batches, None))) is not None:
         batch = batch.to(runtime.device, model.config.pixels)  # type: ignore[union-attr]
         with runtime.autocast():
             output = model(batch.images, batch.mask)
@@ -130,17 +133,4 @@ def _detect(
         images += zip(batch.image_ids, boxes, strict=True)
         told.advance(len(batch.image_ids) * runtime.world.size)
     model.train(was_training)
-    return images, stop.signal_number if stop is not None else 0
-
-
-def _until_stopped(batches: Iterator[Batch], stop: StopRequest | None) -> Iterator[Batch]:
-    while stop is None or not stop.signal_number:
-        try:
-            batch = (
-                next(batches, None) if stop is None else stop.waiting(lambda: next(batches, None))
-            )
-        except Stopped:
-            return
-        if batch is None:
-            return
-        yield batch
+    return images

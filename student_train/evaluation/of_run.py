@@ -90,7 +90,7 @@ def evaluate_run(
     )
     folder = as_typed(out) if out else beside(run, "results")
     unwritten = ""
-    try:
+    with runtime.world.together():
         if runtime.world.is_first:
             check_writable(folder)
         model = student.model.to(runtime.device)
@@ -114,8 +114,6 @@ def evaluate_run(
             except (OSError, RemoteError) as error:
                 # what took so long to measure is told in any case
                 unwritten = f"{folder} could not be written: {error}"
-    finally:
-        runtime.world.close()
     path, pictures = folder / f"{source.name}.json", tuple(folder / name for name in names)
     return EvaluatedRun(evaluation, path, student.origin, source, confusion, pictures, unwritten)
 

@@ -1,20 +1,25 @@
 """The few collective operations that training needs, on one process or many started by torchrun."""
 
 import os
-from collections.abc import Callable, Sequence
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import timedelta
 from typing import Any, TypeVar
 
+import torch
 import torch.distributed as dist
 from torch import Tensor
 
 from box_store.errors import TeachDetrError
-from student_train.errors import RunError
+from student_train.errors import PeerLost, RunError
+from student_train.machine.interrupt import Stopped
 
 T = TypeVar("T")
 # the others wait while the first process compares a large split's detections with its annotations
 _LONGEST_WAIT = timedelta(hours=2)
+_LOOK_S = 0.001
 
 
 @dataclass(frozen=True)
@@ -26,6 +31,8 @@ class World:
     local_rank: int = 0
     is_own: bool = True
     """whether the process group was formed here, and so ends here"""
+    words: Any = None
+    """the group over which processes talk without their devices; None where the main one does"""
 
     @property
     def is_first(self) -> bool:
@@ -43,6 +50,33 @@ class World:
             values = values.clone()
             dist.all_reduce(values, dist.ReduceOp.MAX)
         return values
+
+    def agree(self, obstacle: Stopped | TeachDetrError | None) -> None:
+        """Go on together, or not at all; all must call. `obstacle` is why this process cannot.
+
+        Whoever waits here for one that waits elsewhere hears signals meanwhile.
+
+        Raises on all of them what keeps one from going on: `Stopped` before errors, those of lower
+        ranks first.
+        """
+        for each in sorted(self._obstacles(obstacle), key=lambda it: not isinstance(it, Stopped)):
+            raise each
+
+    def _obstacles(self, mine: Stopped | TeachDetrError | None) -> list[Any]:
+        if self.size == 1:
+            return [] if mine is None else [mine]
+        some = torch.tensor([mine is not None], dtype=torch.uint8)
+        work = dist.all_reduce(some, dist.ReduceOp.MAX, group=self.words, async_op=True)
+        assert work is not None
+        # Python runs handlers of signals between two of its own instructions only
+        while not work.is_completed():
+            time.sleep(_LOOK_S)
+        work.wait()
+        if not some:
+            return []
+        everyone: list[Any] = [None] * self.size
+        dist.all_gather_object(everyone, mine, group=self.words)
+        return [each for each in everyone if each is not None]
 
     def share(self, values: Tensor) -> None:
         """Overwrite a tensor by that of the first process."""
@@ -84,10 +118,33 @@ class World:
             raise error
         return made
 
-    def close(self) -> None:
-        """Leave the process group, unless a launcher formed it."""
-        if self.size > 1 and self.is_own and dist.is_initialized():
-            dist.destroy_process_group()
+    @contextmanager
+    def together(self) -> Iterator[None]:
+        """Work of all processes, which ends the process group unless a launcher formed it.
+
+        Raises PeerLost where it fails for want of one of them.
+        """
+        try:
+            with naming_lost_peers():
+                yield
+        finally:
+            if self.size > 1 and self.is_own and dist.is_initialized():
+                dist.destroy_process_group()
+
+
+@contextmanager
+def naming_lost_peers() -> Iterator[None]:
+    """Raises PeerLost where an operation of several processes fails, for want of one of them."""
+    try:
+        yield
+    except RuntimeError as error:
+        # gloo has no class of its own
+        if not isinstance(error, dist.DistError) and "gloo" not in str(error):
+            raise
+        raise PeerLost(
+            "another process of this run ended or cannot be reached any more; what it said itself, "
+            "and the system's log, tell why"
+        ) from error
 
 
 def join_world(device_type: str) -> World:
@@ -99,7 +156,7 @@ def join_world(device_type: str) -> World:
     """
     local_rank = int(os.environ.get("LOCAL_RANK", "0"))
     if dist.is_available() and dist.is_initialized():
-        return World(dist.get_rank(), dist.get_world_size(), local_rank, is_own=False)
+        return _world(local_rank, is_own=False)
     if int(os.environ.get("WORLD_SIZE", "1")) == 1:
         return World()
     backend = "nccl" if device_type == "cuda" else "gloo"
@@ -110,4 +167,10 @@ def join_world(device_type: str) -> World:
             f"cannot join the other training processes ({backend}): {error}; start them with "
             "`torchrun --nproc-per-node N -m student_train.cli train ...`"
         ) from None
-    return World(dist.get_rank(), dist.get_world_size(), local_rank)
+    return _world(local_rank, is_own=True)
+
+
+def _world(local_rank: int, is_own: bool) -> World:
+    # tensors of the devices' own backend would have every step wait for the device once more
+    words = None if "gloo" in dist.get_backend() else dist.new_group(backend="gloo")
+    return World(dist.get_rank(), dist.get_world_size(), local_rank, is_own, words)

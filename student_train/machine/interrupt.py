@@ -8,10 +8,15 @@ from collections.abc import Callable
 from types import FrameType, TracebackType
 from typing import Self, TypeVar
 
+from student_train.errors import LoaderDied
+
 T = TypeVar("T")
 
-# schedulers signal a process and then its whole group: that is one request
-_ONE_REQUEST = 1.0
+# schedulers signal a process and then its whole group, and torchrun passes on what its processes
+# got as well: that is one request
+_ONE_REQUEST = 3.0
+# a signal to a whole group may reach a loader before the process that it loads for
+_SAME_SIGNAL = 2.0
 
 
 class _Leave(BaseException):
@@ -36,18 +41,14 @@ def was_stopped(exit_code: int) -> bool:
 
 class StopRequest:
     """While active, SIGINT and SIGTERM only leave a note; a second SIGINT interrupts at once, and a
-    second SIGTERM, more than a second later, ends the process at once.
+    second SIGTERM, some seconds later, ends the process at once.
 
     `signal_number` is 0 until one came. In another thread than the main one, where Python delivers
     no signals, nothing is changed.
     """
 
-    def __init__(self, cuts_waits: bool = True) -> None:
-        """cuts_waits: whether `waiting` ends when a signal comes; of several processes one alone
-        cannot leave what all do together.
-        """
+    def __init__(self) -> None:
         self.signal_number = 0
-        self._cuts_waits = cuts_waits
         self._waits = False
         self._noted_at = 0.0
         self._owner = os.getpid()
@@ -74,10 +75,8 @@ class StopRequest:
         server that is gone, and changing nothing that has to stay whole.
 
         Raises:
-            Stopped: a signal came before or meanwhile.
+            Stopped: a signal came before or meanwhile, maybe to a loader first, which died of it.
         """
-        if not self._cuts_waits:
-            return wait()
         try:
             try:
                 self._waits = True
@@ -88,8 +87,12 @@ class StopRequest:
                 self._waits = False
         except _Leave:
             raise Stopped(self.signal_number) from None
+        except LoaderDied:
+            if self._former and self._comes_within(_SAME_SIGNAL):
+                raise Stopped(self.signal_number) from None
+            raise
 
-    def comes_within(self, seconds: float) -> bool:
+    def _comes_within(self, seconds: float) -> bool:
         """Whether a signal has come, or comes in that time."""
         end = time.monotonic() + seconds
         while not self.signal_number and time.monotonic() < end:

@@ -73,6 +73,10 @@ class SavedStates(Generic[P]):
         """Whether there is something to resume."""
         return bool(self.entries())
 
+    def newest_step(self) -> int:
+        """The step of the newest state; -1 without one."""
+        return max((entry.step for entry in self.entries()), default=-1)
+
     def entries(self) -> list[SavedState]:
         """What the list says, newest first; where it is damaged or gone, what the names say."""
         try:

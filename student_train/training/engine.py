@@ -9,9 +9,10 @@ import torch
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
+from box_store.errors import DataError, TeachDetrError, UsageError
 from student_train.config import TrainConfig, as_plain
 from student_train.data import Batch, prefetch
-from student_train.errors import CheckpointError, Interrupted, LoaderDied, NonFiniteLoss
+from student_train.errors import CheckpointError, Interrupted, LoaderDied, NonFiniteLoss, PeerLost
 from student_train.evaluation.evaluate import Evaluation, evaluate_model
 from student_train.losses import (
     Criterion,
@@ -22,7 +23,9 @@ from student_train.losses import (
     pulls,
 )
 from student_train.machine.compiling import compile_parts
+from student_train.machine.distributed import naming_lost_peers
 from student_train.machine.interrupt import Stopped, StopRequest
+from student_train.machine.relay import relaying
 from student_train.machine.runtime import Runtime
 from student_train.models import Student, Targets
 from student_train.runs.run_folder import RunFolder, class_space_to_plain
@@ -128,8 +131,10 @@ class Trainer:
         """
         world = self.runtime.world
         intervals = world.gather([self.recorder.state_dict()])
-        if not world.is_first:
-            return
+        if world.is_first:
+            self._write_state(intervals)
+
+    def _write_state(self, intervals: Sequence[Mapping[str, object]]) -> None:
         self.recorder.sync()
         self.states.save(
             self.position.step,
@@ -139,7 +144,7 @@ class Trainer:
                 "average": self.average.state_dict() if self.average is not None else None,
                 "position": dict(vars(self.position)),
                 "intervals": intervals,
-                "processes": world.size,
+                "processes": self.runtime.world.size,
                 "config": as_plain(self.config),
                 "classes": class_space_to_plain(self.inputs.class_space),
             },
@@ -160,17 +165,22 @@ class Trainer:
 
         Raises:
             NonFiniteLoss: the loss became NaN or infinite; the state before that step was saved.
-            Interrupted: Ctrl-C or SIGTERM; the state was saved.
+            Interrupted: Ctrl-C or SIGTERM, to any of the processes; the state was saved.
+            LoaderDied, DataError: no more batches, on any of the processes; the state was saved.
+            PeerLost: another process is gone; the state is saved, if a place for it is left.
         """
         try:
-            return self._train()
+            with naming_lost_peers():
+                return self._train()
+        except PeerLost as error:
+            self._stop_without_peer(error)
         finally:
             self.recorder.close()
 
     def _train(self) -> Evaluation | None:
         at = self.position
         self.recorder.begin(at.step, at.evaluated_step)
-        with StopRequest(cuts_waits=self.runtime.world.size == 1) as stop:
+        with StopRequest() as stop, relaying(stop, self.runtime.world):
             self._evaluate_if_due(stop)
             for batches in self._batches(stop):
                 self.best.restart_if_due(at, self._epoch)
@@ -178,11 +188,9 @@ class Trainer:
                     self.optimizer,
                     lr_factor(self.config.optim, at.step, self.steps_per_epoch, self.total_steps),
                 )
-                norm, signal_number = self._step(batches, stop)
+                norm = self._step(batches)
                 at.step += 1
                 self.recorder.finish_step(at.step, norm, rates)
-                if signal_number:
-                    self._stop_for(signal_number)
                 is_last = at.step == self.total_steps
                 if is_last or at.step % self.config.save_every == 0 or self._evaluation_due():
                     with self.recorder.excluded():
@@ -206,20 +214,25 @@ class Trainer:
                 yield parts
 
     def _wait_for(self, batches: Iterator[Batch], n_parts: int, stop: StopRequest) -> list[Batch]:
-        """The parts of the next step. Between two steps the state is whole: whatever ends the wait
-        leaves it saved.
+        """The parts of the next step, once all processes have theirs. Between two steps the state
+        is whole: whatever ends the wait leaves it saved.
         """
+        parts, obstacle = [], None
         try:
-            return stop.waiting(lambda: [next(batches) for _ in range(n_parts)])
+            parts = stop.waiting(lambda: [next(batches) for _ in range(n_parts)])
+        except (Stopped, TeachDetrError) as error:
+            obstacle = error
+        try:
+            self.runtime.world.agree(obstacle)
         except Stopped as stopped:
             self._stop_for(stopped.signal_number)
-        except LoaderDied as error:
-            self._stop_without_loader(error, stop)
+        except TeachDetrError as error:
+            self._stop_without_data(error)
+        return parts
 
-    def _step(self, batches: list[Batch], stop: StopRequest) -> tuple[Tensor, int]:
-        """One step of the optimiser over the parts of a batch.
-
-        The gradient's norm before clipping (0-d), and the signal to stop for, or 0.
+    def _step(self, batches: list[Batch]) -> Tensor:
+        """One step of the optimiser over the parts of a batch; the gradient's norm before clipping
+        (0-d).
         """
         device = self.runtime.device
         batches = [batch.to(device, self.config.model.pixels) for batch in batches]
@@ -243,9 +256,7 @@ class Trainer:
         norm = clip_gradients(self._trainable, self.config.optim.clip)
         broken += (~norm.isfinite()).float()
         # every process must take the same branch; this is the step's one wait for the device
-        signal = torch.full((), float(stop.signal_number), device=device)
-        n_broken, signal_number = self.runtime.world.max(torch.stack((broken, signal))).tolist()
-        if n_broken:
+        if self.runtime.world.max(broken).tolist():
             self._stop_non_finite(seen)
         self.optimizer.step()
         self.optimizer.zero_grad(set_to_none=True)
@@ -254,7 +265,7 @@ class Trainer:
         for losses in seen:
             # parts add up to the step's loss, and the recorder takes means
             self.recorder.add(losses.names, losses.values * len(seen))
-        return norm, int(signal_number)
+        return norm
 
     @property
     def _epoch(self) -> float:
@@ -307,26 +318,44 @@ class Trainer:
             f"--init {self.folder.place}"
         )
 
-    def _stop_without_loader(self, error: LoaderDied, stop: StopRequest) -> NoReturn:
-        """A signal to all processes of a run reaches its loaders too, maybe first."""
-        if self.runtime.world.size > 1:
-            raise error
-        if stop.comes_within(2.0):
-            self._stop_for(stop.signal_number)
-        self.save()
-        raise LoaderDied(
-            f"{error}. The state is saved; to go on: student-train train --resume --out "
-            f"{self.folder.place}"
-        )
+    def _stop_without_data(self, error: TeachDetrError) -> NoReturn:
+        self._save_and_leave()
+        kind = LoaderDied if isinstance(error, LoaderDied) else DataError
+        raise kind(f"{error}. The state is saved; {self._to_go_on}")
 
     def _stop_for(self, signal_number: int) -> NoReturn:
-        self.inputs.kill_loaders()
-        self.save()
+        self._save_and_leave()
         raise Interrupted(
             f"stopped after step {self.position.step} of {self.total_steps}; the state is saved. "
-            f"To go on: student-train train --resume --out {self.folder.place}",
+            f"T{self._to_go_on[1:]}",
             signal_number,
         )
+
+    def _save_and_leave(self) -> None:
+        self.inputs.kill_loaders()
+        self.save()
+        # torchrun ends all once one has ended
+        self.runtime.world.barrier()
+
+    def _stop_without_peer(self, error: PeerLost) -> NoReturn:
+        """The first process saves, if it is left; otherwise whoever else has the run's folder."""
+        self.inputs.kill_loaders()
+        if self.runtime.world.is_first:
+            self._write_state([])
+        elif self.folder.root == self.folder.place:
+            # it is free as soon as the first process has ended
+            with contextlib.suppress(UsageError), self.folder.alone():
+                if self.states.newest_step() < self.position.step:
+                    self._write_state([])
+        raise PeerLost(
+            f"{error}. The state after step {self.states.newest_step()} is saved; {self._to_go_on}"
+            if self.states.exists()
+            else f"{error}. No state is saved"
+        )
+
+    @property
+    def _to_go_on(self) -> str:
+        return f"to go on: student-train train --resume --out {self.folder.place}"
 
     def _evaluation_due(self) -> bool:
         step, every = self.position.step, self.config.eval_every
@@ -352,8 +381,8 @@ class Trainer:
                 )
             except Stopped as stopped:
                 self._stop_for(stopped.signal_number)
-            except LoaderDied as error:
-                self._stop_without_loader(error, stop)
+            except (LoaderDied, DataError) as error:
+                self._stop_without_data(error)
             self.evaluation = evaluation
             if self.runtime.world.is_first:
                 self.best.keep(self.position, evaluation, validation.source)

@@ -88,7 +88,7 @@ def train(
     """
     config = resolved.config
     runtime = Runtime.start(config.device, config.amp, config.threads)
-    try:
+    with runtime.world.together():
         saved = SavedRun(as_typed(out))
         if saved.is_used() and not (resume or overwrite):
             raise RunError(
@@ -99,8 +99,6 @@ def train(
             return _train(
                 resolved, saved, folder, console, runtime, resume, overwrite, dry_run, command
             )
-    finally:
-        runtime.world.close()
 
 
 def _train(

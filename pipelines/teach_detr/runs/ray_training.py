@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from box_store.errors import TeachDetrError, UsageError
+from student_train.errors import LoaderDied, PeerLost
 
 
 def train_on_ray(
@@ -99,7 +100,8 @@ def _process(given: dict[str, Any]) -> None:
     try:
         app(args=given["arguments"], standalone_mode=False)
     except TeachDetrError as error:
-        mistake.write_text(str(error), encoding="utf-8")
+        if not isinstance(error, LoaderDied | PeerLost):
+            mistake.write_text(str(error), encoding="utf-8")
         # the other processes wait in a collective: failing is what ends them
         raise RuntimeError(str(error)) from error
 

@@ -7,6 +7,7 @@ import time
 
 import pytest
 
+from student_train.errors import LoaderDied
 from student_train.machine.interrupt import Stopped, StopRequest
 
 
@@ -65,9 +66,13 @@ def test_readers_that_catch_everything_do_not_catch_the_end_of_a_wait():
         stop.waiting(read)
 
 
-def test_one_of_several_processes_does_not_leave_alone():
-    with StopRequest(cuts_waits=False) as stop:
-        assert stop.waiting(lambda: os.kill(os.getpid(), signal.SIGTERM)) is None
-        assert stop.comes_within(0)
+def test_a_loader_that_died_of_the_signal_is_the_signal():
+    def wait() -> None:
+        threading.Timer(0.2, os.kill, (os.getpid(), signal.SIGTERM)).start()
+        raise LoaderDied("a loader died")
+
+    with StopRequest() as stop:
+        with pytest.raises(Stopped):
+            stop.waiting(wait)
         # a scheduler's second signal in the same moment is the same request
         os.kill(os.getpid(), signal.SIGTERM)

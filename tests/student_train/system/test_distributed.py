@@ -3,6 +3,8 @@
 import json
 import multiprocessing
 import os
+import shutil
+import signal
 import socket
 import subprocess
 import sys
@@ -15,8 +17,10 @@ import pytest
 import torch
 from rich.console import Console
 
+from box_store.errors import TeachDetrError
 from student_train.config import resolve
-from student_train.errors import Interrupted, RunError
+from student_train.data.order import Order
+from student_train.errors import ConfigError, RunError
 from student_train.evaluation import evaluate, of_run
 from student_train.evaluation.of_run import evaluate_run
 from student_train.machine.distributed import World, join_world
@@ -102,8 +106,10 @@ def test_two_processes_equal_one_with_the_doubled_batch(toy: Path, store: Path, 
     load_weights(tmp_path / "two/checkpoints/best.safetensors")
 
 
-def as_rank(rank: int, port: int, work: Callable[..., None], *arguments: Any) -> None:
-    """What torchrun does to each of two processes."""
+def as_rank(
+    rank: int, port: int, said: Path | None, work: Callable[..., None], *arguments: Any
+) -> None:
+    """What torchrun does to each of two processes; what it said at its end is in SAID/RANK."""
     os.environ.update(
         RANK=str(rank),
         LOCAL_RANK=str(rank),
@@ -114,27 +120,33 @@ def as_rank(rank: int, port: int, work: Callable[..., None], *arguments: Any) ->
     torch.set_num_threads(1)
     try:
         work(*arguments)
-    except Interrupted as stopped:
-        sys.exit(stopped.exit_code)
+    except TeachDetrError as error:
+        if said is not None:
+            (said / str(rank)).write_text(str(error))
+        sys.exit(error.exit_code)
 
 
-def start_pair(work: Callable[..., None], *arguments: Any) -> list[Any]:
+def start_pair(work: Callable[..., None], *arguments: Any, said: Path | None = None) -> list[Any]:
     """Two processes of one group, forked from one that has imported PyTorch already."""
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload(["student_train.training.launch", "student_train.presets"])
     port = free_port()
-    pair = [context.Process(target=as_rank, args=(rank, port, work, *arguments)) for rank in (0, 1)]
+    pair = [
+        context.Process(target=as_rank, args=(rank, port, said, work, *arguments))
+        for rank in (0, 1)
+    ]
     for process in pair:
         process.start()
     return pair
 
 
-def train_tiny(data: Path, out: Path, steps: int) -> None:
+def train_tiny(data: Path, out: Path, steps: int, workers: int = 0) -> None:
     values = {"data.root": str(data), "steps": str(steps), "epochs": "1000", "log_every": "1"}
     values |= {"model.n_queries": "8", "model.top_k": "8", "eval_every": "0", "device": "cpu"}
+    values |= {"data.workers": str(workers), "batch_size": "2"}
     resolved = resolve(load_preset("dino-micro"), arguments=[Layer(ARGUMENT, values)])
     with Path(os.devnull).open("w") as nowhere:
-        train_run(resolved, out, Console(file=nowhere), command=["test"])
+        train_run(resolved, out, Console(file=nowhere), resume=True, command=["test"])
 
 
 def evaluate_tiny(run: Path, out: Path) -> None:
@@ -183,19 +195,92 @@ def test_a_signal_to_one_process_stops_both_with_a_state(toy: Path, tmp_path: Pa
     assert state["processes"] == 2
 
 
+def ends(pair: list[Any], said: Path) -> list[tuple[int, str]]:
+    """Exit codes and last words."""
+    for process in pair:
+        process.join(60)
+    words = [said / str(rank) for rank in (0, 1)]
+    return [
+        (process.exitcode, path.read_text() if path.exists() else "")
+        for process, path in zip(pair, words, strict=True)
+    ]
+
+
+def until_steps(run: Path, n_steps: int, pair: list[Any]) -> None:
+    end = time.monotonic() + 60
+    path = run / "metrics.jsonl"
+    while not path.exists() or path.read_bytes().count(b"\n") < n_steps:
+        assert all(process.is_alive() for process in pair)
+        assert time.monotonic() < end
+        time.sleep(0.05)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("lost", [0, 1])
+def test_a_lost_process_is_named_and_the_other_saves(toy: Path, tmp_path: Path, lost: int):
+    run = tmp_path / "run"
+    pair = start_pair(train_tiny, toy, run, 3000, said=tmp_path)
+    until_steps(run, 2, pair)
+    pair[lost].kill()
+    code, words = ends(pair, tmp_path)[1 - lost]
+    assert code == 1
+    assert "another process of this run ended" in words
+    step = StateFolder(run / "checkpoints").load()[0]["position"]["step"]
+    assert step >= 1
+    assert f"state after step {step} is saved; to go on: student-train train --resume" in words
+    # and it goes on, by itself
+    train_tiny(toy, run, step + 1)
+    assert StateFolder(run / "checkpoints").load()[0]["position"]["step"] == step + 1
+
+
+@pytest.mark.slow
+def test_a_killed_loader_of_one_process_stops_both_with_a_state(toy: Path, tmp_path: Path):
+    run = tmp_path / "run"
+    pair = start_pair(train_tiny, toy, run, 3000, 1, said=tmp_path)
+    until_steps(run, 1, pair)
+    (loader,) = Path(f"/proc/{pair[1].pid}/task/{pair[1].pid}/children").read_text().split()
+    os.kill(int(loader), signal.SIGKILL)
+    found = ends(pair, tmp_path)
+    assert [code for code, _ in found] == [1, 1]
+    assert found[0] == found[1]
+    assert all(each in found[0][1] for each in ("memory", "data.workers", "saved", "--resume"))
+    assert StateFolder(run / "checkpoints").load()[0]["processes"] == 2
+
+
+@pytest.mark.slow
+def test_a_signal_to_one_process_ends_the_wait_of_the_other(toy: Path, tmp_path: Path):
+    """An image of the first process never comes: it hears nothing of a signal to the second, which
+    has its data and waits for the first.
+    """
+    data, run = tmp_path / "data", tmp_path / "run"
+    shutil.copytree(toy, data)
+    index = Order(12, 1, True, load_preset("dino-micro").seed, world=2).batches()[2][0].index
+    dead = data / "train2017" / f"{index + 1:03d}.png"
+    dead.unlink()
+    os.mkfifo(dead)
+    pair = start_pair(train_tiny, data, run, 3000, said=tmp_path)
+    until_steps(run, 2, pair)
+    os.kill(pair[1].pid, signal.SIGTERM)
+    found = ends(pair, tmp_path)
+    assert [code for code, _ in found] == [143, 143]
+    assert "stopped after step 2" in found[0][1]
+    assert StateFolder(run / "checkpoints").load()[0]["position"]["step"] == 2
+
+
 def ask_the_first(folder: Path) -> None:
     world = join_world("cpu")
     rank = str(world.rank)
-    try:
-        made = world.on_first(lambda: f"made by {rank}")
-        world.on_first(lambda: refuse(rank))
-    except RunError as error:
-        (folder / rank).write_text(f"{made}; {error}; {world.collect([rank])}")
-    world.close()
+    with world.together():
+        try:
+            made = world.on_first(lambda: f"made by {rank}")
+            world.on_first(lambda: refuse(rank))
+        except ConfigError as error:
+            (folder / rank).write_text(f"{made}; {error}; {world.collect([rank])}")
 
 
 def refuse(rank: str) -> str:
-    raise RunError(f"refused by {rank}")
+    # its constructor takes a list of sentences and makes one of them
+    raise ConfigError([f"refused by {rank}"])
 
 
 @pytest.mark.slow
@@ -214,7 +299,11 @@ def test_one_process_needs_no_group():
     assert world.on_first(lambda: 3) == 3
     assert world.is_first
     world.barrier()
-    world.close()
+    world.agree(None)
+    with pytest.raises(RunError, match="mine"):
+        world.agree(RunError("mine"))
+    with pytest.raises(ZeroDivisionError), world.together():
+        raise ZeroDivisionError
 
 
 def test_a_group_that_cannot_form_says_how_to_start_one(monkeypatch: pytest.MonkeyPatch):

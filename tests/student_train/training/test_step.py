@@ -18,7 +18,6 @@ from student_train.config import resolve
 from student_train.data import prefetch
 from student_train.errors import NonFiniteLoss
 from student_train.machine import compiling
-from student_train.machine.interrupt import StopRequest
 from student_train.models.pixels import IMAGENET
 from student_train.presets import load_preset
 from student_train.runs.states import StateFolder
@@ -122,8 +121,8 @@ def made(data: Path, store: Path, out: Path, monkeypatch: pytest.MonkeyPatch) ->
     """A trainer that is about to make its first step, and the batches of it."""
     caught: dict[str, Any] = {}
 
-    def keep(self: Trainer, batches: Any, stop: StopRequest) -> Any:
-        caught["step"] = (self, batches, stop)
+    def keep(self: Trainer, batches: Any) -> Any:
+        caught["step"] = (self, batches)
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patched:
@@ -136,12 +135,12 @@ def made(data: Path, store: Path, out: Path, monkeypatch: pytest.MonkeyPatch) ->
 def test_a_step_waits_for_the_device_once(
     toy: Path, store: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    with made(toy, store, tmp_path / "run", monkeypatch) as (trainer, batches, stop):
+    with made(toy, store, tmp_path / "run", monkeypatch) as (trainer, batches):
         # on a GPU the optimiser is one fused kernel; here it reads its counters on the host
         monkeypatch.setattr(trainer.optimizer, "step", lambda: None)
         # the matching's copy is awaited by a thread of its own, which is not counted
         with Waits() as waits, SizesFromData() as sizes:
-            trainer._step(batches, stop)
+            trainer._step(batches)
     assert waits.found == {"tolist": 1}
     assert not sizes.found
 
@@ -152,13 +151,13 @@ def test_a_step_waits_for_the_device_once(
 def test_a_step_waits_for_a_gpu_once(
     toy: Path, store: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    with made(toy, store, tmp_path / "run", monkeypatch) as (trainer, batches, stop):
-        trainer._step(batches, stop)
+    with made(toy, store, tmp_path / "run", monkeypatch) as (trainer, batches):
+        trainer._step(batches)
         torch.cuda.synchronize()
         torch.cuda.set_sync_debug_mode("warn")
         try:
             with pytest.warns(UserWarning, match="synchronizing") as caught:
-                trainer._step(batches, stop)
+                trainer._step(batches)
         finally:
             torch.cuda.set_sync_debug_mode("default")
     assert len([each for each in caught if "synchronizing" in str(each.message)]) == 1
@@ -209,7 +208,7 @@ def test_unusable_losses_reach_every_parameter(
     toy: Path, store: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     # other processes wait for these gradients
-    with made(toy, store, tmp_path / "run", monkeypatch) as (trainer, batches, _):
+    with made(toy, store, tmp_path / "run", monkeypatch) as (trainer, batches):
         batch = next(prefetch(iter(batches), torch.device("cpu"))).to("cpu", IMAGENET)
         trainer.model.train()
         output = trainer.model(batch.images, batch.mask, batch.truth)
