@@ -118,6 +118,8 @@ def as_rank(
         MASTER_PORT=str(port),
     )
     torch.set_num_threads(1)
+    # as in a process of torchrun's, which no server of forks has started
+    multiprocessing.set_start_method("fork", force=True)
     try:
         work(*arguments)
     except TeachDetrError as error:
