@@ -4,7 +4,8 @@ memory of detecting in one image, and whether the boxes are equal.
 python docs/benchmarks/inference.py [PRESET ...] [--rounds 7] [--json FILE]
 
 Weights are random, with every parameter moved. Each is measured from pixels to logits and boxes,
-as `predict` and `from_pretrained` leave them. Memory is that of a process that does nothing else.
+as `predict` and `from_pretrained` leave them. Memory is that of a process that does nothing else
+and imports nothing of the other's.
 """
 
 import argparse
@@ -13,7 +14,6 @@ import statistics
 import subprocess
 import sys
 import time
-from collections.abc import Callable
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -23,19 +23,17 @@ from torch import Tensor
 
 from box_store.categories import ClassSpace
 from box_store.coco.categories80 import COCO_CATEGORIES
-from box_store.measure.processes import forget_peak, peak_bytes, resident_bytes
 from student_train.bench.paired import in_turns
 from student_train.config import as_plain
 from student_train.export.transformers_folder import export_folder
 from student_train.models import build_student
-from student_train.models.fusing import make_ready
 from student_train.presets import load_preset
 from student_train.runs.checkpoint import save_weights
 from student_train.runs.run_folder import class_space_to_plain
-from student_train.runs.trained import TrainedStudent, load_student
+from student_train.runs.trained import TrainedStudent
 
-Detect = Callable[[Tensor], tuple[Tensor, Tensor]]
-ARMS = ("ours", "theirs")
+sys.path.insert(0, str(Path(__file__).parent))
+from detectors import LOADERS
 
 
 def make(preset: str, folder: Path) -> None:
@@ -52,29 +50,6 @@ def make(preset: str, folder: Path) -> None:
     about = {"config": as_plain(config), "classes": class_space_to_plain(space)}
     save_weights(folder / "ours.safetensors", model.state_dict(), about)
     export_folder(TrainedStudent(model, config, space, preset), folder / "theirs")
-
-
-def load(arm: str, folder: Path) -> Detect:
-    """Ready to detect."""
-    if arm == "ours":
-        student = load_student(folder / "ours.safetensors").model
-        make_ready(student, torch.device("cpu"))
-
-        def ours(images: Tensor) -> tuple[Tensor, Tensor]:
-            mask = torch.zeros(len(images), *images.shape[-2:], dtype=torch.bool)
-            last = student(images, mask).last
-            return last.logits, last.boxes
-
-        return ours
-    from transformers import AutoModelForObjectDetection
-
-    model = AutoModelForObjectDetection.from_pretrained(folder / "theirs").eval()
-
-    def theirs(images: Tensor) -> tuple[Tensor, Tensor]:
-        found = model(images)
-        return found.logits, found.pred_boxes
-
-    return theirs
 
 
 def image_of(preset: str) -> Tensor:
@@ -95,38 +70,35 @@ def agreement(mine: tuple[Tensor, Tensor], other: tuple[Tensor, Tensor]) -> tupl
 
 
 @torch.inference_mode()
-def peak_of(arm: str, preset: str, folder: Path) -> dict[str, float]:
-    """MiB of this process: at most while it detects, and before."""
-    detect, image = load(arm, folder), image_of(preset)
-    forget_peak()
-    before = resident_bytes() or 0
-    detect(image)
-    return {"peak_mib": (peak_bytes() or 0) / 2**20, "loaded_mib": before / 2**20}
-
-
-@torch.inference_mode()
 def compare(preset: str, rounds: int, folder: Path) -> dict[str, Any]:
     """Everything about one preset."""
     image = image_of(preset)
-    detectors = {arm: load(arm, folder) for arm in ARMS}
-    same, apart = agreement(*(detectors[arm](image) for arm in ARMS))
+    detectors = {arm: load(folder) for arm, load in LOADERS.items()}
+    same, apart = agreement(*(detect(image) for detect in detectors.values()))
 
     def cost(arm: str) -> float:
         begun = time.process_time()
         detectors[arm](image)
         return time.process_time() - begun
 
-    spent = in_turns(rounds, ARMS, cost)
+    spent = in_turns(rounds, tuple(LOADERS), cost)
     memory = {}
-    for arm in ARMS:
-        line = [sys.executable, __file__, preset, "--arm", arm, "--folder", str(folder)]
+    for arm in LOADERS:
+        size = [str(side) for side in image.shape[-2:]]
+        line = [
+            sys.executable,
+            str(Path(__file__).with_name("detectors.py")),
+            arm,
+            str(folder),
+            *size,
+        ]
         done = subprocess.run(line, capture_output=True, text=True, check=True)
         memory[arm] = json.loads(done.stdout.splitlines()[-1])
     ratios = [b / a for a, b in zip(spent["ours"], spent["theirs"], strict=True)]
     return {
         "preset": preset,
         "size": list(image.shape[-2:]),
-        "cpu_s": {arm: statistics.median(spent[arm]) for arm in ARMS},
+        "cpu_s": {arm: statistics.median(spent[arm]) for arm in LOADERS},
         "times_as_fast": statistics.median(ratios),
         "memory": memory,
         "queries_of_both": same,
@@ -140,19 +112,14 @@ def main() -> None:
     parser.add_argument("presets", nargs="*", default=["d-fine-n"])
     parser.add_argument("--rounds", type=int, default=7)
     parser.add_argument("--json", type=Path)
-    parser.add_argument("--arm", choices=ARMS)
-    parser.add_argument("--folder", type=Path)
     asked = parser.parse_args()
     torch.set_num_threads(1)
-    if asked.arm:
-        print(json.dumps(peak_of(asked.arm, asked.presets[0], asked.folder)))
-        return
     rows = []
     for preset in asked.presets:
         with TemporaryDirectory() as folder:
             make(preset, Path(folder))
             rows.append(row := compare(preset, asked.rounds, Path(folder)))
-        ours, theirs = (row["memory"][arm]["peak_mib"] for arm in ARMS)
+        ours, theirs = (row["memory"][arm]["peak_mib"] for arm in ("ours", "theirs"))
         print(
             f"{preset} at {row['size'][0]} px: ours {row['cpu_s']['ours']:.3f} CPU s, transformers "
             f"{row['cpu_s']['theirs']:.3f}: {row['times_as_fast']:.2f} times as fast; peak "

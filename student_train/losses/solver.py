@@ -14,7 +14,6 @@ from typing import TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.optimize import linear_sum_assignment
 
 T = TypeVar("T")
 Assignment = tuple[NDArray[np.int64], NDArray[np.int64]]
@@ -42,6 +41,9 @@ def solve(costs: Sequence[np.ndarray]) -> list[Assignment]:
 
     Raises UnsolvableCosts.
     """
+    # of no use to a process that only detects, and 36 MiB
+    from scipy.optimize import linear_sum_assignment
+
     found: list[Assignment | None] = [None] * len(costs)
     failed: list[int] = []
 

@@ -1,0 +1,68 @@
+"""A student and transformers' same model, each with no more imports than its users need.
+
+python docs/benchmarks/detectors.py ours|theirs FOLDER HEIGHT WIDTH
+
+prints as JSON the MiB that this process holds once its model is loaded, and at most while it
+detects in one image. `inference.py` makes the folder.
+"""
+
+import json
+import resource
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+Detect = Callable[[Tensor], tuple[Tensor, Tensor]]
+
+
+def ours(folder: Path) -> Detect:
+    """What `predict` runs."""
+    from student_train.models.fusing import make_ready
+    from student_train.runs.trained import load_student
+
+    student = load_student(folder / "ours.safetensors").model
+    make_ready(student, torch.device("cpu"))
+
+    def detect(images: Tensor) -> tuple[Tensor, Tensor]:
+        mask = torch.zeros(len(images), *images.shape[-2:], dtype=torch.bool)
+        last = student(images, mask).last
+        return last.logits, last.boxes
+
+    return detect
+
+
+def theirs(folder: Path) -> Detect:
+    """What `from_pretrained` gives."""
+    from transformers import AutoModelForObjectDetection
+
+    model = AutoModelForObjectDetection.from_pretrained(folder / "theirs").eval()
+
+    def detect(images: Tensor) -> tuple[Tensor, Tensor]:
+        found = model(images)
+        return found.logits, found.pred_boxes
+
+    return detect
+
+
+LOADERS: dict[str, Callable[[Path], Detect]] = {"ours": ours, "theirs": theirs}
+
+
+@torch.inference_mode()
+def main() -> None:
+    """Measure this process."""
+    arm, folder, height, width = sys.argv[1:]
+    torch.set_num_threads(1)
+    detect = LOADERS[arm](Path(folder))
+    pages = int(Path("/proc/self/statm").read_text().split()[1])
+    detect(torch.rand(1, 3, int(height), int(width)))
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    print(
+        json.dumps({"peak_mib": peak / 2**10, "loaded_mib": pages * resource.getpagesize() / 2**20})
+    )
+
+
+if __name__ == "__main__":
+    main()
