@@ -100,11 +100,15 @@ def make_grounds(grounds: tuple[Ground, ...], rng: np.random.Generator) -> list[
 def cut(
     pictures: list[np.ndarray], width: int, height: int, rng: np.random.Generator
 ) -> np.ndarray:
-    """A random piece of a random texture, mirrored or turned: float32 [height, width, 3]."""
+    """A random piece of a random texture, mirrored or turned: float32 [height, width, 3]. Textures
+    are laid side by side where one is too small.
+    """
     picture = pictures[int(rng.integers(len(pictures)))]
+    repeats = [-(-side // _SIDE) for side in (height, width)]
+    picture = np.tile(picture, (max(repeats), max(repeats), 1))
     if rng.random() < 0.5:
         picture = picture.transpose(1, 0, 2)
-    top = int(rng.integers(_SIDE - height + 1))
-    left = int(rng.integers(_SIDE - width + 1))
+    top = int(rng.integers(len(picture) - height + 1))
+    left = int(rng.integers(len(picture) - width + 1))
     piece = picture[top : top + height, left : left + width]
     return piece[:, ::-1] if rng.random() < 0.5 else piece

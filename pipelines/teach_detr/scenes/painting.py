@@ -179,7 +179,9 @@ class _Table:
         self.toys: list[int] = []
         self._canvas = Image.fromarray(np.clip(ground, 0, 255).astype(np.uint8))
         self._owner = np.full((self.height, self.width), -1, np.int16)
-        self._full_px: list[int] = []
+        # of every toy: its pixels, and how many of them show
+        self._full_px = np.zeros(0, np.int64)
+        self._shown_px = np.zeros(0, np.int64)
 
     def put(self, sprite: Image.Image, x: int, y: int, toy: int | None) -> None:
         """Put a toy, or clutter (None), on top, unless too little of it or of a toy would show."""
@@ -190,17 +192,18 @@ class _Table:
         inside = opaque[window.sprite]
         if toy is not None and inside.sum() < MIN_VISIBLE * opaque.sum():
             return
-        trial = self._owner.copy()
-        trial[window.canvas][inside] = -1 if toy is None else len(self.toys)
-        left = np.bincount(trial[trial >= 0], minlength=len(self.toys) + 1)
-        if any(left[i] < MIN_VISIBLE * n for i, n in enumerate(self._full_px)):
+        below = self._owner[window.canvas][inside]
+        left = self._shown_px - np.bincount(below[below >= 0], minlength=len(self.toys))
+        if (left < MIN_VISIBLE * self._full_px).any():
             return
         _drop_shadow(self._canvas, sprite, x, y)
         self._canvas.paste(sprite, (x, y), sprite)
-        self._owner = trial
+        self._owner[window.canvas][inside] = -1 if toy is None else len(self.toys)
+        self._shown_px = left
         if toy is not None:
             self.toys.append(toy)
-            self._full_px.append(int(opaque.sum()))
+            self._full_px = np.append(self._full_px, opaque.sum())
+            self._shown_px = np.append(left, inside.sum())
 
     @property
     def pixels(self) -> np.ndarray:

@@ -36,5 +36,7 @@ WORLDS: dict[str, World] = {
         World("toys", TOYS, (128, 144, 160, 176, 192, 208), (2, 6), (26.0, 176.0)),
         # the experiments': look-alikes, small things, clutter
         World("crowd", TOYS + LOOKALIKES, (112, 128, 144, 160, 176), (3, 9), (14.0, 110.0), (2, 7)),
+        # large photos of small things, for tiles
+        World("wide", TOYS, (4000,), (40, 80), (16.0, 24.0)),
     )
 }

@@ -71,6 +71,16 @@ def test_a_crowd_has_every_class_and_smaller_toys_in_smaller_pictures(crowd: lis
     assert np.mean(counts) > 4
 
 
+def test_a_wide_scene_is_large_and_its_toys_are_small() -> None:
+    scene = Painter(["day"], 3, "wide").paint(np.random.default_rng(3))
+    assert scene.pixels.shape == (4000, 4000, 3)
+    assert 40 <= len(scene.toys) <= 80
+    long_side = (scene.boxes_xyxy[:, 2:] - scene.boxes_xyxy[:, :2]).max(1)
+    assert 10 < long_side.min() < long_side.max() < 28
+    # a texture lies side by side with itself: no part of the ground is bare
+    assert (scene.pixels[::97, ::89].std((0, 1)) > 1).all()
+
+
 def block(width: int, height: int) -> Image.Image:
     """A sprite that is opaque all over."""
     return Image.new("RGBA", (width, height), (200, 30, 30, 255))
