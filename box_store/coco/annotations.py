@@ -17,7 +17,7 @@ from box_store.boxes import to_xyxy
 from box_store.categories import Categories
 from box_store.coco.annotation_table import AnnotationTable, open_with_metadata, write_table
 from box_store.coco.document import parse_document, read_bytes
-from box_store.coco.parsing import read_rows
+from box_store.coco.parsing import Guesses, read_rows
 from box_store.coco.rows import Rows
 from box_store.coco.sound_file import read_sound_rows
 from box_store.errors import DataError, FormatError
@@ -148,23 +148,28 @@ class CocoData:
 
 
 def load_coco(
-    annotations: Location, *, labelled: bool = True, cache: Path | None = None
+    annotations: Location,
+    *,
+    labelled: bool = True,
+    cache: Path | None = None,
+    guesses: Guesses = "refuse",
 ) -> CocoData:
     """Read and check a COCO annotation file.
 
     Rows that are no box, boxes of zero or negative size and boxes wholly outside their image are
     dropped, boxes that stick out are cut, and all are counted in `CocoData.problems`. UTF-8, UTF-16
     and UTF-32, packed by gzip or not. With `labelled=False` a file without an `annotations` list is
-    taken as images to be labelled.
+    taken as images to be labelled. guesses: what becomes of annotations with a score (see
+    `parsing.read_rows`).
 
     cache: a folder for tables of large files, named by their content: the second time, the file is
     hashed and its table mapped, which takes a hundredth of the time and no memory of its own.
 
     Raises DataError for: a missing file, a file that is no JSON, missing keys, an id that occurs
     twice, is no whole number or does not fit 64 bits, an annotation of an unknown image or
-    category.
+    category, annotations with scores.
     """
-    coco = _load(as_typed(annotations), cache)
+    coco = _load(as_typed(annotations), cache, guesses)
     if labelled and not coco.labelled:
         raise DataError(
             f"{coco.path}: a COCO annotation file needs the lists images, categories, annotations; "
@@ -173,22 +178,22 @@ def load_coco(
     return coco
 
 
-def _load(path: Location, cache: Path | None) -> CocoData:
+def _load(path: Location, cache: Path | None, guesses: Guesses) -> CocoData:
     if cache is None or _size(path) < _CACHED_FROM_BYTES:
-        return _parse(path)
+        return _parse(path, guesses)
     try:
         with staged(path).open("rb") as file:
             sha256 = hashlib.file_digest(file, "sha256").hexdigest()
     except OSError:
         # parsing says what is wrong
-        return _parse(path)
-    kept = cache / f"{sha256}.annotations.arrow"
+        return _parse(path, guesses)
+    kept = _kept(cache, sha256, guesses)
     try:
         return _from_table(path, sha256, kept)
     except (FileNotFoundError, FormatError):
         pass
-    coco = _parse(path)
-    sha256, kept = coco.sha256, cache / f"{coco.sha256}.annotations.arrow"
+    coco = _parse(path, guesses)
+    sha256, kept = coco.sha256, _kept(cache, coco.sha256, guesses)
     metadata = {
         "sha256": sha256,
         "categories": coco.categories.to_json(),
@@ -202,6 +207,11 @@ def _load(path: Location, cache: Path | None) -> CocoData:
         # a home that is full or read-only costs the time of parsing, nothing else
         return coco
     return _from_table(path, sha256, kept)
+
+
+def _kept(cache: Path, sha256: str, guesses: Guesses) -> Path:
+    # those of before scores were looked at are called otherwise
+    return cache / f"{sha256}.{guesses}.annotations.arrow"
 
 
 def _from_table(path: Location, sha256: str, kept: Path) -> CocoData:
@@ -268,7 +278,7 @@ def coco_table(coco: CocoData) -> dict[str, Any]:
     }
 
 
-def _parse(path: Location) -> CocoData:
+def _parse(path: Location, guesses: Guesses) -> CocoData:
     raw = read_bytes(path, "annotation file")
     digest = hashlib.sha256(raw).hexdigest()
     sound = read_sound_rows(raw)
@@ -278,11 +288,13 @@ def _parse(path: Location) -> CocoData:
         return _checked(path, digest, *sound)
     # outlines are most of a COCO file and nobody here needs them
     document = parse_document(raw, path, _without_outline)
-    return _from_document(document, path, digest, named=True)
+    return _from_document(document, path, digest, named=True, guesses=guesses)
 
 
-def _from_document(document: Any, path: Location, sha256: str, *, named: bool) -> CocoData:
-    found = read_rows(document, path, named=named)
+def _from_document(
+    document: Any, path: Location, sha256: str, *, named: bool, guesses: Guesses = "refuse"
+) -> CocoData:
+    found = read_rows(document, path, named=named, guesses=guesses)
     return _checked(path, sha256, *found, isinstance(document.get("annotations"), list))
 
 

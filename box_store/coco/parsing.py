@@ -2,26 +2,30 @@
 
 import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from typing import Any
+from typing import Any, Literal
 
 from box_store.categories import Categories
-from box_store.coco.rows import NOT_A_BOX, Rows
+from box_store.coco.rows import GUESS, NOT_A_BOX, Rows
 from box_store.errors import DataError
 from box_store.places.locations import Location
 
 _LISTS = ("images", "categories", "annotations")
 _CROWD = {"0": False, "1": True, "": False, "false": False, "true": True}
 _LARGEST = 2**63 - 1
+
+Guesses = Literal["refuse", "drop", "keep"]
+"""what becomes of annotations that carry a score: a person's label has none"""
 WIDEST = 2**31 - 1
 
 
 def read_rows(
-    document: Any, path: Location, *, named: bool = True
+    document: Any, path: Location, *, named: bool = True, guesses: Guesses = "refuse"
 ) -> tuple[Categories, Rows, Callable[[int, int], str]]:
     """Categories, rows to be checked, and what names a box in a message.
 
     A document without `annotations` lists images to be labelled. named: images need a `file_name`
-    (or, as in LVIS, a `coco_url`, whose last two parts it then is), annotations an `id`.
+    (or, as in LVIS, a `coco_url`, whose last two parts it then is), annotations an `id`. guesses: annotations with a score other than 1 are left out and
+    their images count as not labelled (`drop`), or are labels (`keep`).
 
     Raises DataError, naming the row and the field.
     """
@@ -32,7 +36,10 @@ def read_rows(
         raise DataError(f"{path}: {error}") from error
     rows = Rows()
     images = _read_images(path, document["images"], rows, named)
-    _read_annotations(path, document.get("annotations") or [], rows, images, categories, named)
+    listed = document.get("annotations") or []
+    if guesses == "refuse":
+        _refuse_scores(path, listed)
+    _read_annotations(path, listed, rows, images, categories, named, guesses)
     return categories, rows, describer(list(images))
 
 
@@ -101,6 +108,7 @@ def _read_annotations(
     images: dict[int, int],
     categories: Categories,
     named: bool,
+    guesses: Guesses,
 ) -> None:
     seen: set[int] = set()
     keys = (
@@ -125,6 +133,10 @@ def _read_annotations(
                 f"{path}: annotation {key} has the unknown category id "
                 f"{_short(row['category_id'])}; {categories.describe_ids()}"
             )
+        if guesses == "drop" and has_score(row.get("score")):
+            rows.problems.note(GUESS, f"annotation {key}, score {row['score']}")
+            rows.mark_unlabelled(image)
+            continue
         box = _numbers(row["bbox"])
         if box is None:
             where = f"annotation {key} (image {_whole(row['image_id'])})"
@@ -132,6 +144,23 @@ def _read_annotations(
             continue
         crowd = _is_crowd(path, key, row.get("iscrowd"))
         rows.add_box(image, category_id, box, key, crowd=crowd, area=_area(row.get("area")))
+
+
+def has_score(score: Any) -> bool:
+    """Whether an annotation's score says that a machine made it: 1 and nothing do not."""
+    return isinstance(score, int | float) and score != 1
+
+
+def _refuse_scores(path: Location, listed: Sequence[Any]) -> None:
+    scored = [row for row in listed if isinstance(row, dict) and has_score(row.get("score"))]
+    if scored:
+        raise DataError(
+            f"{path}: {len(scored)} of {len(listed)} annotations carry a score (the first: "
+            f"annotation {_short(scored[0].get('id'))}, {_short(scored[0]['score'])}), as what a "
+            "machine found does and a label does not. Say what they are, behind the path: "
+            ",guesses=drop leaves them out and counts their images as not labelled, ,guesses=keep "
+            "takes them as labels. Boxes of a teacher come in by `teacher-infer import`"
+        )
 
 
 def _need(path: Location, what: str, position: int, row: Any, keys: Iterable[str]) -> None:

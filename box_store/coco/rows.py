@@ -19,6 +19,7 @@ OUTSIDE = "outside its image"
 CUT = "cut to its image"
 CORNERS = "boxes look like two corners, not like a corner and an extent"
 PARTS = "boxes look like parts of 1, not like pixels"
+GUESS = "guess of a machine that nobody confirmed, left out"
 
 # COCO writes two decimals, so x + width may pass the border by a hundredth: not worth a report
 _ROUNDING_PX = 0.05
@@ -98,6 +99,10 @@ class Rows:
         self._widths.append(width)
         self._heights.append(height)
         return len(self._ids) - 1
+
+    def mark_unlabelled(self, image: int) -> None:
+        """Nobody has said what is in the image with that index, or not all of it."""
+        self._unlabelled[image] = True
 
     def add_images(
         self,

@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from box_store.categories import Categories
-from box_store.coco.parsing import WIDEST, describer, name_of
+from box_store.coco.parsing import WIDEST, describer, has_score, name_of
 from box_store.coco.rows import Rows
 from box_store.errors import DataError
 
@@ -89,6 +89,7 @@ class _Decoders:
             bbox: tuple[float, float, float, float]
             area: float | None = None
             iscrowd: bool | int | None = None
+            score: float | None = None
 
         self.document = msgspec.json.Decoder(Document)
         self.rows = msgspec.json.Decoder(list[msgspec.Raw])
@@ -141,6 +142,7 @@ def _add_boxes(
     numbers: list[NDArray[np.int64]] = [np.zeros(0, np.int64)]
     for some in _blocks(listed):
         found = _decoders().annotations.decode(some)
+        _need(not any(has_score(row.score) for row in found))
         numbers.append(np.array([row.id for row in found], np.int64))
         of_image = np.array([row.image_id for row in found], np.int64)
         category_ids = np.array([row.category_id for row in found], np.int64)

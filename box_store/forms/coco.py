@@ -11,7 +11,8 @@ from functools import partial
 from typing import TYPE_CHECKING
 
 from box_store.coco.document import read_bytes
-from box_store.errors import DataError
+from box_store.coco.parsing import Guesses
+from box_store.errors import DataError, UsageError
 from box_store.forms.at_once import ALL, role
 from box_store.forms.protocol import Form, Found, Options, Split
 from box_store.forms.tree import Tree, parent
@@ -68,11 +69,20 @@ def _read(tree: Tree, options: Options) -> Found:
     if not files:
         raise DataError(f"{tree.place}: no COCO annotation file was found")
     names = _split_names(files)
-    return Found([_split(tree, path, name) for path, name in zip(files, names, strict=True)])
+    guesses = _guesses(options)
+    return Found(
+        [
+            Split(name, tree.root / path, None, partial(_load, tree, path, name, guesses))
+            for path, name in zip(files, names, strict=True)
+        ]
+    )
 
 
-def _split(tree: Tree, path: str, name: str) -> Split:
-    return Split(name, tree.root / path, None, partial(_load, tree, path, name))
+def _guesses(options: Options) -> Guesses:
+    asked = options.get("guesses", "refuse")
+    if asked not in ("refuse", "drop", "keep"):
+        raise UsageError(f"guesses={asked!r}: expected drop or keep")
+    return asked
 
 
 def coco_split(name: str, images: Location, annotations: Location, *, named: bool = False) -> Split:
@@ -135,10 +145,10 @@ def _split_name(path: str) -> str:
     return folder if role(folder) else ALL
 
 
-def _load(tree: Tree, path: str, split: str) -> "tuple[Location, CocoData]":
+def _load(tree: Tree, path: str, split: str, guesses: Guesses) -> "tuple[Location, CocoData]":
     from box_store.coco.annotations import load_coco
 
-    coco = load_coco(tree.root / path, cache=cache_folder(), labelled=False)
+    coco = load_coco(tree.root / path, cache=cache_folder(), labelled=False, guesses=guesses)
     return _placed(tree, coco, path, split)
 
 
@@ -214,4 +224,13 @@ _HOW = {
     "tail": "path of another place, matched by its end",
 }
 
-FORM = Form("coco", "COCO", _recognise, _read)
+FORM = Form(
+    "coco",
+    "COCO",
+    _recognise,
+    _read,
+    {
+        "guesses": "annotations with a score, which are refused without a word: drop (their images "
+        "are then not labelled), or keep (they are labels)"
+    },
+)

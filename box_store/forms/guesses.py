@@ -2,11 +2,10 @@
 
 from dataclasses import dataclass
 
-from box_store.coco.rows import Problems
+from box_store.coco.rows import GUESS, Problems
 from box_store.errors import UsageError
 from box_store.forms.protocol import Options
 
-_KIND = "guess of a machine that nobody confirmed, left out"
 OPTION = {
     "guesses": "drop (default), or keep: boxes of a machine that nobody confirmed are labels too"
 }
@@ -29,5 +28,5 @@ class Guesses:
     def drop(self, where: str, problems: Problems) -> bool:
         """Whether the guess there is left out; the image is then not labelled wholly."""
         if not self.keep:
-            problems.note(_KIND, where)
+            problems.note(GUESS, where)
         return not self.keep

@@ -25,6 +25,7 @@ from box_store.forms.yolo_rows import MOST_CLASSES, RowReader
 from box_store.places.text import number as as_number
 
 _HULL = "hull"
+EMPTY, UNLABELLED = "empty", "unlabelled"
 
 
 def _recognise(tree: Tree) -> str | None:
@@ -48,7 +49,10 @@ def _read(tree: Tree, options: Options) -> Reading:
     problems: dict[str, Problems] = {}
     members = members_of(tree, base, table, problems)
     names = _names(tree, table, notes)
-    reader = RowReader(tree, names, "kpt_shape" in table)
+    missing = options.get("missing", EMPTY)
+    if missing not in (EMPTY, UNLABELLED):
+        raise UsageError(f"missing={missing!r}: expected {EMPTY} or {UNLABELLED}")
+    reader = RowReader(tree, names, "kpt_shape" in table, unlabelled=missing == UNLABELLED)
     reading = assemble(
         tree,
         members,
@@ -100,5 +104,9 @@ FORM = Form(
     "YOLO",
     _recognise,
     _read,
-    {"oriented": "refuse (default), or hull: take the upright box around four corners"},
+    {
+        "oriented": "refuse (default), or hull: take the upright box around four corners",
+        "missing": "an image without a label file: empty (default: nothing is in it), or "
+        "unlabelled (nobody has looked at it)",
+    },
 )

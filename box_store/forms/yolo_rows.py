@@ -14,18 +14,28 @@ MOST_CLASSES = 100_000
 _RECTANGLE = 0.02
 
 
+_NO_FILE = (
+    "no label file, taken as without objects (,missing=unlabelled if nobody has looked)",
+    "no label file, taken as not labelled",
+)
+
+
 class RowReader:
     """Label files to boxes.
 
     names: class names by index; None if nothing says them, then they are numbered as they are met.
-    pose: rows have key points behind the box.
+    pose: rows have key points behind the box. unlabelled: an image without a label file is one that
+    nobody has looked at, not one without objects.
     """
 
-    def __init__(self, tree: Tree, names: list[str] | None, pose: bool) -> None:
+    def __init__(
+        self, tree: Tree, names: list[str] | None, pose: bool, *, unlabelled: bool = False
+    ) -> None:
         self._tree = tree
         self._known = None if names is None else _unique(names)
         self.classes = Classes(list(self._known or ()), closed=True)
         self._pose = pose
+        self._unlabelled = unlabelled
         self._plain = self._quads = self._outlines = self._tilted = 0
         self._first_quad = ""
 
@@ -36,8 +46,8 @@ class RowReader:
             return None
         path = label_file(self._tree, image)
         if not self._tree.has(path):
-            problems.note("no label file, taken as without objects", image)
-            return Labelled(*size)
+            problems.note(_NO_FILE[self._unlabelled], image)
+            return Labelled(*size, unlabelled=self._unlabelled)
         try:
             # plain `open`: this is done for every image
             with open(f"{self._tree.root}/{path}", "rb", buffering=0) as file:  # noqa: PTH123

@@ -61,7 +61,8 @@ def test_images_of_yolo_without_labels_and_labels_that_are_no_text(build: Builde
     coco = data.splits[0].coco
     assert [image.file_name for image in coco.images] == ["a.jpg", "empty.jpg", "none.jpg"]
     found = problems(data)
-    assert found["no label file, taken as without objects"] == (1, "images/train/none.jpg")
+    kind = "no label file, taken as without objects (,missing=unlabelled if nobody has looked)"
+    assert found[kind] == (1, "images/train/none.jpg")
     assert found["label file not readable"][1].startswith("labels/train/bytes.txt")
     assert "torn.jpg" in found["image not readable"][1]
 

@@ -7,7 +7,8 @@ import pytest
 import torch
 
 from box_store.categories import ClassSpace
-from box_store.errors import DataError
+from box_store.coco.rows import GUESS
+from box_store.errors import DataError, UsageError
 from box_store.forms.opening import annotations_of, open_data
 from box_store.forms.survey import survey
 from student_train.config import AugmentConfig
@@ -40,6 +41,51 @@ def test_images_without_objects_are_unlabelled_if_asked(build: Builder) -> None:
     assert not open_data(build.root).split("train").coco.table.unlabelled.any()
     marked = open_data(f"{build.root},unlabelled=empty").split("train")
     assert marked.coco.table.unlabelled.tolist() == [False, True]
+
+
+def test_an_image_without_a_label_file_is_what_the_user_says(build: Builder) -> None:
+    yolo(build)
+    (build.root / "labels/train/c.txt").unlink()
+    (said,) = survey(open_data(build.root)).splits[0].problems
+    assert "taken as without objects (,missing=unlabelled" in said
+    assert not open_data(build.root).split("train").coco.table.unlabelled.any()
+    marked = open_data(f"{build.root},missing=unlabelled").split("train").coco
+    assert marked.table.unlabelled.tolist() == [False, True]
+    assert "no label file, taken as not labelled" in marked.problems
+    with pytest.raises(UsageError, match="expected empty or unlabelled"):
+        open_data(f"{build.root},missing=drop")
+
+
+@pytest.mark.parametrize("large", [False, True])
+def test_annotations_with_scores_are_no_labels_unless_someone_says_so(
+    build: Builder, large: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    if large:
+        # as a file beside which a table is kept
+        monkeypatch.setattr("box_store.coco.annotations._CACHED_FROM_BYTES", 0)
+    document = build.coco(("a.jpg", "c.jpg"))
+    for name in ("a.jpg", "c.jpg"):
+        build.image(f"train/{name}")
+    for row in document["annotations"]:
+        row["score"] = 1
+    path = build.json("annotations/instances_train.json", document)
+    n_boxes = open_data(build.root).splits[0].coco.n_boxes
+    guessed = document["annotations"][-1]
+    guessed["score"] = 0.83
+    build.json("annotations/instances_train.json", document)
+    words = rf"1 of {n_boxes} annotations carry a score \(the first: annotation {guessed['id']}, 0.83"
+    for place in (path, build.root):
+        with pytest.raises(DataError, match=words):
+            annotations_of(place)
+    for place in (f"{path},guesses=keep", f"{build.root},guesses=keep"):
+        assert annotations_of(place).n_boxes == n_boxes
+    dropped = open_data(f"{build.root},guesses=drop").splits[0].coco
+    assert dropped.n_boxes == n_boxes - 1
+    assert dropped.problems == {GUESS: 1}
+    flags = dict(zip(dropped.image_ids, dropped.table.unlabelled.tolist(), strict=True))
+    assert [image_id for image_id, flag in flags.items() if flag] == [guessed["image_id"]]
+    with pytest.raises(UsageError, match="expected drop or keep"):
+        open_data(f"{build.root},guesses=maybe")
 
 
 def test_nothing_is_judged_by_images_that_nobody_labelled(build: Builder) -> None:
