@@ -24,8 +24,9 @@ def read_rows(
     """Categories, rows to be checked, and what names a box in a message.
 
     A document without `annotations` lists images to be labelled. named: images need a `file_name`
-    (or, as in LVIS, a `coco_url`, whose last two parts it then is), annotations an `id`. guesses: annotations with a score other than 1 are left out and
-    their images count as not labelled (`drop`), or are labels (`keep`).
+    (or, as in LVIS, a `coco_url`, whose last two parts it then is), annotations an `id`.
+    guesses: annotations with a score other than 1 are left out and their images count as not
+    labelled (`drop`), or are labels (`keep`).
 
     Raises DataError, naming the row and the field.
     """

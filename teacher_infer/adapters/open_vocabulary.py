@@ -1,20 +1,21 @@
 """Models of transformers that are told in words what to look for: Grounding DINO, OWL-ViT, OWLv2.
 
-The words are the data set's class names, each in a template, or what a prompt says instead. A box
-gets the one class whose words it answers best, as transformers' own post-processing has it.
+The words are the data set's class names, each in a template, or what prompts say instead. A box
+gets the one class whose words it answers best, as transformers' own post-processing has it; one
+that answers a negative prompt best is none.
 
 Grounding DINO (arXiv 2303.05499) reads all classes as one text, `tv. remote control.`, and scores
-each box against each token. Here a class is its run of tokens, known from having put them there,
+each box against each token. Here a phrase is its run of tokens, known from having put them there,
 and its score the highest of these; the library decodes tokens back to text instead, which cannot
 tell apart classes that share words. The text has room for few tokens (256), so many classes take
-several texts, each a pass over the image.
+several texts, each a pass over the image. The phrases of a class stay together, so that no pass
+finds the same thing again; negative ones are in every text, so that they win in each.
 
 OWL-ViT and OWLv2 (arXiv 2205.06230, 2306.09683) score a box against an embedding of each prompt.
 Embeddings don't depend on the image: they are computed once.
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from types import SimpleNamespace
 from typing import Any
 
@@ -23,9 +24,17 @@ from torch import Tensor
 
 from box_store.errors import UsageError
 from teacher_infer.adapters.loading import quiet
+from teacher_infer.adapters.open_vocabulary_texts import (
+    NAME,
+    NEGATIVE,
+    Asked,
+    asked_of,
+    check_length,
+    check_room,
+    pack,
+)
 from teacher_infer.adapters.protocol import AdapterError, AdapterSpec, Detections
 
-_NAME = "{}"
 # of OWL, as its authors and transformers' documentation ask
 _OWL_TEMPLATE = "a photo of a {}"
 # prompts that go through OWL's text model together
@@ -60,36 +69,6 @@ def finder(model: Any, processor: Any, spec: AdapterSpec) -> "GroundingFinder | 
     return _FINDERS[model.config.model_type](model, processor, spec)
 
 
-@dataclass(frozen=True)
-class TextPass:
-    """One text for Grounding DINO: its tokens, and where the classes are in it.
-
-    token_ids: with the tokens that begin, separate and end. spans: class index -> first position
-    and the one after the last.
-    """
-
-    token_ids: tuple[int, ...]
-    spans: dict[int, tuple[int, int]]
-
-
-def pack(
-    phrases: Sequence[Sequence[int]], *, begin: int, separator: int, end: int, limit: int
-) -> list[TextPass]:
-    """Put phrases (token ids of each class) into as few texts of at most `limit` tokens, in order.
-
-    A phrase must not be longer than `limit` - 3.
-    """
-    passes: list[TextPass] = []
-    tokens, spans = [begin], dict[int, tuple[int, int]]()
-    for index, phrase in enumerate(phrases):
-        if len(tokens) + len(phrase) + 2 > limit and spans:
-            passes.append(TextPass((*tokens, end), spans))
-            tokens, spans = [begin], {}
-        spans[index] = len(tokens), len(tokens) + len(phrase)
-        tokens += [*phrase, separator]
-    return [*passes, TextPass((*tokens, end), spans)]
-
-
 class GroundingFinder:
     """Boxes of Grounding DINO and MM Grounding DINO."""
 
@@ -106,12 +85,23 @@ class GroundingFinder:
                 f"{end}, where the model expects them among {sorted(closing)}"
             )
         limit: int = model.config.max_text_len
+        self._asked = asked_of(spec, NAME)
         phrases: list[list[int]] = []
-        for name, words in _words(spec, _NAME).items():
+        for name, words in zip(self._asked.names, self._asked.texts, strict=True):
             ids = tokenizer(words.lower(), add_special_tokens=False).input_ids
             phrases.append([one for one in ids if one not in closing])
-            _check_length(name, words, len(phrases[-1]), limit - 3)
-        packed = pack(phrases, begin=begin, separator=separator, end=end, limit=limit)
+            check_length(name, words, len(phrases[-1]), limit - 3)
+        *groups, negatives = self._asked.together
+        check_room(self._asked, phrases, limit - 2)
+        packed = pack(
+            phrases,
+            begin=begin,
+            separator=separator,
+            end=end,
+            limit=limit,
+            groups=groups,
+            everywhere=negatives,
+        )
         self.passes = [
             (torch.tensor([one.token_ids], device=model.device), one.spans) for one in packed
         ]
@@ -123,13 +113,7 @@ class GroundingFinder:
         results = []
         for index, (height, width) in enumerate(sizes):
             pixels = boxes[index] * boxes.new_tensor([width, height, width, height])
-            results.append(
-                Detections(
-                    pixels.cpu().numpy(),
-                    scores[index].cpu().numpy(),
-                    class_ids[index].cpu().numpy(),
-                )
-            )
+            results.append(_wanted(pixels, scores[index], class_ids[index]))
         return results
 
     def _pass(
@@ -139,9 +123,9 @@ class GroundingFinder:
         ids = ids.expand(len(inputs["pixel_values"]), -1)
         outputs = self._model(**inputs, input_ids=ids, attention_mask=torch.ones_like(ids))
         tokens = outputs.logits.float().sigmoid()  # [B, Q, text length]
-        by_class = torch.stack([tokens[..., a:b].amax(-1) for a, b in spans.values()], dim=-1)
-        scores, best = by_class.max(-1)
-        class_ids = torch.tensor(list(spans), device=ids.device)[best]
+        by_phrase = torch.stack([tokens[..., a:b].amax(-1) for a, b in spans.values()], dim=-1)
+        scores, best = by_phrase.max(-1)
+        class_ids = self._asked.classes(torch.tensor(list(spans), device=ids.device)[best])
         centre, size = outputs.pred_boxes.float().split(2, dim=-1)
         return torch.cat([centre - size / 2, centre + size / 2], dim=-1), scores, class_ids
 
@@ -158,7 +142,8 @@ class OwlFinder:
         self._model = model
         self._processor = processor
         self._floor = spec.score_floor
-        self._queries = _embed(model, processor.tokenizer, _words(spec, _OWL_TEMPLATE))
+        self._asked = asked_of(spec, _OWL_TEMPLATE)
+        self._queries = _embed(model, processor.tokenizer, self._asked)
 
     def __call__(self, inputs: Any, sizes: Sequence[tuple[int, int]]) -> list[Detections]:
         """Boxes of images of `sizes` (height, width), in pixels."""
@@ -173,25 +158,27 @@ class OwlFinder:
             outputs, threshold=self._floor, target_sizes=list(sizes)
         )
         return [
-            Detections(
-                found["boxes"].cpu().numpy(),
-                found["scores"].cpu().numpy(),
-                found["labels"].cpu().numpy(),
-            )
+            _wanted(found["boxes"], found["scores"], self._asked.classes(found["labels"]))
             for found in results
         ]
 
 
+def _wanted(boxes: Tensor, scores: Tensor, class_ids: Tensor) -> Detections:
+    """The detections of one image that are of a class."""
+    kept = class_ids != NEGATIVE
+    return Detections(*(each[kept].cpu().numpy() for each in (boxes, scores, class_ids)))
+
+
 @torch.inference_mode()
-def _embed(model: Any, tokenizer: Any, words: dict[str, str]) -> Tensor:
+def _embed(model: Any, tokenizer: Any, asked: Asked) -> Tensor:
     """An embedding of each prompt, [1, prompts, hidden], of unit length."""
     limit = model.config.text_config.max_position_embeddings
-    for name, text in words.items():
+    for name, text in zip(asked.names, asked.texts, strict=True):
         # the two more mark the beginning and the end
-        _check_length(
+        check_length(
             name, text, len(tokenizer(text, add_special_tokens=False).input_ids), limit - 2
         )
-    texts = list(words.values())
+    texts = list(asked.texts)
     parts = []
     for start in range(0, len(texts), _TEXT_BATCH):
         part = texts[start : start + _TEXT_BATCH]
@@ -205,27 +192,6 @@ def _embed(model: Any, tokenizer: Any, words: dict[str, str]) -> Tensor:
             )
     embeddings = torch.cat(parts)
     return (embeddings / torch.linalg.norm(embeddings, dim=-1, keepdim=True))[None]
-
-
-def _words(spec: AdapterSpec, template: str) -> dict[str, str]:
-    """What is asked for each class: its prompt, or its name in the template."""
-    template = spec.option("template") or template
-    if _NAME not in template:
-        raise UsageError(f"template={template}: expected {_NAME} where the class name goes")
-    return {name: words or template.replace(_NAME, name) for name, words in spec.prompts.items()}
-
-
-def _check_length(name: str, words: str, n_tokens: int, limit: int) -> None:
-    if n_tokens > limit:
-        raise UsageError(
-            f"the prompt of {name} ({words!r}) has {n_tokens} tokens, the model reads {limit}: "
-            f"give shorter words with prompts.{name}=TEXT"
-        )
-    if n_tokens == 0:
-        raise UsageError(
-            f"the prompt of {name} ({words!r}) holds nothing that the model can read: give other "
-            f"words with prompts.{name}=TEXT"
-        )
 
 
 _FINDERS = {

@@ -1,5 +1,6 @@
 """What an adapter is asked for and what it supplies: `AdapterSpec` in, a `Detector` out."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from itertools import pairwise
 from typing import Literal, Protocol
@@ -126,8 +127,9 @@ class AdapterSpec:
     `nms_iou`: None leaves the NMS that belongs to the model, a number asks for a class-wise NMS at
     that IoU, `NO_NMS` for none at all. `threads` bounds the CPU threads of the process. `options`
     are the adapter's own keys (`adapter_help()` lists them). `prompts` are the classes that an
-    open-vocabulary model is asked for, each with the words to ask (None: its name); models with
-    classes of their own ignore them.
+    open-vocabulary model is asked for, each with the words to ask (None: its name; several texts
+    stand between bars, see `texts_of`), `negatives` what it is asked for beside them and whose
+    boxes are left out; models with classes of their own ignore them.
     `views`: what the teacher is shown of each image.
     """
 
@@ -141,6 +143,7 @@ class AdapterSpec:
     threads: int | None = None
     options: dict[str, str] = field(default_factory=dict)
     prompts: dict[str, str | None] = field(default_factory=dict)
+    negatives: tuple[str, ...] = ()
     views: ViewSpec = field(default_factory=ViewSpec)
 
     def option(self, key: str) -> str | None:
@@ -155,6 +158,22 @@ class AdapterSpec:
         if self.nms_iou == NO_NMS:
             return 1.0
         return default if self.nms_iou is None else self.nms_iou
+
+
+_BAR = "|"
+
+
+def texts_of(words: str) -> tuple[str, ...]:
+    """The texts that one value asks for: `a cat|kitten` are two."""
+    return tuple(text.strip() for text in words.split(_BAR))
+
+
+def joined_texts(texts: Sequence[str]) -> str:
+    """The same as one value. Raises UsageError for a text that holds a bar."""
+    for text in texts:
+        if _BAR in text:
+            raise UsageError(f"the text {text!r} holds a {_BAR}, which stands between texts")
+    return _BAR.join(texts)
 
 
 @dataclass(frozen=True)

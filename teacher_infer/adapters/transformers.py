@@ -79,7 +79,7 @@ def load(spec: AdapterSpec) -> "TransformersDetector":
     if in_words:
         find = open_vocabulary.finder(model, processor, spec)
         return TransformersDetector(model, image_processor, tuple(spec.prompts), find, spec)
-    if any(spec.prompts.values()):
+    if any(spec.prompts.values()) or spec.negatives:
         raise UsageError(
             f"{spec.model} has classes of its own and reads no prompts: leave prompts out, or name "
             "pairs of classes with map.CLASS=CATEGORY"
@@ -267,7 +267,8 @@ ADAPTER = AdapterInfo(
         "a folder, as save_pretrained leaves it",
         "the id of a model on the hub (downloaded once, or found in its cache)",
         "Grounding DINO, OWL-ViT and OWLv2, as google/owlv2-base-patch16-ensemble: they are "
-        "asked for the data set's class names, or for what prompts.CLASS=TEXT says",
+        "asked for the data set's class names, or for what prompts.CLASS=TEXT|TEXT says; boxes of "
+        "not=TEXT|TEXT are left out",
     ),
     reads="model.safetensors with config.json and the processor's files",
     libraries=("transformers",),

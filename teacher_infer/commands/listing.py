@@ -66,7 +66,8 @@ def lines(infos: Sequence[AdapterInfo], verbose: bool) -> list[str]:
     text.append(_key("map.CLASS", "the data set's name or id for this teacher class, or none"))
     if any(info.open_vocabulary for info in infos):
         words = "words that an open-vocabulary model is asked for in place of this class name"
-        text.append(_key("prompts.CLASS", words))
+        text.append(_key("prompts.CLASS", f"{words}; several between bars: a cat|kitten"))
+        text.append(_key("not", "words that it is asked for too, and whose boxes are left out"))
     return text
 
 

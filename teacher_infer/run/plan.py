@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from box_store.store.records import TeacherRecord, split_units
+from teacher_infer.adapters.protocol import texts_of
 from teacher_infer.data.dataset import Dataset
 from teacher_infer.data.images import ImageTask
 from teacher_infer.teachers.class_map import ClassMap
@@ -65,7 +66,9 @@ def make_record(
     if runtime:
         options[RUNTIME] = dict(runtime)
     if spec.prompts:
-        options["prompts"] = dict(spec.prompts)
+        options["prompts"] = {name: _asked(words) for name, words in spec.prompts.items()}
+    if spec.negatives:
+        options["not"] = list(spec.negatives)
     return TeacherRecord(
         name=spec.name,
         adapter=spec.adapter,
@@ -85,6 +88,11 @@ def make_record(
 def runtime_of(record: TeacherRecord) -> Mapping[str, str]:
     """What a record says of the teacher's runtime; nothing where it is older than that."""
     return record.options.get(RUNTIME, {})
+
+
+def _asked(words: str) -> str | list[str]:
+    texts = texts_of(words)
+    return words if len(texts) == 1 else list(texts)
 
 
 def _bare(text: str) -> str:

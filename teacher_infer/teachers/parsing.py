@@ -15,13 +15,13 @@ from pathlib import Path
 from typing import Any, Literal
 
 from box_store.errors import UsageError, nearest
-from teacher_infer.adapters.protocol import NO_NMS
+from teacher_infer.adapters.protocol import NO_NMS, joined_texts, texts_of
 from teacher_infer.adapters.registry import adapter_info
 from teacher_infer.teachers.spec import TeacherSpec
 
 # a comma separates keys only where `key=` follows, so paths and sizes may contain commas
 _COMMA = re.compile(r",(?=\s*(?:(?:map|prompts)\.[^=,]+|[A-Za-z_][A-Za-z0-9_]*)\s*=)")
-_MAP, _PROMPTS = "map.", "prompts."
+_MAP, _PROMPTS, _NOT = "map.", "prompts.", "not"
 _DROP = ("none", "null")
 
 
@@ -146,6 +146,7 @@ def as_argument(spec: TeacherSpec) -> str:
     words += [f"{key}={value}" for key, value in spec.options.items()]
     words += [f"{_MAP}{name}={value or 'none'}" for name, value in spec.class_map.items()]
     words += [f"{_PROMPTS}{name}={value}" for name, value in spec.prompts.items()]
+    words += [f"{_NOT}={joined_texts(spec.negatives)}"] * bool(spec.negatives)
     text = ",".join(words)
     try:
         is_same = parse_teacher(text) == spec
@@ -167,7 +168,10 @@ def load_teachers(path: Path) -> list[TeacherSpec]:
         model = "yolox_nano.onnx"        # files: beside this one, or from the current folder
         format = "yolox"
         score_floor = 0.05
-        map = { motorbike = "motorcycle" }      # an open-vocabulary model: prompts = { tv = "..." }
+        map = { motorbike = "motorcycle" }
+        # of open-vocabulary models
+        prompts = { cat = ["a cat", "a kitten"] }
+        not = ["a toy cat"]
 
     Raises:
         UsageError: there is no such file, it is not TOML, or a table is not understood.
@@ -207,7 +211,10 @@ def _from_table(folder: Path, name: str, table: Any) -> TeacherSpec:
     values: dict[str, str] = {}
     for key, value in table.items():
         if f"{key}." in (_MAP, _PROMPTS) and isinstance(value, Mapping):
-            values |= {f"{key}.{name}": _text(item) for name, item in value.items()}
+            said = _text if f"{key}." == _MAP else _texts
+            values |= {f"{key}.{name}": said(item) for name, item in value.items()}
+        elif key == _NOT:
+            values[key] = _texts(value)
         else:
             values[key] = _text(value)
     try:
@@ -238,11 +245,17 @@ def _text(value: Any) -> str:
     return str(value)
 
 
+def _texts(value: Any) -> str:
+    """Texts to ask for, given as one or as a list."""
+    return joined_texts([*map(_text, value)]) if isinstance(value, list) else _text(value)
+
+
 def _build(name: str, adapter: str, model: str, values: Mapping[str, str]) -> TeacherSpec:
     common: dict[str, Any] = {}
     options: dict[str, str] = {}
     class_map: dict[str, str] = {}
     prompts: dict[str, str] = {}
+    negatives: tuple[str, ...] = ()
     info = adapter_info(adapter)
     known = [*info.options, *KEYS]
     for key, text in values.items():
@@ -250,6 +263,8 @@ def _build(name: str, adapter: str, model: str, values: Mapping[str, str]) -> Te
             class_map[key.removeprefix(_MAP)] = "" if text.lower() in _DROP else text
         elif key.startswith(_PROMPTS) and info.open_vocabulary:
             prompts[key.removeprefix(_PROMPTS)] = text
+        elif key == _NOT and info.open_vocabulary:
+            negatives = texts_of(text)
         elif key in KEYS:
             common[key] = _read(name, key, text)
         elif key in known:
@@ -258,7 +273,7 @@ def _build(name: str, adapter: str, model: str, values: Mapping[str, str]) -> Te
             raise UsageError(
                 f"teacher {name}: unknown key {key!r}.{nearest(key, known)} The keys of "
                 f"{adapter}: {', '.join(known)}, and map.CLASS=CATEGORY"
-                f"{' and prompts.CLASS=TEXT' if info.open_vocabulary else ''}"
+                f"{', prompts.CLASS=TEXT|TEXT and not=TEXT|TEXT' if info.open_vocabulary else ''}"
             )
     return TeacherSpec(
         name=name,
@@ -267,6 +282,7 @@ def _build(name: str, adapter: str, model: str, values: Mapping[str, str]) -> Te
         options=options,
         class_map=class_map,
         prompts=prompts,
+        negatives=negatives,
         **common,
     )
 

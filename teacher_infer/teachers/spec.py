@@ -27,7 +27,8 @@ class TeacherSpec:
     class_map: teacher class name -> data-set class name or category id, "" to leave the class out;
         for the names that do not match by themselves. Recorded.
     prompts: class name -> the words that an open-vocabulary model is asked for in its place, for
-        the names that say too little. Recorded.
+        the names that say too little; several texts, of which the best counts, between bars.
+        negatives: texts whose boxes are left out. Recorded.
     vocabulary: the data set's class names, which such a model is asked for; see `asking`.
     licence: of the weights, where the adapter cannot know it. Recorded.
     device: "auto" takes a GPU where there is one.
@@ -55,6 +56,7 @@ class TeacherSpec:
     options: Mapping[str, str] = field(default_factory=dict)
     class_map: Mapping[str, str] = field(default_factory=dict)
     prompts: Mapping[str, str] = field(default_factory=dict)
+    negatives: tuple[str, ...] = ()
     vocabulary: tuple[str, ...] = ()
     licence: str | None = None
     device: str = "auto"
@@ -122,6 +124,7 @@ class TeacherSpec:
             threads=threads,
             options=options | ({"licence": self.licence} if self.licence else {}),
             prompts={name: self.prompts.get(name) for name in self.vocabulary},
+            negatives=self.negatives,
             views=self.views,
         )
 

@@ -9,7 +9,7 @@ import torch
 
 from box_store.errors import UsageError
 from teacher_infer.adapters.loading import quiet
-from teacher_infer.adapters.open_vocabulary import pack
+from teacher_infer.adapters.open_vocabulary_texts import pack
 from teacher_infer.adapters.protocol import AdapterError, AdapterSpec
 from teacher_infer.teachers.loaded import load_teacher, weights_files
 
@@ -43,6 +43,26 @@ def test_phrases_fill_texts_up_to_the_limit_and_their_places_are_known() -> None
     assert sorted(index for one in passes for index in one.spans) == [0, 1, 2, 3]
     # one token less, and the fourth needs a text of its own
     assert len(pack(phrases, begin=1, separator=2, end=3, limit=7)) == 3
+
+
+def test_phrases_of_a_class_stay_together_and_negative_ones_are_in_every_text() -> None:
+    phrases = [[7], [8, 9], [10], [11], [12, 13]]
+    passes = pack(
+        phrases,
+        begin=1,
+        separator=2,
+        end=3,
+        limit=12,
+        groups=[[0], [1, 2], [3]],
+        everywhere=[4],
+    )
+    assert [one.token_ids for one in passes] == [
+        (1, 7, 2, 8, 9, 2, 10, 2, 12, 13, 2, 3),
+        (1, 11, 2, 12, 13, 2, 3),
+    ]
+    for one in passes:
+        for index, (first, last) in one.spans.items():
+            assert list(one.token_ids[first:last]) == phrases[index]
 
 
 @pytest.mark.slow
@@ -124,6 +144,48 @@ def test_owl_predicts_what_the_library_does(
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize("kind", ["grounding", *OWL])
+def test_the_best_of_several_prompts_counts_and_negative_ones_take_boxes_away(
+    kind: str, grounding_folder: Path, owl_folder: Any, pictures: Pictures
+) -> None:
+    """As if every prompt were a class of its own, whose boxes go to the class that it is of."""
+    folder = grounding_folder if kind == "grounding" else owl_folder(kind)
+    texts = ("tv", "screen", "dog", "puppy", "toy")
+    # of OWL no text stands in a template here, as prompts do not
+    apart = raw(
+        load_teacher(spec(folder, prompts=dict.fromkeys(texts), options={"template": "{}"})),
+        [pictures["first"], pictures["second"]],
+    )
+    together = raw(
+        load_teacher(
+            spec(folder, prompts={"tv": "tv|screen", "dog": "dog|puppy"}, negatives=("toy",))
+        ),
+        [pictures["first"], pictures["second"]],
+    )
+    gone = 0
+    for alone, merged in zip(apart, together, strict=True):
+        kept = alone.class_ids < 4
+        gone += int((~kept).sum())
+        assert merged.boxes_xyxy == pytest.approx(alone.boxes_xyxy[kept], abs=1e-3)
+        assert merged.scores == pytest.approx(alone.scores[kept], abs=1e-6)
+        assert merged.class_ids.tolist() == (alone.class_ids[kept] // 2).tolist()
+    assert gone > 0
+
+
+@pytest.mark.slow
+def test_negative_prompts_are_asked_in_every_pass(
+    grounding_folder: Path, pictures: Pictures
+) -> None:
+    names = [*NAMES, *(f"thing {letter}" for letter in "abcdef")]
+    teacher = load_teacher(spec(grounding_folder, prompts=dict.fromkeys(names), negatives=("toy",)))
+    passes: Any = teacher._detector._find.passes  # type: ignore[attr-defined]
+    assert len(passes) > 1
+    assert all(len(names) in spans for _, spans in passes)
+    (found,) = raw(teacher, [pictures["first"]])
+    assert set(found.class_ids.tolist()) <= set(range(len(names)))
+
+
+@pytest.mark.slow
 def test_a_picture_gives_the_same_boxes_in_any_company(
     grounding_folder: Path, owl_folder: Any, pictures: Pictures
 ) -> None:
@@ -152,6 +214,14 @@ def test_words_that_the_model_cannot_take_are_a_sentence(
             load_teacher(spec(folder, options={"template": "a photo"}))
     with pytest.raises(UsageError, match=r"holds nothing .*prompts\.\?=TEXT"):
         load_teacher(spec(grounding_folder, prompts={"?": None}))
+    many = "|".join(f"a long word {letter}" for letter in "abcdefghij")
+    with pytest.raises(UsageError, match=r"the 10 texts of prompts\.tv have .* at once"):
+        load_teacher(spec(grounding_folder, prompts={"tv": many}))
+    for prompts, others in (({"tv": "dog", "dog": None}, ()), ({"dog": None}, ("dog",))):
+        with pytest.raises(UsageError, match=r"is asked for 'dog' twice, by .*prompts\.dog"):
+            load_teacher(spec(grounding_folder, prompts=prompts, negatives=others))
+    with pytest.raises(UsageError, match="reads no prompts"):
+        load_teacher(spec(detr_folder, prompts={"person": None}, negatives=("toy",)))
     with pytest.raises(UsageError, match="takes images of 32 pixels and no others"):
         load_teacher(spec(owl, options={"image_size": "64"}))
     with pytest.raises(UsageError, match="has classes of its own and reads no prompts"):
@@ -218,5 +288,6 @@ def test_the_data_sets_classes_are_asked_for_and_come_back_as_its_categories(
     assert found
     assert found <= {1, 3, 7}
     capsys.readouterr()
-    assert run("a toy") != 0
-    assert "options.prompts" in capsys.readouterr().err
+    for other in ("a toy", "a kite, up|a toy", "a kite, up,not=a toy"):
+        assert run(other) != 0
+        assert ("options.not" if "not=" in other else "options.prompts") in capsys.readouterr().err

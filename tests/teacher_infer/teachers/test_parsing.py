@@ -166,6 +166,27 @@ def test_prompts_are_told_apart_from_keys(tmp_path):
     assert load_teachers(tmp_path / "t.toml")[0].prompts == {"tv": "a set"}
 
 
+def test_a_class_has_several_prompts_and_some_are_of_no_class(tmp_path):
+    spec = parse_teacher("owl=transformers:m,prompts.cat=a cat|kitten, small,not=a toy cat|a lion")
+    assert spec.prompts == {"cat": "a cat|kitten, small"}
+    assert spec.negatives == ("a toy cat", "a lion")
+    (tmp_path / "t.toml").write_text(
+        '[teachers.owl]\nadapter = "transformers"\nmodel = "m"\n'
+        'not = ["a toy cat", "a lion"]\nprompts = { cat = ["a cat", "kitten, small"] }\n'
+    )
+    assert load_teachers(tmp_path / "t.toml") == [spec]
+    asked = spec.asking(["person", "cat"]).adapter_spec("cpu", 1)
+    assert asked.prompts == {"person": None, "cat": "a cat|kitten, small"}
+    assert asked.negatives == ("a toy cat", "a lion")
+    (tmp_path / "t.toml").write_text(
+        '[teachers.owl]\nadapter = "transformers"\nmodel = "m"\nnot = ["a|b"]\n'
+    )
+    with pytest.raises(UsageError, match="holds a |, which stands between texts"):
+        load_teachers(tmp_path / "t.toml")
+    with pytest.raises(UsageError, match="unknown key 'not'"):
+        parse_teacher("rcnn=mmdet:m,weights=w,not=a toy")
+
+
 def test_prompts_reach_the_adapter_with_the_data_sets_classes():
     spec = parse_teacher("owl=transformers:m,prompts.tv=a set").asking(["person", "tv"])
     assert spec.adapter_spec("cpu", 1).prompts == {"person": None, "tv": "a set"}
@@ -204,6 +225,7 @@ def test_a_file_beside_the_table_does_not_take_the_place_of_a_word(tmp_path: Pat
     [
         "y=onnx:a,b.onnx,format=yolox,score_floor=0.01,nms_iou=none,scales=0.75,1,1.25,flip=true",
         "owl=transformers:m,prompts.tv=a set, switched on,prompts.st. bernard=dog,top_k=9",
+        "owl=transformers:m,prompts.cat=a cat|kitten, small,not=a toy cat|a lion, sleeping",
         "y=onnx:y.onnx,map.motor bike=motorcycle,map.dog=none,batch_timeout=none,licence=MIT",
         "y=onnx:y.onnx,num_cpus=0.5,num_gpus=0,threads=2,load_timeout=30,mean=1/2/3,format=boxes",
     ],
