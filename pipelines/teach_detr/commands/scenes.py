@@ -16,7 +16,10 @@ _DEFAULT = SceneSet()
 def scenes(
     out: Annotated[Path, typer.Argument(help="Folder to make, or to go on with")],
     world: Annotated[
-        str, typer.Option(help="toys: 8 classes; crowd: 12, look-alikes, small toys, clutter; wide: 4000 px")
+        str,
+        typer.Option(
+            help="toys: 8 classes; crowd: 12, look-alikes, small toys, clutter; wide: 4000 px"
+        ),
     ] = _DEFAULT.world,
     style: Annotated[str, typer.Option(help="day, dusk or reef: light and colours")] = (
         _DEFAULT.style

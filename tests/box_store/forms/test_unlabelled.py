@@ -73,7 +73,9 @@ def test_annotations_with_scores_are_no_labels_unless_someone_says_so(
     guessed = document["annotations"][-1]
     guessed["score"] = 0.83
     build.json("annotations/instances_train.json", document)
-    words = rf"1 of {n_boxes} annotations carry a score \(the first: annotation {guessed['id']}, 0.83"
+    words = (
+        rf"1 of {n_boxes} annotations carry a score \(the first: annotation {guessed['id']}, 0.83"
+    )
     for place in (path, build.root):
         with pytest.raises(DataError, match=words):
             annotations_of(place)
