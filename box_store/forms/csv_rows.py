@@ -13,7 +13,7 @@ from box_store.coco.rows import Problems
 from box_store.errors import DataError, UsageError
 from box_store.forms.at_once import ALL, Box, Classes, Labelled, assemble, role, size_of
 from box_store.forms.protocol import Form, Options, Reading
-from box_store.forms.tree import Tree, parent, stem, suffix
+from box_store.forms.tree import IMAGE_SUFFIXES, Tree, parent, stem, suffix
 from box_store.places.text import number as as_number
 from box_store.places.text import table_rows
 
@@ -32,10 +32,15 @@ _COLUMNS = {
     "h": ("h", "bbox_height", "bbox_h", "box_height"),
     "width": ("width", "image_width", "img_width"),
     "height": ("height", "image_height", "img_height"),
+    "bbox": ("bbox", "box", "bounding_box"),
     "split": ("split", "set", "subset", "dataset", "partition"),
 }  # fmt: skip
 _KNOWN = {spelling: name for name, spellings in _COLUMNS.items() for spelling in spellings}
 _CORNERS, _EXTENT = ("xmin", "ymin", "xmax", "ymax"), ("x", "y", "w", "h")
+# four numbers in one column: x, y, width, height as in COCO
+_LISTED = ("bbox",)
+# of files without names of columns, as keras-retinanet reads them
+_BARE = ["file", *_CORNERS, "class"]
 _DELIMITERS = ",;\t|"
 # relative coordinates may pass the border by rounding
 _RELATIVE = 1.001
@@ -54,7 +59,7 @@ class _Table:
     @property
     def box(self) -> tuple[str, ...] | None:
         """The columns that make a box."""
-        for wanted in (_CORNERS, _EXTENT):
+        for wanted in (_CORNERS, _EXTENT, _LISTED):
             if all(name in self.columns for name in wanted):
                 return wanted
         return None
@@ -84,10 +89,22 @@ def _table(tree: Tree, path: str, columns: Sequence[str] | None) -> _Table | Non
     known = _columns([name.strip().lower() for name in names])
     has_names = "file" in known
     if columns is not None:
-        known = list(columns)
+        known = list(columns) if len(names) >= len(columns) else []
         has_names = has_names or [name.strip() for name in names] == list(columns)
+    elif not has_names and _is_bare(names):
+        known = _BARE
     table = _Table(path, known, delimiter, has_names)
     return table if "file" in known and table.box is not None else None
+
+
+def _is_bare(row: Sequence[str]) -> bool:
+    """Whether a first row is already of an object: an image, four numbers, a class."""
+    return (
+        len(row) == len(_BARE)
+        and suffix(row[0]) in IMAGE_SUFFIXES
+        and all(as_number(text) is not None for text in row[1:5])
+        and as_number(row[5]) is None
+    )
 
 
 def _columns(names: Sequence[str]) -> list[str]:
@@ -134,10 +151,9 @@ def _read(tree: Tree, options: Options) -> Reading:
     members: dict[str, list[str]] = {}
     problems: dict[str, Problems] = {}
     images: dict[str, _Image] = {}
-    spots: dict[str, str | None] = {}
+    spots: dict[tuple[str, str, str], str | None] = {}
     for table in tables:
-        own = role(stem(table.path).split("_")[0].split("-")[0])
-        default = own or ALL if len(tables) > 1 else ALL
+        default = _split_of(table.path) if len(tables) > 1 else ALL
         for number, row in _rows(tree, table):
             split = (row.get("split") or default).strip() or default
             mine = problems.setdefault(split, Problems())
@@ -146,11 +162,12 @@ def _read(tree: Tree, options: Options) -> Reading:
             if not name:
                 mine.note("row without a file name", where)
                 continue
-            if name not in spots:
-                here = parent(table.path)
+            here = parent(table.path)
+            spot = (here, split, name)
+            if spot not in spots:
                 bases = (here, f"{here}/images", f"{parent(here)}/images", "images", split)
                 found = tree.find_image(name, *(base.strip("/") for base in bases))
-                spots[name] = None if found is None else found[0]
+                spots[spot] = None if found is None else found[0]
                 if found is None:
                     mine.note("image missing", f"{where}: {tree.missing(name)}")
                 elif found[1] == "tail":
@@ -158,7 +175,7 @@ def _read(tree: Tree, options: Options) -> Reading:
                         "path of another machine, matched by its end",
                         f"{where}: {name!r} taken as {found[0]}",
                     )
-            path = spots[name]
+            path = spots[spot]
             if path is None:
                 continue
             members.setdefault(split, []).append(path)
@@ -195,9 +212,22 @@ def _read(tree: Tree, options: Options) -> Reading:
             "corners are counted from 1, as Pascal VOC's are: some are 1, none is 0 (,corners=0 "
             "says otherwise)"
         )
+    if any(table.columns is _BARE for table in tables):
+        reading.notes.append(
+            f"without names of columns: {', '.join(_BARE)} (,columns=... says otherwise)"
+        )
+    if any(table.box is _LISTED for table in tables):
+        reading.notes.append("the column of boxes is taken as x, y, width, height")
     if relative:
         reading.notes.append("coordinates lie in 0..1: they are taken as parts of width and height")
     return reading
+
+
+def _split_of(path: str) -> str:
+    """The split that one of several files is of, by its name or its folder's."""
+    folder = parent(path).rpartition("/")[2]
+    own = role(stem(path).split("_")[0].split("-")[0])
+    return own or (folder if role(folder) else ALL)
 
 
 def _rows(tree: Tree, table: _Table) -> Iterator[tuple[int, dict[str, str]]]:
@@ -217,12 +247,14 @@ def _add(
         image.width, image.height = int(width), int(height)
     assert table.box is not None
     texts = [(row.get(key) or "").strip() for key in table.box]
+    if table.box is _LISTED:
+        texts = texts[0].strip("[]()").replace(",", " ").split() or [""]
     label = (row.get("class") or "").strip() if "class" in table.columns else "object"
     if not any(texts):
         # an image without objects
         return
     values = [as_number(text) for text in texts]
-    if any(value is None for value in values):
+    if len(values) != 4 or None in values:
         problems.note("not a box", f"{where}: {texts}")
         return
     if not label:

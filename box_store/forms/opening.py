@@ -17,7 +17,7 @@ from box_store.forms.at_once import role
 from box_store.forms.coco import file_split, remote_layout
 from box_store.forms.protocol import Form, Found, Options, Reading, Split
 from box_store.forms.table import FORMS
-from box_store.forms.tree import Tree
+from box_store.forms.tree import Tree, suffix
 from box_store.forms.unlabelled import mark_unlabelled
 from box_store.places.locations import Location, RemotePath, as_typed, cache_folder
 
@@ -28,6 +28,7 @@ _GENERAL = {
     "unlabelled": "images that nobody labelled: a file that lists them, or `empty` for all without "
     "objects",
 }
+_PACKED = ("zip", "tar", "gz", "tgz", "bz2", "xz", "7z", "rar")
 # what is asked for by default
 _USUAL = ("train2017", "val2017")
 
@@ -184,8 +185,8 @@ def parse_place(place: Location | str) -> tuple[Location, dict[str, str]]:
 def _read(path: Path, options: dict[str, str], key: str) -> DataSet:
     images = options.get("images")
     tree = Tree(path, None if images is None else _images_folder(path, images))
-    form, evidence, others = _form(tree, options.get("form"))
     own = {name: value for name, value in options.items() if name not in _GENERAL}
+    form, evidence, others = _form(tree, options.get("form"), own)
     form.check(own)
     found = form.read(tree, own)
     notes = []
@@ -211,8 +212,10 @@ def _images_folder(path: Path, images: str) -> Path:
     return typed if typed.exists() or not beside.exists() else beside
 
 
-def _form(tree: Tree, asked: str | None) -> tuple[Form, str, list[str]]:
-    """The form, what it was known by, and what else was recognised."""
+def _form(tree: Tree, asked: str | None, own: Options) -> tuple[Form, str, list[str]]:
+    """The form, what it was known by, and what else was recognised. own: options that are not of
+    all forms; what only one form has says that it is this one.
+    """
     if asked is not None:
         names = [form.name for form in FORMS]
         form = next((form for form in FORMS if form.name == asked), None)
@@ -225,11 +228,17 @@ def _form(tree: Tree, asked: str | None) -> tuple[Form, str, list[str]]:
             raise DataError(f"{tree.place} does not look like {form.title}")
         return form, evidence, []
     seen = [(form, words) for form in FORMS if (words := form.recognise(tree)) is not None]
+    able = [form for form in FORMS if own and not set(own) - set(form.options)]
+    if len(able) == 1 and able[0] not in [form for form, _ in seen]:
+        return able[0], f"by its option {', '.join(own)}", []
+    # what has the options before what has not
+    seen.sort(key=lambda pair: bool(able) and pair[0] not in able)
     if not seen:
         titles = ", ".join(form.title for form in FORMS)
+        packed = suffix(tree.file or "") in _PACKED
+        advice = "unpack it first" if packed else "docs/data.md says what each consists of"
         raise DataError(
-            f"{tree.place} holds no data set of a form that is read here ({titles}); docs/data.md "
-            "says what each consists of"
+            f"{tree.place} holds no data set of a form that is read here ({titles}); {advice}"
         )
     others = [form.title for form, _ in seen[1:] if form.name != "photos"]
     return *seen[0], others

@@ -7,7 +7,7 @@ names stand in the metadata that `datasets` writes. Images are unpacked once int
 import hashlib
 import json
 import re
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from io import BytesIO
 from pathlib import Path
@@ -29,6 +29,8 @@ _OBJECTS = ("objects", "annotations", "boxes", "faces", "litter", "labels")
 _BOX = ("bbox", "bboxes", "boxes", "box")
 _CLASS = ("category", "categories", "category_id", "label", "labels", "class", "class_label")
 _ROWS = 64
+# beyond it no number is part of a box, nor is what is no number at all
+_LARGEST = 2.0**63
 
 
 def _recognise(tree: Tree) -> str | None:
@@ -65,17 +67,45 @@ def _image_column(schema: pa.Schema) -> str | None:
 
 
 @dataclass
-class _Image:
+class Row:
+    """One image and its boxes, as a row of a file has them."""
+
     file: str
     number: int
     size: tuple[int, int]
     boxes: list[tuple[str, list[float], bool]]
 
+    def labelled(self, classes: Classes, corners: bool) -> Labelled:
+        """Its boxes as COCO has them, from corners or not."""
+        boxes: list[Box] = []
+        for number, (label, values, crowd) in enumerate(self.boxes):
+            x, y, a, b = values
+            position = classes.position(label)
+            assert position is not None
+            box = (x, y, a - x, b - y) if corners else (x, y, a, b)
+            boxes.append((position, box, number, crowd))
+        return Labelled(*self.size, boxes)
 
-def _read(tree: Tree, options: Options) -> Reading:
+
+def are_corners(options: Options, images: Iterable[Row]) -> bool:
+    """Whether boxes are two corners, as the user says, or because more of them then fit into their
+    images than as corner and extent. Raises UsageError for another word.
+    """
     kind = options.get("boxes")
     if kind not in (None, "xywh", "xyxy"):
         raise UsageError(f"boxes={kind!r}: expected xywh or xyxy")
+    return kind == "xyxy" or (kind is None and _fit_as_corners(images))
+
+
+def told_kind(options: Options, corners: bool) -> list[str]:
+    """What people should know of that, where they have not said it."""
+    form = "corners" if corners else "x, y, width, height"
+    words = f"boxes are taken as {form} (option boxes: xywh or xyxy)"
+    return [] if options.get("boxes") else [words]
+
+
+def _read(tree: Tree, options: Options) -> Reading:
+    are_corners(options, ())
     files = _files(tree)
     schema = _schema(tree, files[0])
     column, objects = _image_column(schema), _objects_column(schema)
@@ -87,7 +117,7 @@ def _read(tree: Tree, options: Options) -> Reading:
     room = cache_folder() / "unpacked" / _fingerprint(tree, files)
     problems: dict[str, Problems] = {}
     members: dict[str, list[str]] = {}
-    images: dict[str, _Image] = {}
+    images: dict[str, Row] = {}
     for file in files:
         split = re.split(r"[-_.]", stem(file))[0]
         split = split if role(split) else next((p for p in file.split("/") if role(p)), ALL)
@@ -103,35 +133,34 @@ def _read(tree: Tree, options: Options) -> Reading:
             except ImageError as error:
                 mine.note("image not readable", f"{where} ({name}): {error}")
                 continue
-            images[place] = _Image(file, number, size, _boxes(row[objects], names, where, mine))
+            images[place] = Row(file, number, size, boxes_of(row[objects], names, where, mine))
             members.setdefault(split, []).append(place)
     if not members:
         raise DataError(f"{tree.place}: no row holds an image that can be read")
-    corners = kind == "xyxy" or (kind is None and _are_corners(images.values()))
-    classes = Classes()
-
-    def read(path: str, found: Problems) -> Labelled:
-        image = images[path]
-        boxes: list[Box] = []
-        for number, (label, values, crowd) in enumerate(image.boxes):
-            x, y, a, b = values
-            position = classes.position(label)
-            assert position is not None
-            box = (x, y, a - x, b - y) if corners else (x, y, a, b)
-            boxes.append((position, box, number, crowd))
-        return Labelled(*image.size, boxes)
-
-    def describe(path: str, number: int) -> str:
-        return f"{images[path].file} row {images[path].number} box {number}"
-
-    if names is not None:
-        classes = Classes(list(names), closed=True)
-    reading = assemble(Tree(room), members, read, classes, describe, problems)
-    reading.notes.append(f"images are unpacked into {room}")
-    if kind is None:
-        form = "corners" if corners else "x, y, width, height"
-        reading.notes.append(f"boxes are taken as {form} (option boxes: xywh or xyxy)")
+    corners = are_corners(options, images.values())
+    classes = Classes() if names is None else Classes(list(names), closed=True)
+    reading = assemble_rows(Tree(room), members, images, classes, corners, problems)
+    reading.notes += [f"images are unpacked into {room}", *told_kind(options, corners)]
     return reading
+
+
+def assemble_rows(
+    tree: Tree,
+    members: dict[str, list[str]],
+    rows: Mapping[str, Row],
+    classes: Classes,
+    corners: bool,
+    problems: dict[str, Problems],
+) -> Reading:
+    """All splits, from rows by the path of their image."""
+    return assemble(
+        tree,
+        members,
+        lambda path, _: rows[path].labelled(classes, corners),
+        classes,
+        lambda path, number: f"{rows[path].file} row {rows[path].number} box {number}",
+        problems,
+    )
 
 
 def _objects_column(schema: pa.Schema) -> str | None:
@@ -208,9 +237,12 @@ def _unpack(room: Path, split: str, name: str, data: bytes) -> tuple[str, tuple[
     return place, image_size(path)
 
 
-def _boxes(
+def boxes_of(
     value: Any, names: list[str] | None, where: str, problems: Problems
 ) -> list[tuple[str, list[float], bool]]:
+    """Class, four numbers and whether it is a crowd, of each box of a struct of lists or a list of
+    structs; what is no box is noted.
+    """
     if isinstance(value, dict):
         # a struct of lists
         keys = [key for key, values in value.items() if isinstance(values, list)]
@@ -219,10 +251,11 @@ def _boxes(
             {key: value[key][at] for key in keys if at < len(value[key])} for at in range(length)
         ]
     found = []
-    for at, row in enumerate(value or ()):
+    for at, row in enumerate(value if isinstance(value, list) else ()):
+        row = row if isinstance(row, dict) else {}
         box: Any = next((row[key] for key in _BOX if key in row), None)
         label = next((row[key] for key in _CLASS if key in row), None)
-        if not isinstance(box, list) or len(box) != 4 or None in box or label is None:
+        if not _is_box(box) or label is None:
             problems.note("not a box", f"{where} box {at}: {box!r:.60} of class {label!r:.40}")
             continue
         if isinstance(label, int) and names is not None:
@@ -236,8 +269,15 @@ def _boxes(
     return found
 
 
-def _are_corners(images: "Any") -> bool:
-    """Whether more boxes fit into their images as corners than as corner and extent."""
+def _is_box(value: Any) -> bool:
+    return (
+        isinstance(value, list)
+        and len(value) == 4
+        and all(isinstance(each, int | float) and abs(each) < _LARGEST for each in value)
+    )
+
+
+def _fit_as_corners(images: Iterable[Row]) -> bool:
     as_extent = as_corners = 0
     for image in images:
         width, height = image.size
@@ -253,10 +293,5 @@ def _fingerprint(tree: Tree, files: list[str]) -> str:
     return hashlib.sha256((str(tree.root.resolve()) + told).encode()).hexdigest()[:24]
 
 
-FORM = Form(
-    "parquet",
-    "Hugging Face parquet",
-    _recognise,
-    _read,
-    {"boxes": "xywh or xyxy; by default what fits into the images"},
-)
+OPTION = {"boxes": "xywh or xyxy; by default what fits into the images"}
+FORM = Form("parquet", "Hugging Face parquet", _recognise, _read, OPTION)

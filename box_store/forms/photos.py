@@ -8,6 +8,8 @@ from box_store.forms.protocol import Form, Options, Reading
 from box_store.forms.tree import Tree
 from box_store.places.text import lines_of
 
+_OTHERS = ("xml", "json", "jsonl", "csv", "txt", "parquet", "arrow", "yaml", "mat", "tfrecord")
+
 
 def _recognise(tree: Tree) -> str | None:
     if tree.file is not None or not tree.images:
@@ -25,7 +27,7 @@ def _read(tree: Tree, options: Options) -> Reading:
         tree, by_role(tree.images), read, Classes(classes, closed=True), lambda path, number: path
     )
     reading.labelled = False
-    others = list(tree.files("xml", "json", "csv", "txt", "parquet", "yaml", "mat", "tfrecord"))
+    others = list(tree.files(*_OTHERS))
     if others:
         reading.notes.append(
             f"{len(others)} other files are of no form that is read, such as {others[0]}: if they "

@@ -5,6 +5,7 @@ from box_store.forms import (
     crowdhuman,
     csv_rows,
     cvat,
+    imagefolder,
     label_studio,
     labelme,
     open_images,
@@ -26,5 +27,6 @@ FORMS: tuple[Form, ...] = (
     csv_rows.FORM,
     crowdhuman.FORM,
     parquet.FORM,
+    imagefolder.FORM,
     photos.FORM,
 )

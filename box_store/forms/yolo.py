@@ -32,7 +32,8 @@ def _recognise(tree: Tree) -> str | None:
     found = configuration(tree)
     if found is not None:
         return found
-    pairs = label_folders(tree)
+    # one file that is no configuration is none of it
+    pairs = [] if tree.file is not None else label_folders(tree)
     return f"labels in {pairs[0] or '.'}" if pairs else None
 
 
@@ -84,6 +85,9 @@ def _names(tree: Tree, table: dict[str, Any], notes: list[str]) -> list[str] | N
         ):
             raise DataError(f"{tree.place}: names must be numbered from 0, got {list(given)[:5]}")
         top = int(max((n for n in numbers if n is not None), default=-1))
+        holes = [str(at) for at in range(top) if float(at) not in numbers]
+        if holes:
+            notes.append(f"names skip {', '.join(holes[:9])}: called `class {holes[0]}` and so on")
         return [numbers.get(float(at), f"class {at}") for at in range(top + 1)]
     if given is not None:
         raise DataError(f"{tree.place}: names should be a list or a table, got {given!r:.60}")

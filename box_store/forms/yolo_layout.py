@@ -10,6 +10,8 @@ from box_store.forms.at_once import by_role, role
 from box_store.forms.tree import IMAGE_SUFFIXES, Tree, parent, stem, suffix
 from box_store.places.text import number as as_number
 
+# what lies beside `labels`; the first is what YOLO's own tools look for
+_IMAGE_FOLDERS = ("images", "JPEGImages", "imgs", "img")
 NAME_FILES = ("classes.txt", "obj.names", "labels.names", "_darknet.labels", "class.names")
 
 
@@ -197,7 +199,7 @@ def label_folders(tree: Tree) -> list[str]:
         if not texts:
             continue
         stems = {stem(name) for name in texts}
-        for twin in dict.fromkeys((_twin(folder, "labels", "images"), folder)):
+        for twin in dict.fromkeys((_image_folder(tree, folder), folder)):
             images = [n for n in tree.folders.get(twin, ()) if suffix(n) in IMAGE_SUFFIXES]
             if any(stem(name) in stems for name in images) and _is_rows(tree, folder, texts):
                 found.append(folder)
@@ -216,8 +218,11 @@ def _is_rows(tree: Tree, folder: str, names: Sequence[str]) -> bool:
 
 
 def _image_folder(tree: Tree, labels: str) -> str:
-    twin = _twin(labels, "labels", "images")
-    return twin if twin in tree.folders else labels
+    for name in _IMAGE_FOLDERS:
+        twin = _twin(labels, "labels", name)
+        if twin in tree.folders and twin != labels:
+            return twin
+    return labels
 
 
 def _twin(folder: str, old: str, new: str) -> str:
@@ -232,7 +237,12 @@ def _twin(folder: str, old: str, new: str) -> str:
 def label_file(tree: Tree, image: str) -> str:
     """The label file of an image: its path from the root, whether it exists or not."""
     name = f"{stem(image)}.txt"
-    folder = _twin(parent(image), "images", "labels")
+    folder = parent(image)
+    for images in _IMAGE_FOLDERS:
+        twin = _twin(folder, images.lower(), "labels")
+        if twin != folder:
+            folder = twin
+            break
     for place in dict.fromkeys((folder, parent(image))):
         path = f"{place}/{name}" if place else name
         if tree.has(path):

@@ -146,6 +146,11 @@ def yolo_twins(b: Builder) -> None:
     b.text("classes.txt", "\n".join(CLASSES))
 
 
+def yolo_other_images(b: Builder) -> None:
+    yolo_twins(b)
+    (b.root / "images").rename(b.root / "JPEGImages")
+
+
 def voc(b: Builder, folder: str = "VOC2007/") -> None:
     for split, names in PARTS:
         stems = [name[:-4] for name in names]
@@ -177,6 +182,56 @@ def csv_splits(b: Builder) -> None:
         b.table(f"data/{split}_labels.csv", header, rows)
         for name in names:
             b.image(f"images/{name}")
+
+
+def csv_folders(b: Builder) -> None:
+    """As Roboflow exports for TensorFlow: files of one name, one in each split's folder."""
+    header = ["filename", "width", "height", "class", "xmin", "ymin", "xmax", "ymax"]
+    for split, names in (("train", TRAIN), ("valid", VAL)):
+        rows = [[n, *SIZE, c, *box] for n in names for c, *box in BOXES[n]]
+        b.table(f"{split}/_annotations.csv", header, rows)
+        for name in names:
+            b.image(f"{split}/{name}")
+
+
+def csv_bare(b: Builder) -> None:
+    """As keras-retinanet reads it, with a file of classes beside it."""
+    for split, names in PARTS:
+        rows = [[f"images/{n}", *box, c] for n in names for c, *box in BOXES[n]]
+        b.table(f"{split}.csv", None, rows)
+        for name in names:
+            b.image(f"images/{name}")
+    b.table("classes.csv", None, [[name, at] for at, name in enumerate(CLASSES)])
+
+
+def csv_lists(b: Builder) -> None:
+    """Four numbers in one column."""
+    for split, names in PARTS:
+        rows = [
+            [n[:-4], f"[{x1}.0, {y1}.0, {x2 - x1}.0, {y2 - y1}.0]", c]
+            for n in names
+            for c, x1, y1, x2, y2 in BOXES[n]
+        ]
+        b.table(f"{split}.csv", ["image_id", "bbox", "label"], rows)
+        for name in names:
+            b.image(f"images/{name}")
+
+
+def image_folder(b: Builder) -> None:
+    for split, names in (("train", TRAIN), ("validation", VAL)):
+        rows = [
+            {
+                "file_name": name,
+                "objects": {
+                    "bbox": [[x1, y1, x2 - x1, y2 - y1] for _, x1, y1, x2, y2 in BOXES[name]],
+                    "categories": [c for c, *_ in BOXES[name]],
+                },
+            }
+            for name in names
+        ]
+        b.text(f"{split}/metadata.jsonl", "".join(json.dumps(row) + "\n" for row in rows))
+        for name in names:
+            b.image(f"{split}/{name}")
 
 
 def open_images(b: Builder) -> None:
@@ -344,14 +399,19 @@ WRITERS: dict[str, tuple[str, Callable[[Builder], None], dict[str, str]]] = {
     "YOLO of Roboflow": ("yolo", yolo_roboflow, {}),
     "darknet": ("yolo", darknet, {"valid": "val"}),
     "YOLO without data.yaml": ("yolo", yolo_twins, {}),
+    "YOLO beside JPEGImages": ("yolo", yolo_other_images, {}),
     "VOC": ("voc", voc, {}),
     "VOC with stale names": ("voc", voc_stale_names, {}),
     "VOC with other file names": ("voc", voc_renamed, {}),
     "CSV": ("csv", csv_splits, {}),
+    "CSV of Roboflow": ("csv", csv_folders, {"valid": "val"}),
+    "CSV without names": ("csv", csv_bare, {}),
+    "CSV with lists": ("csv", csv_lists, {}),
     "Open Images": ("openimages", open_images, {}),
     "labelme": ("labelme", labelme, {}),
     "CVAT's XML": ("cvat", cvat_xml, {}),
     "Label Studio's JSON": ("label-studio", label_studio, {}),
     "CrowdHuman": ("crowdhuman", crowdhuman, {}),
     "parquet": ("parquet", parquet, {}),
+    "image folder": ("imagefolder", image_folder, {"validation": "val"}),
 }

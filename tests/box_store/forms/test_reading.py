@@ -124,12 +124,44 @@ def test_nothing_and_nothing_of_the_kind(tmp_path: Path) -> None:
         open_data(tmp_path / "empty")
 
 
+def test_a_packed_set_is_to_be_unpacked_whatever_lies_beside_it(build: Builder) -> None:
+    yolo(build)
+    path = build.text("images/set.zip", "PK")
+    with pytest.raises(DataError, match=r"set\.zip holds no data set .* unpack it first"):
+        open_data(path)
+
+
+def test_rows_of_an_image_folder(build: Builder) -> None:
+    build.image("a.jpg")
+    objects = '{"bbox": [[1, 2, 9, 9], [1, 2], "x"], "category": [0, 1, 2]}'
+    good = f'{{"file_name": "a.jpg", "objects": {objects}}}'
+    lost = '{"file_name": "z.jpg", "objects": {"bbox": [], "category": []}}'
+    build.text("metadata.jsonl", f"{good}\n{lost}\n{{no\n[]\n")
+    coco = open_data(build.root).splits[0].coco
+    assert coco.n_boxes == 1
+    assert {kind: coco.examples[kind][0].partition(":")[0] for kind in coco.problems} == {
+        "not a box": "metadata.jsonl line 1 box 1",
+        "image missing": "metadata.jsonl line 2",
+        "row that is no JSON": "metadata.jsonl line 3",
+        "row without a file name": "metadata.jsonl line 4",
+    }
+    assert coco.problems["not a box"] == 2
+    build.text("metadata.jsonl", f"{lost}\n")
+    with pytest.raises(DataError, match=r"no row is of an image .*z\.jpg"):
+        open_data(build.root)
+
+
 def test_bare_csv_by_columns(build: Builder) -> None:
-    rows = [[name, *box, c] for name in BOXES for c, *box in BOXES[name]]
-    path = build.table("boxes.csv", None, [*rows, ["a.jpg", "", "", "", "", ""]])
+    rows = [[c, name, *box] for name in BOXES for c, *box in BOXES[name]]
+    path = build.table("boxes.csv", None, [*rows, ["", "a.jpg", "", "", "", ""]])
     for name in BOXES:
         build.image(f"photos/{name}")
     with pytest.raises(DataError, match="name them, for example ,columns="):
         open_data(path)
-    data = open_data(f"{path},columns=file:x1:y1:x2:y2:class,images={build.root}/photos")
+    data = open_data(f"{path},columns=class:file:x1:y1:x2:y2,images={build.root}/photos")
     assert contents(data) == ALL
+    # columns say by themselves that a folder is CSV, and which of its files
+    build.table("classes.csv", None, [["dog", 0]])
+    data = open_data(f"{build.root},columns=class:file:x1:y1:x2:y2")
+    assert contents(data) == ALL
+    assert data.evidence == "by its option columns"
