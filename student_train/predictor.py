@@ -14,7 +14,7 @@ from box_store.places.locations import RemotePath
 from box_store.results.exporting import detections
 from box_store.tiling.looking import predict_tiled
 from box_store.tiling.tiles import Tiling
-from student_train.data import EvalTransform, Sample, Scene, collate
+from student_train.data import AsStored, EvalTransform, Sample, Scene, Transform, collate
 from student_train.data.loader import Batch
 from student_train.evaluation.detections import to_boxes
 from student_train.machine.runtime import Runtime
@@ -42,7 +42,10 @@ class Predictor:
         self.class_names: tuple[str, ...] = student.class_space.categories.names
         self._model = student.model.to(runtime.device)
         make_ready(self._model, runtime.device)
-        self._transform = EvalTransform(student.config.augment)
+        self._transform: Transform = EvalTransform(student.config.augment)
+        self._pad_to = student.config.model.side_multiple
+        if student.resizes:
+            self._transform, self._pad_to = AsStored(), 1
 
     @property
     def categories(self) -> Categories:
@@ -63,7 +66,8 @@ class Predictor:
 
     @torch.inference_mode()
     def _predict(self, images: Sequence[np.ndarray]) -> list[Boxes]:
-        batch = self._batch(images).to(self.runtime.device, self.student.config.model.pixels)
+        batch = as_batch(images, self._transform, self._pad_to)
+        batch = batch.to(self.runtime.device, self.student.config.model.pixels)
         with self.runtime.autocast():
             output = self._model(batch.images, batch.mask)
         found = top_k(output, batch.original_sizes, self.student.config.model.top_k)
@@ -74,17 +78,19 @@ class Predictor:
             for boxes in to_boxes(found, sizes, self.student.class_space)
         ]
 
-    def _batch(self, images: Sequence[np.ndarray]) -> Batch:
-        # the evaluation transform draws no random numbers
-        generator = torch.Generator()
-        nothing = Targets.truth(torch.zeros(0, dtype=torch.long), torch.zeros(0, 4))
-        samples = []
-        for index, image in enumerate(images):
-            pixels = torch.tensor(image).permute(2, 0, 1)
-            scene = self._transform(Scene.start(pixels, torch.zeros(0, 4)), generator)
-            height, width = image.shape[:2]
-            samples.append(Sample(scene.image, nothing, {}, index, (height, width)))
-        return collate(samples, pad_to=self.student.config.model.side_multiple)
+
+def as_batch(images: Sequence[np.ndarray], transform: Transform, pad_to: int) -> Batch:
+    """Images [H, W, 3], uint8, RGB, as the evaluation has them."""
+    # the evaluation transform draws no random numbers
+    generator = torch.Generator()
+    nothing = Targets.truth(torch.zeros(0, dtype=torch.long), torch.zeros(0, 4))
+    samples = []
+    for index, image in enumerate(images):
+        pixels = torch.tensor(image).permute(2, 0, 1)
+        scene = transform(Scene.start(pixels, torch.zeros(0, 4)), generator)
+        height, width = image.shape[:2]
+        samples.append(Sample(scene.image, nothing, {}, index, (height, width)))
+    return collate(samples, pad_to=pad_to)
 
 
 def load_predictor(

@@ -1,18 +1,29 @@
 """The command `export`: a trained student as a file for other programs."""
 
+from __future__ import annotations
+
 from functools import partial
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from box_store.errors import UsageError
-from box_store.places.files import check_writable
 from student_train.commands.terminal import Json, Weights, open_console, print_json, print_plain
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+    from student_train.export.card import Lineage
+    from student_train.export.programs import Programs
+    from student_train.runs.trained import TrainedStudent
 
 
 def export(
-    run: Annotated[Path, typer.Argument(help="Run folder, or a .safetensors file of a run.")],
+    run: Annotated[
+        Path,
+        typer.Argument(help="Run folder, a .safetensors file of a run, or hub:ORG/NAME."),
+    ],
     onnx: Annotated[Path | None, typer.Option("--onnx", help="Write ONNX to this file.")] = None,
     torch_export: Annotated[
         Path | None, typer.Option("--torch-export", help="Write torch.export's .pt2 to this file.")
@@ -41,52 +52,79 @@ def export(
     ] = False,
     licence: Annotated[
         str | None,
-        typer.Option(help="Licence of the weights for the model card, such as apache-2.0."),
+        typer.Option(help="Licence of the weights, such as apache-2.0, for cards and metadata."),
+    ] = None,
+    runtime: Annotated[
+        str | None,
+        typer.Option(
+            "--for",
+            help="What it is going to run in, which sets what is not said otherwise: onnxruntime, "
+            "openvino, tensorrt, web or coreml.",
+        ),
     ] = None,
     size: Annotated[
         str | None,
         typer.Option(help="Height x width in px to trace with; by default the evaluation size."),
     ] = None,
     dynamic: Annotated[
-        str, typer.Option(help="What may vary later: size (and batch), batch, or none.")
-    ] = "size",
+        str | None,
+        typer.Option(help="What may vary later: size (and batch), batch, or none; else --for's."),
+    ] = None,
     tolerance: Annotated[
         float, typer.Option(help="Largest difference of a score or a relative box side.")
     ] = 1e-3,
     sampler: Annotated[
-        str,
+        str | None,
         typer.Option(
             help="How deformable attention reads maps: gather (plain operations, for every "
             "runtime) or grid_sample (an operator of its own)."
         ),
-    ] = "gather",
+    ] = None,
+    fused_input: Annotated[
+        bool,
+        typer.Option(
+            "--fused-input",
+            help="The ONNX takes RGB bytes of any size, and resizes and scales them itself.",
+        ),
+    ] = False,
     half: Annotated[
-        bool, typer.Option("--half", help="Weights and heavy operations of the ONNX in float16.")
+        bool,
+        typer.Option(
+            "--half",
+            help="Weights and heavy operations of the ONNX in float16, as far as AP allows.",
+        ),
     ] = False,
     int8: Annotated[
         Path | None,
         typer.Option(
             "--int8",
-            help="Weights and activations of the ONNX in 8 bits, ranges from this data "
-            "set's photos; refused where more than a point of AP is lost on its split.",
+            help="Weights and activations of the ONNX in 8 bits, as far as AP allows; ranges are "
+            "those of this data set's photos.",
         ),
     ] = None,
-    split: Annotated[str, typer.Option(help="Split of --int8's data set.")] = "val2017",
+    data: Annotated[
+        Path | None,
+        typer.Option(help="Data set for AP: of --half (else the run's own), and of the check."),
+    ] = None,
+    split: Annotated[str | None, typer.Option(help="Its split; else the run's own.")] = None,
+    limit: Annotated[int, typer.Option(help="Images that AP is measured on; 0: all.")] = 200,
+    verify: Annotated[
+        bool,
+        typer.Option("--verify/--no-verify", help="Run the file in every runtime that is here."),
+    ] = True,
     weights: Weights = "best",
     as_json: Json = False,
 ) -> None:
-    """Write a student as ONNX or for torch.export, and check that the file detects the same; or
-    write its weights as the official code of its family, or transformers, stores them.
+    """Write a student as ONNX or for torch.export, and check that the file detects the same
+    wherever it runs; or write its weights as the official code of its family, or transformers,
+    stores them.
     """
-    from student_train.export import export_student
-    from student_train.export.attention import SAMPLERS
-    from student_train.export.card import model_card, record_of
+    from student_train.export.card import Lineage, model_card, record_of
     from student_train.export.official import export_checkpoint
-    from student_train.export.precision import lessened
-    from student_train.export.program import DYNAMIC
+    from student_train.export.programs import Programs
     from student_train.export.pushing import check_name, push_folder
     from student_train.export.transformers_folder import export_folder
-    from student_train.runs.trained import load_student
+    from student_train.runs.loading import load_trained
 
     if push is not None and transformers is None:
         raise UsageError("--push uploads the folder of --transformers DIR: give that too")
@@ -98,28 +136,33 @@ def export(
             "nothing to write: give --onnx FILE, --torch-export FILE, --official FILE or "
             "--transformers DIR"
         )
-    if dynamic not in DYNAMIC:
-        raise UsageError(f"--dynamic is one of {', '.join(DYNAMIC)}, got {dynamic!r}")
-    if sampler not in SAMPLERS:
-        raise UsageError(f"--sampler is one of {', '.join(SAMPLERS)}, got {sampler!r}")
-    if half and int8 is not None:
-        raise UsageError("--half and --int8 are two precisions: choose one")
-    if (half or int8 is not None) and onnx is None:
-        raise UsageError("--half and --int8 are of ONNX files: give --onnx FILE too")
-    for target in (onnx, torch_export):
-        if target is not None:
-            check_writable(target.parent, "choose another place")
+    programs = Programs.asked(
+        onnx=onnx,
+        torch_export=torch_export,
+        runtime=runtime,
+        size=size,
+        dynamic=dynamic,
+        sampler=sampler,
+        half=half,
+        int8=int8,
+        data=data,
+        split=split,
+        limit=limit,
+        fused_input=fused_input,
+        tolerance=tolerance,
+        verify=verify,
+    )
     console = open_console(to_stderr=as_json)
     print_plain(console, f"reading   {run}")
-    student = load_student(run, weights)
-    rows: list[dict[str, object]] = []
+    student = load_trained(run, weights)
+    record = record_of(run)
+    rows: list[dict[str, Any]] = []
     if official is not None:
         n_tensors = export_checkpoint(student, official)
         rows.append({"path": str(official), "format": "official", "tensors": n_tensors})
         print_plain(console, f"wrote     {official} ({n_tensors} tensors under official names)")
     if transformers is not None:
-        card = model_card(student, record_of(run), name, licence)
-        folder = export_folder(student, transformers, card)
+        folder = export_folder(student, transformers, model_card(student, record, name, licence))
         rows.append(folder.to_json())
         print_plain(
             console, f"wrote     {transformers} ({folder.tensors} tensors, for transformers)"
@@ -135,42 +178,45 @@ def export(
             print_plain(console, f"dry run   nothing was sent; --upload sends this to {push}")
         else:
             print_plain(console, f"sent      {sent.url}")
-    done = []
-    if onnx is not None or torch_export is not None:
-        multiple = student.config.model.side_multiple
-        height, width = (
-            -(-side // multiple) * multiple for side in student.config.augment.eval_size
-        )
-        done = export_student(
-            student,
-            (height, width) if size is None else _parse_size(size),
-            onnx=onnx,
-            torch_export=torch_export,
-            dynamic=next(kind for kind in DYNAMIC if kind == dynamic),
-            sampler=next(kind for kind in SAMPLERS if kind == sampler),
-            tolerance=tolerance,
-            say=partial(print_plain, console),
-        )
-        if onnx is not None and (half or int8 is not None):
-            done.append(
-                lessened(student, onnx, done[-1], int8, split, partial(print_plain, console))
-            )
+    if programs is not None:
+        origin = Lineage.of(student, record)
+        rows += _write_programs(programs, student, origin, licence, console, as_json)
     if as_json:
-        print_json([*rows, *(each.to_json() for each in done)])
-        return
-    for each in done:
+        print_json(rows)
+
+
+def _write_programs(
+    programs: Programs,
+    student: TrainedStudent,
+    origin: Lineage,
+    licence: str | None,
+    console: Console,
+    as_json: bool,
+) -> list[dict[str, Any]]:
+    """Write, check and print; a row a file."""
+    from student_train.commands.verify import verify_table
+
+    say = partial(print_plain, console)
+    rows = []
+    for made in programs.write(student, origin.notes(licence), say):
+        each = made.exported
         print_plain(console, f"wrote     {each.path} ({each.format})")
         free = {"size": "batch and size", "batch": "batch", "none": "nothing"}[each.dynamic]
         print_plain(console, f"free      {free}" + (f": {each.note}" if each.note else ""))
-        print_plain(
-            console,
-            f"checked   largest difference {each.difference:.1e} on images of "
-            + ", ".join(each.checked),
-        )
-
-
-def _parse_size(text: str) -> tuple[int, int]:
-    sides = text.lower().split("x")
-    if len(sides) != 2 or not all(side.isdigit() and int(side) >= 32 for side in sides):
-        raise UsageError(f"--size is HEIGHTxWIDTH of at least 32x32, got {text!r}")
-    return int(sides[0]), int(sides[1])
+        if each.difference is not None:
+            shapes = ", ".join(each.checked)
+            print_plain(
+                console, f"checked   largest difference {each.difference:.1e} on images of {shapes}"
+            )
+        for line in made.remarks:
+            print_plain(console, line)
+        row = each.to_json()
+        if made.verified is not None:
+            row["verified"] = [one.to_json() for one in made.verified.rows]
+            if not as_json:
+                console.print(verify_table(made.verified.rows, made.verified.tolerance))
+            for line in made.verified.remarks:
+                print_plain(console, line)
+            made.verified.require()
+        rows.append(row)
+    return rows

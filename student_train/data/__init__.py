@@ -10,9 +10,16 @@ from student_train.data.coco import CocoDetection, Sample
 from student_train.data.images import ImageError, ImageProblem, read_image
 from student_train.data.loader import Loader, make_loader
 from student_train.data.prefetch import prefetch
-from student_train.data.transforms import EvalTransform, Scene, TrainTransform
+from student_train.data.transforms import (
+    AsStored,
+    EvalTransform,
+    Scene,
+    TrainTransform,
+    Transform,
+)
 
 __all__ = [
+    "AsStored",
     "Batch",
     "BoxSets",
     "CocoDetection",
@@ -23,6 +30,7 @@ __all__ = [
     "Sample",
     "Scene",
     "TrainTransform",
+    "Transform",
     "collate",
     "make_loader",
     "prefetch",

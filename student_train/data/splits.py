@@ -14,6 +14,7 @@ from box_store.forms.protocol import Split
 from box_store.places.locations import Location, as_typed
 from student_train.config import DataConfig, TrainConfig
 from student_train.data import (
+    AsStored,
     CocoDetection,
     EvalTransform,
     Loader,
@@ -103,8 +104,11 @@ def make_validation(
     space: ClassSpace,
     world: World,
     batch_size: int,
+    resizes: bool = False,
 ) -> Validation:
     """A split to evaluate on: every image once, nothing random, no teachers.
+
+    resizes: whether the student takes images as they are stored (`TrainedStudent`).
 
     Raises:
         DataError: its categories are not those of `space`.
@@ -121,7 +125,7 @@ def make_validation(
         source.images,
         coco,
         space,
-        EvalTransform(config.augment),
+        AsStored() if resizes else EvalTransform(config.augment),
         limit=config.data.val_limit,
         replace=False,
         scaled_decode=config.data.scaled_decode,
@@ -133,7 +137,7 @@ def make_validation(
         workers=config.data.workers,
         rank=world.rank,
         world=world.size,
-        pad_to=config.model.side_multiple,
+        pad_to=1 if resizes else config.model.side_multiple,
     )
     return Validation(source, dataset, loader, space, config.eval_backend)
 

@@ -87,6 +87,7 @@ def evaluate_run(
         student.class_space,
         runtime.world,
         config.eval_batch_size or min(config.batch_size, 8),
+        student.resizes,
     )
     folder = as_typed(out) if out else beside(run, "results")
     unwritten = ""

@@ -6,6 +6,7 @@ operations, batch and image size free where the student allows it.
 
 import json
 import platform
+from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
@@ -39,10 +40,10 @@ class Exported:
     format: str
     dynamic: Dynamic
     note: str
-    checked: tuple[str, ...]
+    checked: tuple[str, ...] = ()
     """the shapes of images that it was run on"""
-    difference: float
-    """largest difference of a score, or of a box side in image sides"""
+    difference: float | None = None
+    """largest difference of a score, or of a box side in image sides; None where it was not compared"""
 
     def to_json(self) -> dict[str, Any]:
         """For `--json`."""
@@ -58,6 +59,8 @@ def export_student(
     dynamic: Dynamic = "size",
     sampler: Sampler = "gather",
     tolerance: float = 1e-3,
+    notes: Mapping[str, str] | None = None,
+    compare_torch: bool = True,
     say: Say = lambda text: None,
 ) -> list[Exported]:
     """Write the files that are asked for and compare each with the student.
@@ -66,6 +69,9 @@ def export_student(
         size: height and width in pixels of the batch to trace with.
         sampler: how deformable attention reads maps.
         tolerance: largest difference allowed, see `Exported.difference`.
+        notes: for the files' metadata, beside what decides how they are used.
+        compare_torch: whether the `.pt2` is compared too; reading it takes longer than all the
+            rest, and who runs it in a process of its own need not do so twice.
         say: hears what is being done.
 
     Raises:
@@ -80,26 +86,30 @@ def export_student(
     if dynamic == "size" and multiple > 1:
         # a map of one cell a window would be taken for one that always has one
         size = (max(size[0], 2 * multiple), max(size[1], 2 * multiple))
-    example = Example.make(2, *size)
-    parts = 1 + 2 * ((onnx is not None) + (torch_export is not None))
+    example = Example.make(1 if dynamic == "none" else 2, *size)
+    parts = 1 + 2 * (onnx is not None) + (1 + compare_torch) * (torch_export is not None)
     stage = _Stages(say, parts)
     with stage(f"tracing the student on {example.describe()}"):
         program = trace(model, student.config.model.top_k, example, dynamic, sampler)
-    about = describe(student, program, sampler)
+    about = describe(student, program, example, sampler) | dict(notes or {})
     examples = _examples(program, example, multiple)
     original = Detector(model, student.config.model.top_k)
-    done = []
+    done: list[tuple[str, Path, Callable[[Path], Run] | None]] = []
     if torch_export is not None:
         with stage(f"writing {torch_export}"):
             write_torch(program, torch_export, about)
-        done.append(("torch.export", torch_export, run_torch(torch_export)))
+        done.append(("torch.export", torch_export, run_torch if compare_torch else None))
     if onnx is not None:
         with stage(f"writing {onnx}"):
             write_onnx(program, example, onnx, about)
-        done.append(("ONNX", onnx, run_onnx(onnx)))
+        done.append(("ONNX", onnx, run_onnx))
     checked = []
-    for kind, path, run in done:
+    for kind, path, read in done:
+        if read is None:
+            checked.append(Exported(path, kind, program.dynamic, program.note))
+            continue
         with stage(f"comparing {path} with the student"):
+            run = read(path)
             checked.append(_checked(kind, path, run, original, program, examples, tolerance))
     return checked
 
@@ -131,14 +141,16 @@ class _Stages:
         return patience(self._say, f"{self._at} of {self._total}: {what}")
 
 
-def describe(student: TrainedStudent, program: Program, sampler: Sampler) -> dict[str, str]:
+def describe(
+    student: TrainedStudent, program: Program, example: Example, sampler: Sampler
+) -> dict[str, str]:
     """What a user of the file has to know, as text by key; `teach_detr` is for programs."""
     pixels = student.config.model.pixels
     return {
         "producer": "teach-detr",
         "student": student.config.model.family,
-        "weights": student.origin,
         "dynamic": program.dynamic,
+        "shape": json.dumps(_free_shape(program, example)),
         "sampler": sampler,
         "side_multiple": str(student.config.model.side_multiple),
         "classes": json.dumps(student.class_space.names),
@@ -150,6 +162,14 @@ def describe(student: TrainedStudent, program: Program, sampler: Sampler) -> dic
         "python": platform.python_version(),
         CARD: json.dumps(file_card(student)),
     }
+
+
+def _free_shape(program: Program, example: Example) -> list[int | None]:
+    """That of the images, None where it is free."""
+    batch, _, height, width = example.images.shape
+    free = {"none": (batch, height, width), "batch": (None, height, width)}
+    sides = free.get(program.dynamic, (None, None, None))
+    return [sides[0], 3, *sides[1:]]
 
 
 def _examples(program: Program, example: Example, multiple: int) -> list[Example]:

@@ -9,25 +9,29 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from student_train.export.keeping import HEAVY, Candidate, Feeds, choices
 from student_train.export.ranges import largest_values
 
-HEAVY = ("Conv", "MatMul", "Gemm")
 _LIGHT = ("Relu", "Sigmoid", "Mul", "Add", "MaxPool", "HardSwish", "HardSigmoid", "Clip")
 # of the largest float16, which other photos may come nearer to
 _LARGEST = 65504.0 / 4
 
 
-def to_half(model: Any, largest: Mapping[str, float]) -> tuple[Any, int]:
+def to_half(
+    model: Any, largest: Mapping[str, float], left_out: Sequence[str] = ()
+) -> tuple[Any, int]:
     """A copy in half precision, and how many heavy operations stay in float32.
 
     Args:
         model: an onnx.ModelProto of float32.
-        largest: of every value that was seen, by name, the largest magnitude (`Ranges`).
+        largest: of every value that was seen, by name, the largest magnitude (`largest_values`).
+        left_out: names of heavy nodes that stay in float32 whatever their numbers.
     """
     import onnx
     from onnx import TensorProto, helper, numpy_helper
@@ -37,7 +41,7 @@ def to_half(model: Any, largest: Mapping[str, float]) -> tuple[Any, int]:
     graph = made.graph
     weights = {one.name: one for one in graph.initializer if one.data_type == TensorProto.FLOAT}
     uses = Counter(name for node in graph.node for name in node.input)
-    chosen = _chosen(graph.node, weights, largest)
+    chosen = _chosen(graph.node, weights, largest, set(left_out))
     half_weights: dict[str, str] = {}
     half_values: dict[str, str] = {}
     nodes: list[Any] = []
@@ -81,14 +85,18 @@ def to_half(model: Any, largest: Mapping[str, float]) -> tuple[Any, int]:
 
 
 def _chosen(
-    nodes: Iterable[Any], weights: Mapping[str, Any], largest: Mapping[str, float]
+    nodes: Iterable[Any],
+    weights: Mapping[str, Any],
+    largest: Mapping[str, float],
+    left_out: set[str],
 ) -> set[str]:
     """Names of the nodes that compute in float16; ONNX lists nodes in order of execution."""
     chosen: set[str] = set()
     in_half: set[str] = set()
     for node in nodes:
         values = [*node.input, *node.output]
-        if any(largest.get(name, 0.0) > _LARGEST for name in values):
+        overflows = any(largest.get(name, 0.0) > _LARGEST for name in values)
+        if overflows or node.name in left_out:
             continue
         if node.op_type in HEAVY:
             # a product of two things that are computed, as in attention, is left alone
@@ -108,8 +116,8 @@ def _cast(helper: Any, source: str, target: str, kind: int) -> Any:
     return helper.make_node("Cast", [source], [target], name=f"{target}_cast", to=kind)
 
 
-def halve(path: Path, batches: Sequence[Mapping[str, np.ndarray]]) -> int:
-    """Replace a file by one in half precision; how many heavy operations stay in float32.
+def half_candidates(path: Path, batches: Sequence[Feeds]) -> list[Candidate]:
+    """Ways to halve a file, for `keep_ap`; `batches` are photos that numbers are looked at on.
 
     Raises:
         ExportError: onnxruntime cannot run the file.
@@ -117,8 +125,16 @@ def halve(path: Path, batches: Sequence[Mapping[str, np.ndarray]]) -> int:
     import onnx
 
     model = onnx.load(str(path))
-    made, n_float = to_half(model, largest_values(model, batches))
-    made.metadata_props.add(key="precision", value="float16")
-    onnx.checker.check_model(made)
-    onnx.save_model(made, str(path))
-    return n_float
+    largest = largest_values(model, batches)
+
+    def write(left_out: list[str], target: Path) -> None:
+        made, _ = to_half(model, largest, left_out)
+        onnx.checker.check_model(made)
+        onnx.save_model(made, str(target))
+
+    found = []
+    for parts, left_out in choices(model.graph.node):
+        _, n_float = to_half(model, largest, left_out)
+        stay = f" ({n_float} products stay in float32)" if n_float else ""
+        found.append(Candidate(parts + stay, partial(write, left_out)))
+    return found

@@ -29,6 +29,8 @@ class Runtime:
     reads: str
     advice: str
     in_node: bool = False
+    lower: bool = False
+    """whether it takes fewer bits than float32 by itself, where the CPU has them"""
 
     def missing(self) -> str:
         """Why it cannot run here; empty if it can."""
@@ -53,7 +55,7 @@ REFERENCE = Runtime("onnxruntime, not optimised", "onnxruntime", ONNX, "")
 RUNTIMES = (
     Runtime("onnxruntime", "onnxruntime", ONNX, "pip install 'teach-detr[onnx]'"),
     Runtime("openvino, float32", "openvino", ONNX, "pip install 'teach-detr[openvino]'"),
-    Runtime("openvino", "openvino", ONNX, "pip install 'teach-detr[openvino]'"),
+    Runtime("openvino", "openvino", ONNX, "pip install 'teach-detr[openvino]'", lower=True),
     Runtime(
         "onnxruntime-web", "onnxruntime-web", ONNX, "npm install onnxruntime-web here", in_node=True
     ),

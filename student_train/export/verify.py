@@ -19,6 +19,7 @@ from torch import Tensor
 from box_store.patience import Say, patience
 from student_train.errors import ExportError
 from student_train.export.check import Agreement, agreement
+from student_train.export.keeping import MOST_LOST
 from student_train.export.program import Example
 from student_train.export.runtimes import ONNX, REFERENCE, Runtime, Served, runtimes_of
 from student_train.runs.exported import INPUTS, OUTPUTS
@@ -49,12 +50,35 @@ class Row:
     peak_mib: float = 0.0
     """most memory that its process held"""
     ap: float | None = None
-    """AP on the data that was given"""
+    """AP on the data that was given, in 0..1"""
+    lower: bool = False
+    """whether it computes with fewer bits than float32, the file or the runtime by itself: other
+    numbers are right then, and AP is what decides"""
+    lost: float | None = None
+    """points of AP below what is right; None where no data was given"""
 
-    def within(self, tolerance: float) -> bool:
-        """Whether it computes the same."""
+    def same(self, tolerance: float) -> bool:
+        """Whether it computes the same numbers."""
         same = max(self.score, self.box) <= tolerance and not self.changed
         return self.ran and not self.failure and same
+
+    def within(self, tolerance: float, most_lost: float = MOST_LOST) -> bool:
+        """Whether it is as it should be: the same; or, with fewer bits, no more AP is lost than may
+        be. Fewer bits without data to tell are let pass.
+        """
+        if self.lower and self.ran and not self.failure:
+            return self.lost is None or self.lost <= most_lost
+        return self.same(tolerance)
+
+    def says(self, tolerance: float) -> str:
+        """In two words."""
+        if self.same(tolerance):
+            return "the same"
+        if not self.lower:
+            return "something else"
+        if self.lost is None:
+            return "fewer bits"
+        return "keeps AP" if self.within(tolerance) else "loses AP"
 
     def to_json(self) -> dict[str, Any]:
         """For `--json`."""
@@ -69,6 +93,8 @@ def verify(
     threads: int = 1,
     repeats: int = 3,
     score: Callable[[Served], float] | None = None,
+    expected_ap: float | None = None,
+    lower: bool = False,
     say: Say = lambda text: None,
 ) -> list[Row]:
     """Run a file in every runtime that is here.
@@ -78,7 +104,9 @@ def verify(
         expected: outputs for each batch; none: those of onnxruntime without any optimisation, or
             of a `.pt2` file by itself.
         repeats: how often the first batch is timed, after it ran once.
-        score: a file in a runtime to its AP.
+        score: a file in a runtime to its AP, in 0..1.
+        expected_ap: what it should be; none, as with `expected`.
+        lower: whether the file computes with fewer bits than float32.
 
     Raises:
         ExportError: no runtime reads such a file, or nothing says what is right.
@@ -89,13 +117,18 @@ def verify(
             raise ExportError(f"{path}: say which run it was made from, --run RUN")
         with patience(say, f"running {path} in {REFERENCE.name}"), Served(REFERENCE, path) as it:
             expected = [it.run(batch) for batch in batches]
+            if expected_ap is None and score is not None:
+                expected_ap = score(it)
     rows = []
     for runtime in runtimes:
         if why := runtime.missing():
             rows.append(Row(runtime.name, failure=f"not here: {why}", missing=True))
             continue
         with patience(say, f"running {path} in {runtime.name}"):
-            rows.append(_row(runtime, path, batches, expected, threads, repeats, score))
+            row = _row(runtime, path, batches, expected, threads, repeats, score)
+        both = (expected_ap, row.ap)
+        lost = None if None in both else 100 * (expected_ap - row.ap)  # type: ignore[operator]
+        rows.append(replace(row, lower=lower or runtime.lower, lost=lost))
     return rows
 
 

@@ -1,159 +1,250 @@
-"""What the command `verify` does, apart from printing."""
+"""What the command `verify`, and `export` after writing, do apart from printing."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass, replace
-from itertools import islice
+import json
+import zipfile
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
 
-from box_store.patience import Say
-from student_train.data.splits import Validation, find_split, make_validation, open_split
+from box_store.errors import TeachDetrError
+from box_store.patience import Say, patience
+from student_train.data import EvalTransform
+from student_train.data.splits import Validation
 from student_train.errors import ExportError
-from student_train.evaluation.evaluate import evaluate_model
 from student_train.export.layers import first_difference
+from student_train.export.metadata import PRECISION
+from student_train.export.photo_input import made_up_photos
+from student_train.export.photos import (
+    Feeds,
+    average_precision,
+    open_validation,
+    photos,
+    scorer,
+)
 from student_train.export.program import Detector, Example
-from student_train.export.runtimes import ONNX, REFERENCE, RUNTIMES, Served
-from student_train.export.verify import Feeds, Row, any_feeds, feeds, verify
-from student_train.machine.runtime import Runtime
-from student_train.models import Student
-from student_train.runs.exported import CARD, OUTPUTS, FileStudent, load_exported, open_session
-from student_train.runs.loading import load_any
+from student_train.export.runtimes import ONNX, REFERENCE, RUNTIMES, TORCH, Served
+from student_train.export.verify import Row, any_feeds, feeds, verify
+from student_train.predictor import as_batch
+from student_train.runs.exported import (
+    CARD,
+    OUTPUTS,
+    PHOTOS,
+    FileStudent,
+    load_exported,
+    open_session,
+    student_of_card,
+)
 from student_train.runs.trained import TrainedStudent
 
 # batches of photos that outputs are compared on; AP is of all
 _BATCHES = 2
+# in what OpenVINO computes by itself on CPUs that have it
+_OPENVINO = (
+    "openvino  computes in bfloat16 by itself where the CPU has it, and no setting in a file "
+    "changes that: compile with INFERENCE_PRECISION_HINT=f32, or EXECUTION_MODE_HINT=ACCURACY"
+)
+
+
+@dataclass(frozen=True)
+class Asked:
+    """How a file is verified; see the command for what each means."""
+
+    data: Path | None = None
+    split: str | None = None
+    limit: int | None = None
+    size: tuple[int, int] | None = None
+    threads: int = 1
+    tolerance: float = 1e-3
+    layers: bool = True
 
 
 @dataclass(frozen=True)
 class Verified:
-    """What `verify_file` found."""
+    """What came of a file."""
 
+    path: Path
     rows: list[Row]
     reference: str
     remarks: list[str]
+    tolerance: float
+
+    def require(self) -> None:
+        """Raises TeachDetrError where a runtime computes something else, or none ran."""
+        bad = [
+            row.runtime for row in self.rows if not row.missing and not row.within(self.tolerance)
+        ]
+        if bad:
+            raise TeachDetrError(
+                f"{self.path} computes something else in {', '.join(bad)}: more than "
+                f"{self.tolerance:g} from {self.reference}"
+            )
+        if not any(row.ran for row in self.rows):
+            raise TeachDetrError(f"{self.path} ran nowhere")
 
 
 def verify_file(
     path: Path,
+    asked: Asked,
     *,
-    run: Path | None,
-    data: Path | None,
-    split: str,
-    limit: int | None,
-    size: tuple[int, int] | None,
-    threads: int,
-    tolerance: float,
-    layers: bool,
-    weights: str,
+    original: TrainedStudent | None = None,
+    validation: Validation | None = None,
+    expected_ap: float | None = None,
     say: Say,
 ) -> Verified:
-    """Run a file everywhere: see the command for the arguments.
+    """Run a file in every runtime that is here.
+
+    Args:
+        original: the student that it was made from, which says what is right; none: the file
+            itself does, in onnxruntime without any optimisation.
+        validation: in place of `asked.data`, for the file's AP.
+        expected_ap: what that should be, in 0..1; none: it is measured.
 
     Raises:
         ExportError: it is missing, nothing reads it, or it does not go with the data or the run.
     """
     if not path.is_file():
         raise ExportError(f"no file at {path}")
-    original = None if run is None else load_any(run, weights)
-    student = original if original is not None else _of_file(path)
+    file, about = _of_file(path)
+    lower = PRECISION in about
     score: Callable[[Served], float] | None = None
-    if student is None:
-        if data is not None:
+    if file is None:
+        if asked.data is not None:
             raise ExportError(
                 f"{path} does not say how photos go in, so --data cannot be used: it is compared "
                 "on noise, leave --data out"
             )
-        side = 640 if size is None else size[0]
+        if original is not None:
+            raise ExportError(
+                f"{path} does not say which student it is: expected a file written by "
+                "student-train export, or leave --run out"
+            )
+        side = 640 if asked.size is None else asked.size[0]
         batches: list[Feeds] = [any_feeds(open_session(path), side)]
-    elif data is not None:
-        validation = open_validation(student, data, split, limit)
-        batches = photos(student, validation, _BATCHES)
-        score = scorer(student, path, validation)
     else:
-        batches = [feeds(each) for each in _made_up(student, path, size)]
-    expected = None if original is None else [_outputs(original, batch) for batch in batches]
-    rows = verify(path, batches, expected=expected, threads=threads, score=score, say=say)
-    remarks = []
-    if layers and path.suffix.lower() == ONNX:
-        for row in rows:
-            if row.ran and not row.within(tolerance):
-                remarks.append(_layer(path, row.runtime, batches[0]))
-    return Verified(rows, str(run) if run is not None else REFERENCE.name, remarks)
-
-
-def _of_file(path: Path) -> TrainedStudent | None:
-    """The student that a file says it is; None for another tool's."""
-    if path.suffix.lower() != ONNX:
-        return None
-    about = open_session(path).get_modelmeta().custom_metadata_map
-    return load_exported(path) if CARD in about else None
-
-
-def _made_up(student: TrainedStudent, path: Path, size: tuple[int, int] | None) -> list[Example]:
-    """Noise of the evaluation's size and, where the file is free, of others."""
-    multiple = student.config.model.side_multiple
-    shape: list[object] = [2, 3, "height", "width"]
-    if path.suffix.lower() == ONNX:
-        shape = list(open_session(path).get_inputs()[0].shape)
-    own = size or student.config.augment.eval_size
-    height, width = (
-        fixed if isinstance(fixed, int) else -(-side // multiple) * multiple
-        for fixed, side in zip(shape[2:], own, strict=True)
+        if asked.data is not None and validation is None:
+            split = asked.split or file.config.data.val_split
+            validation = open_validation(file, asked.data, split, asked.limit)
+        if validation is None:
+            batches = _made_up(file, asked.size)
+        else:
+            batches = photos(file, validation, _BATCHES)
+            score = scorer(file, validation)
+    expected = None
+    # numbers of fewer bits are compared with those of the file itself, and AP with the student's
+    if original is not None and not lower:
+        expected = [_outputs(original, batch) for batch in batches]
+    if original is not None and score is not None and expected_ap is None:
+        assert file is not None
+        assert validation is not None
+        with patience(say, "measuring AP of the student"):
+            if file.resizes and asked.data is not None:
+                # the same photos, resized outside
+                validation = open_validation(
+                    original, asked.data, asked.split or file.config.data.val_split, asked.limit
+                )
+            expected_ap = average_precision(original.model, validation)
+    rows = verify(
+        path,
+        batches,
+        expected=expected,
+        threads=asked.threads,
+        score=score,
+        expected_ap=expected_ap,
+        lower=lower,
+        say=say,
     )
-    batch = shape[0] if isinstance(shape[0], int) else 2
+    reference = REFERENCE.name if expected is None or original is None else original.origin
+    return Verified(path, rows, reference, _remarks(path, asked, rows, batches), asked.tolerance)
+
+
+def _remarks(path: Path, asked: Asked, rows: Sequence[Row], batches: Sequence[Feeds]) -> list[str]:
+    remarks = []
+    for row in rows:
+        bad = row.ran and not row.within(asked.tolerance)
+        if asked.layers and bad and path.suffix.lower() == ONNX:
+            remarks.append(_layer(path, row.runtime, batches[0]))
+        if row.ran and row.runtime == "openvino" and not row.same(asked.tolerance):
+            remarks.append(_OPENVINO)
+    if any(row.ran and row.says(asked.tolerance) == "fewer bits" for row in rows):
+        remarks.append("fewer bits are judged by AP: give --data DATA")
+    return remarks
+
+
+def _of_file(path: Path) -> tuple[TrainedStudent | None, dict[str, str]]:
+    """The student that a file says it is (None for another tool's), and what else it says."""
+    if path.suffix.lower() == ONNX:
+        about = open_session(path).get_modelmeta().custom_metadata_map
+        return (load_exported(path) if CARD in about else None), about
+    if path.suffix.lower() != TORCH:
+        return None, {}
+    about = archive_notes(path)
+    if CARD not in about:
+        return None, about
+    shape = json.loads(about.get("shape", "[null, 3, null, null]"))
+    return student_of_card(path, about[CARD], shape, _runs_nowhere), about
+
+
+def _runs_nowhere(fed: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
+    raise ExportError("a .pt2 file runs in a process of its own")
+
+
+def archive_notes(path: Path) -> dict[str, str]:
+    """What a `.pt2` file of ours says of itself; nothing in another tool's.
+
+    Raises:
+        ExportError: it is no archive of torch.export.
+    """
+    try:
+        with zipfile.ZipFile(path) as archive:
+            names = [each for each in archive.namelist() if each.endswith("/extra/teach_detr.json")]
+            content: Any = json.loads(archive.read(names[0])) if names else {}
+    except (OSError, ValueError, zipfile.BadZipFile) as error:
+        raise ExportError(f"{path} is no archive of torch.export: {error}") from error
+    return content if isinstance(content, dict) else {}
+
+
+def _made_up(file: TrainedStudent, size: tuple[int, int] | None) -> list[Feeds]:
+    """Noise of the evaluation's size and, where the file is free, of others; or made-up photos."""
+    model = file.model
+    assert isinstance(model, FileStudent)
+    if file.resizes:
+        return [
+            {PHOTOS: np.repeat(photo[None], model.n_fixed or 2, 0)} for photo in made_up_photos()
+        ]
+    multiple = file.config.model.side_multiple
+    own = size or file.config.augment.eval_size
+    height, width = (
+        fixed or -(-side // multiple) * multiple
+        for fixed, side in zip(model.canvas, own, strict=True)
+    )
+    batch = model.n_fixed or 2
     made = [Example.make(batch, height, width)]
-    if not isinstance(shape[0], int):
+    if model.n_fixed is None:
         made.append(Example.make(1, height, width, seed=1))
-    if not isinstance(shape[2], int) and not isinstance(shape[3], int):
+    if None in model.canvas:
         step = 37 if multiple == 1 else multiple
         made.append(Example.make(batch, height + step, width + step, seed=2))
-    return made
+    return [feeds(each) for each in made]
 
 
 @torch.inference_mode()
 def _outputs(student: TrainedStudent, batch: Feeds) -> dict[str, np.ndarray]:
     detector = Detector(student.model, student.config.model.top_k)
-    found = detector(*(torch.from_numpy(each) for each in batch.values()))
-    return {name: value.numpy() for name, value in zip(OUTPUTS, found, strict=True)}
-
-
-def open_validation(
-    student: TrainedStudent, data: Path, split: str, limit: int | None
-) -> Validation:
-    where = replace(student.config.data, root=data, val_split=split, val_limit=limit)
-    where = replace(where, val_images=None, val_annotations=None)
-    config = replace(student.config, data=where)
-    source = find_split(where, split, None, None)
-    world = Runtime.start("cpu").world
-    return make_validation(config, source, open_split(source), student.class_space, world, 4)
-
-
-def photos(student: TrainedStudent, validation: Validation, n_batches: int) -> list[Feeds]:
-    """The first batches of a split, as files take them."""
-    return [
-        feeds(Example(each.to("cpu", student.config.model.pixels).images, each.mask))
-        for each in islice(iter(validation.loader), n_batches)
-    ]
-
-
-def scorer(
-    student: TrainedStudent, path: Path, validation: Validation
-) -> Callable[[Served], float]:
-    """What takes a file in a runtime to its AP on a split, in 0..1."""
-    shape = (None, 3, None, None)
-    if path.suffix.lower() == ONNX:
-        shape = open_session(path).get_inputs()[0].shape
-
-    def score(served: Served) -> float:
-        model: Student = FileStudent(served.run, shape, student.config.model, path)  # type: ignore[assignment]
-        done = evaluate_model(model.eval(), validation, Runtime.start("cpu"))
-        return float(done.metrics.to_json()["AP"])
-
-    return score
+    if len(batch) == 1:
+        (images,) = batch.values()
+        made = as_batch(
+            list(images), EvalTransform(student.config.augment), student.config.model.side_multiple
+        )
+        pair = (made.to("cpu", student.config.model.pixels).images, made.mask)
+    else:
+        pair = tuple(torch.from_numpy(each) for each in batch.values())
+    return {name: value.numpy() for name, value in zip(OUTPUTS, detector(*pair), strict=True)}
 
 
 def _layer(path: Path, name: str, batch: Feeds) -> str:

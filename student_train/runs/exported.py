@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import copy
 import hashlib
 import importlib.util
 import json
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 import numpy as np
 import torch
@@ -25,6 +26,10 @@ CARD = "teach_detr"
 """key of the metadata that holds the card"""
 SUFFIX = ".onnx"
 INPUTS = ("images", "mask")
+BYTES = "bytes"
+"""what the card says of a file that takes photos as they are"""
+PHOTOS = "images"
+"""the one input of such a file"""
 OUTPUTS = ("scores", "labels", "boxes")
 
 Feeds = dict[str, np.ndarray]
@@ -98,20 +103,46 @@ def load_exported(path: Path, threads: int | None = None) -> TrainedStudent:
             f"{', '.join(outputs)}): expected a file written by student-train export. Files of "
             "other tools are read as teachers: teacher-infer --teacher x=onnx:FILE"
         )
-    try:
-        told = json.loads(about[CARD])
-        config = from_plain({"model": told["model"], "augment": told["augment"]}, str(path))
-        space = class_space_from_plain(told["classes"])
-    except (ValueError, KeyError, TypeError, ConfigError) as error:
-        raise ExportError(f"{path}: its metadata cannot be read: {error}") from error
-    shape = next(one.shape for one in session.get_inputs() if one.name == INPUTS[0])
+    inputs = {one.name: one.shape for one in session.get_inputs()}
     names = list(OUTPUTS)
 
     def run(feeds: Feeds) -> Feeds:
-        return dict(zip(names, session.run(names, feeds), strict=True))
+        try:
+            return dict(zip(names, session.run(names, feeds), strict=True))
+        except Exception as error:  # onnxruntime's own exceptions share no narrower base
+            shapes = {name: list(value.shape) for name, value in feeds.items()}
+            raise ExportError(
+                f"{path}: onnxruntime failed on inputs of {shapes}: {error}"
+            ) from error
 
-    model = FileStudent(run, shape, config.model, path)
-    return TrainedStudent(model.eval(), config, space, str(path))  # type: ignore[arg-type]
+    missing = sorted({INPUTS[0]} - inputs.keys())
+    missing += sorted(set(names) - {one.name for one in session.get_outputs()})
+    if missing:
+        raise ExportError(
+            f"{path} says that it is a student's, but has no {', '.join(missing)}: it was changed "
+            "by another tool; export it again"
+        )
+    return student_of_card(path, about[CARD], inputs[INPUTS[0]], run)
+
+
+def student_of_card(
+    path: Path, card: str, shape: Sequence[object], run: Callable[[Feeds], Feeds]
+) -> TrainedStudent:
+    """The student that a file's card describes; `run` computes it, `shape` is that of its images.
+
+    Raises:
+        ExportError: the card is damaged.
+    """
+    try:
+        told = json.loads(card)
+        config = from_plain({"model": told["model"], "augment": told["augment"]}, str(path))
+        space = class_space_from_plain(told["classes"])
+        takes_photos = told.get("input") == BYTES
+    except (ValueError, KeyError, TypeError, AttributeError, ConfigError) as error:
+        raise ExportError(f"{path}: its metadata cannot be read: {error}") from error
+    kind = PhotoStudent if takes_photos else FileStudent
+    model = kind(run, shape, config.model, path)
+    return TrainedStudent(model.eval(), config, space, str(path), resizes=takes_photos)  # type: ignore[arg-type]
 
 
 class FileStudent(nn.Module):
@@ -131,7 +162,11 @@ class FileStudent(nn.Module):
         self.config = config
         self.path = path
         self._program = run
-        self._batch, _, *self._canvas = (side if isinstance(side, int) else None for side in shape)
+        sides = [side if isinstance(side, int) else None for side in shape]
+        self.n_fixed = sides[0]
+        """how many images it takes at a time; None: any number"""
+        self.canvas = (sides[2], sides[3])
+        """height and width that it takes, None where any"""
 
     def forward(self, images: Tensor, mask: Tensor) -> Selected:
         """As `Student.forward`; a file of one size sees smaller images in its upper left corner.
@@ -139,31 +174,44 @@ class FileStudent(nn.Module):
         Raises:
             ExportError: images are larger than the file's size.
         """
+        parts = []
+        at = 0
+        for fed in self.feeds(images, mask):
+            found = self._program(fed)
+            n_images = min(len(images) - at, self.n_fixed or len(next(iter(fed.values()))))
+            parts.append([torch.from_numpy(found[name])[:n_images] for name in OUTPUTS])
+            at += n_images
+        # files of free sizes may find fewer in a small image
+        most = max(each[0].shape[1] for each in parts)
+        parts = [[_filled(value, most) for value in each] for each in parts]
+        return Selected(*(torch.cat(each) for each in zip(*parts, strict=True)))
+
+    def run_by(self, program: Callable[[Feeds], Feeds]) -> Self:
+        """The same, run by another runtime."""
+        other = copy.copy(self)
+        other._program = program
+        return other
+
+    def feeds(self, images: Tensor, mask: Tensor) -> list[Feeds]:
+        """A batch as inputs of the file, several where it takes fewer images at a time."""
         images, mask = self._on_canvas(images.cpu(), mask.cpu())
-        step = self._batch or len(images)
-        parts = [
-            self._run(images[at : at + step], mask[at : at + step])
+        step = self.n_fixed or len(images)
+        return [
+            self._fed(images[at : at + step], mask[at : at + step])
             for at in range(0, len(images), step)
         ]
-        found = (torch.cat(each) for each in zip(*parts, strict=True))
-        return Selected(*found)
 
-    def _run(self, images: Tensor, mask: Tensor) -> tuple[Tensor, ...]:
-        n_images = len(images)
-        if self._batch is not None and n_images < self._batch:
-            # a file of a fixed batch gets its last image again until the batch is full
-            rows = torch.arange(self._batch).clamp(max=n_images - 1)
-            images, mask = images[rows], mask[rows]
-        fed = {INPUTS[0]: np.ascontiguousarray(images.numpy()), INPUTS[1]: mask.numpy()}
-        found = self._program(fed)
-        return tuple(torch.from_numpy(found[name])[:n_images] for name in OUTPUTS)
+    def _fed(self, images: Tensor, mask: Tensor) -> Feeds:
+        rows = _rows(len(images), self.n_fixed)
+        images, mask = images[rows], mask[rows]
+        return {INPUTS[0]: np.ascontiguousarray(images.numpy()), INPUTS[1]: mask.numpy()}
 
     def _on_canvas(self, images: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
         missing = []
-        for side, wanted in zip(images.shape[2:], self._canvas, strict=True):
+        for side, wanted in zip(images.shape[2:], self.canvas, strict=True):
             missing.append(0 if wanted is None else wanted - side)
         if min(missing) < 0:
-            height, width = self._canvas
+            height, width = self.canvas
             raise ExportError(
                 f"{self.path} takes images of {height} x {width} px (height x width), and this one "
                 f"is {images.shape[2]} x {images.shape[3]}: export it again with a --size that "
@@ -174,3 +222,43 @@ class FileStudent(nn.Module):
             images = nn.functional.pad(images, (0, right, 0, below))
             mask = nn.functional.pad(mask, (0, right, 0, below), value=True)
         return images, mask
+
+
+class PhotoStudent(FileStudent):
+    """A file that takes photos as they are. What comes here is a padded batch of them, scaled as
+    for any student, and is made bytes again.
+    """
+
+    def __init__(
+        self,
+        run: Callable[[Feeds], Feeds],
+        shape: Sequence[object],
+        config: StudentConfig,
+        path: Path,
+    ) -> None:
+        super().__init__(run, (shape[0], 3, None, None), config, path)
+
+    def feeds(self, images: Tensor, mask: Tensor) -> list[Feeds]:
+        """One input of the file an image, as all images of one have to have one size."""
+        fed = []
+        for image, padding in zip(images.cpu(), mask.cpu(), strict=True):
+            height, width = int((~padding).any(1).sum()), int((~padding).any(0).sum())
+            mean, deviation = (
+                torch.tensor(each)[:, None, None] * 255
+                for each in (self.config.pixels.mean, self.config.pixels.deviation)
+            )
+            whole = image[:, :height, :width] * deviation + mean
+            photo = whole.round().to(torch.uint8).permute(1, 2, 0)[None]
+            fed.append({PHOTOS: np.ascontiguousarray(photo[_rows(1, self.n_fixed)].numpy())})
+        return fed
+
+
+def _rows(n_images: int, n_wanted: int | None) -> Tensor:
+    """A file of a fixed batch gets its last image again until the batch is full."""
+    return torch.arange(n_wanted or n_images).clamp(max=n_images - 1)
+
+
+def _filled(found: Tensor, most: int) -> Tensor:
+    """[B, K, ...] with detections of score 0 up to `most`."""
+    missing = most - found.shape[1]
+    return torch.cat([found, found.new_zeros(len(found), missing, *found.shape[2:])], 1)

@@ -28,6 +28,8 @@ class TrainedStudent:
     """which weights these are, for people"""
     metrics: Mapping[str, float] = field(default_factory=dict)
     """of the evaluation that the weights were saved after; empty where there was none"""
+    resizes: bool = False
+    """whether the model takes photos of any size as they are, as some exported files do"""
 
 
 def check_weights_name(weights: str) -> None:
@@ -55,7 +57,7 @@ def load_student(run: Path | RemotePath, weights: str = "best") -> TrainedStuden
         is_ours = file.suffix == ".safetensors"
         tensors, about = load_weights(file) if is_ours else ({}, {})
         if "config" not in about or "classes" not in about:
-            return _of_others(file, run)
+            return load_of_others(file, str(run))
         space = class_space_from_plain(about["classes"])
         config, origin = from_plain(about["config"], str(run)), str(run)
         metrics = about.get("metrics", {})
@@ -84,8 +86,13 @@ def load_student(run: Path | RemotePath, weights: str = "best") -> TrainedStuden
     return TrainedStudent(model.eval(), config, space, origin, metrics)
 
 
-def _of_others(file: Path, shown: Path | RemotePath) -> TrainedStudent:
-    """A file that says nothing of us, by the reader of `import`."""
+def load_of_others(file: Path, shown: str) -> TrainedStudent:
+    """A file or folder that says nothing of us, or a name on the hub, by the reader of `import`;
+    `shown` is what it is called.
+
+    Raises:
+        CheckpointError: it cannot be read, or is nobody's that is known.
+    """
     with TemporaryDirectory(prefix="student-train-") as folder:
         imported = import_checkpoint(file, Path(folder) / "run")
         found = load_student(imported.run)
