@@ -43,7 +43,7 @@ class Exported:
     checked: tuple[str, ...] = ()
     """the shapes of images that it was run on"""
     difference: float | None = None
-    """largest difference of a score, or of a box side in image sides; None where it was not compared"""
+    """largest difference of a score, or of a box side in image sides; None: not compared"""
 
     def to_json(self) -> dict[str, Any]:
         """For `--json`."""

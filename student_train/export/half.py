@@ -26,7 +26,8 @@ _LARGEST = 65504.0 / 4
 def to_half(
     model: Any, largest: Mapping[str, float], left_out: Sequence[str] = ()
 ) -> tuple[Any, int]:
-    """A copy in half precision, and how many heavy operations stay in float32.
+    """A copy in half precision, and how many products with weights stay in float32 for their
+    numbers.
 
     Args:
         model: an onnx.ModelProto of float32.
@@ -42,6 +43,14 @@ def to_half(
     weights = {one.name: one for one in graph.initializer if one.data_type == TensorProto.FLOAT}
     uses = Counter(name for node in graph.node for name in node.input)
     chosen = _chosen(graph.node, weights, largest, set(left_out))
+    overflowing = [
+        node.name
+        for node in graph.node
+        if node.op_type in HEAVY
+        and any(name in weights for name in node.input)
+        and node.name not in chosen
+        and node.name not in left_out
+    ]
     half_weights: dict[str, str] = {}
     half_values: dict[str, str] = {}
     nodes: list[Any] = []
@@ -79,9 +88,7 @@ def to_half(
     del graph.initializer[:]
     graph.initializer.extend(kept)
     del graph.value_info[:]
-    n_heavy = sum(node.op_type in HEAVY for node in graph.node)
-    n_half = sum(node.op_type in HEAVY and node.name in chosen for node in graph.node)
-    return made, n_heavy - n_half
+    return made, len(overflowing)
 
 
 def _chosen(

@@ -119,10 +119,7 @@ def test_outputs_of_other_shapes_or_names_are_refused() -> None:
 def test_what_nothing_reads_is_refused(tmp_path: Path, name: str) -> None:
     path = tmp_path / name
     with pytest.raises(ExportError, match="no file at"):
-        verifying.verify_file(
-            path, run=None, data=None, split="val", limit=None, size=None, threads=1,
-            tolerance=1e-3, layers=False, weights="best", say=lambda text: None,
-        )  # fmt: skip
+        verifying.verify_file(path, verifying.Asked(), say=lambda text: None)
 
 
 @pytest.mark.skipif(shutil.which("node") is None, reason="node is not installed")
