@@ -21,16 +21,13 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from box_store.categories import ClassSpace
-from box_store.coco.categories80 import COCO_CATEGORIES
-from student_train.bench.paired import in_turns
+from box_store.measure.paired import in_turns
+from student_train.bench.students import random_student
 from student_train.config import as_plain
 from student_train.export.transformers_folder import export_folder
-from student_train.models import build_student
 from student_train.presets import load_preset
 from student_train.runs.checkpoint import save_weights
 from student_train.runs.run_folder import class_space_to_plain
-from student_train.runs.trained import TrainedStudent
 
 sys.path.insert(0, str(Path(__file__).parent))
 from detectors import LOADERS
@@ -38,18 +35,11 @@ from detectors import LOADERS
 
 def make(preset: str, folder: Path) -> None:
     """The same random student as a file of ours and as a folder of transformers."""
-    config = load_preset(preset)
-    torch.manual_seed(0)
-    model = build_student(config.model).eval()
-    with torch.no_grad():
-        for name, value in model.named_parameters():
-            if not name.endswith((".up", "reg_scale")):
-                value += 0.02 * torch.randn_like(value)
-    kind = "contiguous" if config.model.n_classes == 80 else "raw"
-    space = ClassSpace(kind, COCO_CATEGORIES)
+    student = random_student(load_preset(preset))
+    config, space, model = student.config, student.class_space, student.model
     about = {"config": as_plain(config), "classes": class_space_to_plain(space)}
     save_weights(folder / "ours.safetensors", model.state_dict(), about)
-    export_folder(TrainedStudent(model, config, space, preset), folder / "theirs")
+    export_folder(student, folder / "theirs")
 
 
 def image_of(preset: str) -> Tensor:

@@ -9,8 +9,8 @@ from typing import Any
 import torch
 
 from box_store.errors import UsageError
+from box_store.measure.paired import Cost
 from detr_kernels import explain
-from student_train.bench.paired import Cost
 from student_train.config import TrainConfig
 from student_train.data import Batch, BoxSets
 from student_train.losses import Criterion, Losses, Supervision
@@ -22,6 +22,7 @@ from student_train.machine.compiling import compile_parts
 from student_train.machine.runtime import Runtime
 from student_train.models import StudentOutput, Targets, build_student
 from student_train.runs.provenance import source_revision, versions
+from student_train.settings.sizes import parse_size
 from student_train.training.optim import clip_gradients, make_optimizer
 
 _TRUTH_BOXES = 7
@@ -44,12 +45,10 @@ class BenchSpec:
         Raises:
             UsageError: a size that is not HEIGHTxWIDTH, or a count below 1.
         """
-        sides = size.lower().split("x")
-        if len(sides) != 2 or not all(side.isdigit() and int(side) >= 32 for side in sides):
-            raise UsageError(f"--size is HEIGHTxWIDTH of at least 32x32, got {size!r}")
+        height, width = parse_size(size, 32)
         if min(batch, steps, n_boxes) < 1:
             raise UsageError("--batch, --steps and --boxes are at least 1")
-        return cls(int(sides[0]), int(sides[1]), batch, steps, n_boxes)
+        return cls(height, width, batch, steps, n_boxes)
 
 
 def default_preset() -> str:

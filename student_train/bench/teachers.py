@@ -9,8 +9,8 @@ import torch
 from rich.table import Table
 
 from box_store.errors import UsageError
+from box_store.measure.paired import Cost, Interval, in_turns, ratio
 from box_store.patience import Say, patience
-from student_train.bench.paired import Cost, Interval, in_turns, ratio
 from student_train.bench.step import (
     BenchSpec,
     Step,

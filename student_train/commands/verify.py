@@ -47,9 +47,9 @@ def verify(
     runtime computes something else, and names the first layer that differs. What computes with
     fewer bits, as --half and --int8 do, and OpenVINO by itself, is judged by AP: within a point.
     """
-    from student_train.export.programs import parse_size
     from student_train.export.verifying import Asked, verify_file
     from student_train.runs.loading import load_trained
+    from student_train.settings.sizes import parse_size
 
     for name, value, least in (("--threads", threads, 1), ("--limit", limit, 1)):
         if value is not None and value < least:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import statistics
 import tempfile
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
@@ -11,10 +12,10 @@ from typing import Any
 
 import numpy as np
 
+from box_store.measure.paired import in_turns
 from box_store.patience import Say, patience
 from student_train.errors import ExportError
 from student_train.export.runtimes import RUNTIMES, Served
-from student_train.export.timing import in_turns, served_run
 
 Feeds = Mapping[str, np.ndarray]
 MOST_LOST = 1.0
@@ -40,7 +41,8 @@ class Tried:
     size: int
     """bytes"""
     ms: float | None = None
-    """median of a batch on one core in onnxruntime, in turns with float32; of what was taken"""
+    """processor time of a batch on one core in onnxruntime, median, in turns with float32; of what
+    was taken"""
 
     def describe(self) -> str:
         """For people."""
@@ -113,12 +115,13 @@ def keep_ap(
 
 
 def _speeds(paths: Sequence[Path], batches: Sequence[Feeds]) -> list[float]:
-    """Milliseconds a batch of each file, on one core."""
+    """Milliseconds of processor time a batch of each file, on one core."""
     with ExitStack() as stack:
-        runs = [
-            served_run(stack.enter_context(Served(RUNTIMES[0], path)), batches) for path in paths
-        ]
-        return [1000 * each for each in in_turns(runs, len(batches), _ROUNDS)]
+        served = [stack.enter_context(Served(RUNTIMES[0], path)) for path in paths]
+        for each in served:
+            each.run(batches[0])
+        costs = in_turns(_ROUNDS, range(len(paths)), lambda at: served[at].cost(batches[0]).cpu)
+    return [1000 * statistics.median(costs[at]) for at in range(len(paths))]
 
 
 HEAVY = ("Conv", "MatMul", "Gemm")

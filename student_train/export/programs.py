@@ -22,6 +22,7 @@ from student_train.export.runtimes import ONNX, TORCH
 from student_train.export.targets import Target, target_of
 from student_train.export.verifying import Asked, Verified, verify_file
 from student_train.runs.trained import TrainedStudent
+from student_train.settings.sizes import parse_size
 
 _SMALLEST = 32
 T = TypeVar("T", bound=str)
@@ -181,14 +182,6 @@ class Programs:
             return None, None
         split = self.split or student.config.data.val_split
         return data, open_validation(student, data, split, self.limit)
-
-
-def parse_size(text: str, smallest: int = 1) -> tuple[int, int]:
-    """Height and width. Raises UsageError for what is none."""
-    sides = text.lower().split("x")
-    if len(sides) != 2 or not all(side.isdecimal() and int(side) >= smallest for side in sides):
-        raise UsageError(f"--size is HEIGHTxWIDTH of at least {smallest}x{smallest}, got {text!r}")
-    return int(sides[0]), int(sides[1])
 
 
 def _check_place(file: Path | None, suffix: str) -> None:

@@ -15,6 +15,7 @@ from typing import Any, Self
 
 import numpy as np
 
+from box_store.measure.paired import Cost
 from student_train.errors import ExportError
 
 _FOLDER = Path(__file__).parent / "served"
@@ -86,7 +87,7 @@ class Served:
     path: Path
     threads: int = 1
     version: str = ""
-    seconds: list[float] = field(default_factory=list)
+    costs: list[Cost] = field(default_factory=list)
     """of each batch"""
     peak_mib: float = 0.0
     """most memory that its process has held so far"""
@@ -130,7 +131,7 @@ class Served:
         except BrokenPipeError:
             pass  # the answer says why
         answer = self._answer()
-        self.seconds.append(float(answer["seconds"]))
+        self.costs.append(Cost(float(answer["seconds"]), float(answer["cpu"])))
         self.peak_mib = float(answer["peak_mib"])
         return {
             one["name"]: np.fromfile(Path(self._folder.name) / f"{at}.out", one["dtype"]).reshape(
@@ -138,6 +139,11 @@ class Served:
             )
             for at, one in enumerate(answer["outputs"])
         }
+
+    def cost(self, feeds: Mapping[str, np.ndarray]) -> Cost:
+        """Of a batch, in the runtime alone. Raises ExportError as `run`."""
+        self.run(feeds)
+        return self.costs[-1]
 
     def _answer(self) -> dict[str, Any]:
         assert self._process.stdout is not None

@@ -55,15 +55,18 @@ async function main() {
         feeds[one.name] = new ort.Tensor(one.dtype, new KINDS[one.dtype](copy), one.shape);
       });
       const begun = process.hrtime.bigint();
+      const before = process.cpuUsage();
       const found = await session.run(feeds);
       const seconds = Number(process.hrtime.bigint() - begun) / 1e9;
+      const used = process.cpuUsage(before);
+      const cpu = (used.user + used.system) / 1e6;
       const outputs = session.outputNames.map((name, at) => {
         const value = found[name];
         const data = value.data;
         fs.writeFileSync(path.join(job.folder, `${at}.out`), Buffer.from(data.buffer, data.byteOffset, data.byteLength));
         return { name, dtype: value.type, shape: value.dims.map(Number) };
       });
-      say({ outputs, seconds, peak_mib: peakMib() });
+      say({ outputs, seconds, cpu, peak_mib: peakMib() });
     } catch (error) {
       say({ error: String(error) });
     }

@@ -9,9 +9,9 @@ from typing import Any
 import pytest
 
 from box_store.errors import UsageError
+from box_store.measure.paired import Cost, Interval, in_turns, ratio
 from student_train import cli
 from student_train.bench.memory import worker_memory
-from student_train.bench.paired import Cost, Interval, in_turns, ratio
 from student_train.bench.teachers import parse_teachers
 from student_train.presets import load_preset
 
