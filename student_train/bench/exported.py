@@ -11,14 +11,11 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack
 from dataclasses import asdict, dataclass
-from importlib.metadata import PackageNotFoundError, version
-from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
 import torch
 from rich.table import Table
-from torch import Tensor, nn
 
 from box_store.errors import TeachDetrError
 from box_store.measure.paired import Cost, Interval, in_turns
@@ -27,14 +24,13 @@ from student_train.export import export_student
 from student_train.export.half import half_candidates
 from student_train.export.int8 import int8_candidates
 from student_train.export.program import Example
-from student_train.export.runtimes import RUNTIMES, Runtime, Served
+from student_train.export.runtimes import RUNTIMES, TRANSFORMERS, Runtime, Served
 from student_train.export.transformers_folder import export_folder
 from student_train.export.verify import feeds
 from student_train.models.fusing import make_ready
 from student_train.runs.trained import TrainedStudent
 
 EAGER = "eager"
-_THEIRS = "transformers, eager"
 
 
 @dataclass(frozen=True)
@@ -170,27 +166,17 @@ def _files(
 
 def _peers(student: TrainedStudent, folder: Path, example: Example) -> Iterator[_Arm | ExportRow]:
     """The same weights in transformers, where it has the family."""
-    if find_spec("transformers") is None:
-        yield ExportRow(_THEIRS, problem="pip install 'teach-detr[transformers]'")
+    name = "transformers, eager"
+    if why := TRANSFORMERS.missing():
+        yield ExportRow(name, problem=why)
         return
     try:
         export_folder(student, folder / "theirs")
     except TeachDetrError as error:
-        yield ExportRow(_THEIRS, problem=str(error).splitlines()[0])
+        yield ExportRow(name, problem=str(error).splitlines()[0])
         return
-    from transformers import AutoModelForObjectDetection
-
-    theirs: nn.Module = AutoModelForObjectDetection.from_pretrained(folder / "theirs").eval()
-    mask: Tensor = (~example.mask).long()
-    try:
-        told = version("transformers")
-    except PackageNotFoundError:
-        told = ""
-    yield _Arm(
-        _THEIRS,
-        told,
-        _timed(lambda: theirs(pixel_values=example.images, pixel_mask=mask)),
-    )
+    served, batch = Served(TRANSFORMERS, folder / "theirs"), feeds(example)
+    yield _Arm(name, "", lambda: served.cost(batch), None, served)
 
 
 def export_table(rows: Sequence[ExportRow], title: str) -> Table:

@@ -63,6 +63,9 @@ RUNTIMES = (
     Runtime("torch.export", "torch", TORCH, "pip install torch"),
 )
 
+TRANSFORMERS = Runtime("transformers", "transformers", "", "pip install 'teach-detr[transformers]'")
+"""runs a folder of `export --transformers`, to be compared in speed"""
+
 
 def runtimes_of(path: Path) -> tuple[Runtime, ...]:
     """Those that read such a file.

@@ -3,6 +3,6 @@ compares them. They import nothing of this package: what a user's program has is
 
 A line of JSON on stdin is a batch, `{"folder": ..., "inputs": [{"name", "dtype", "shape"}]}`,
 whose tensors lie in the folder as raw bytes, `0.in`, `1.in`, ...; the answer is a line
-`{"outputs": [{"name", "dtype", "shape"}], "seconds", "cpu", "peak_mib"}`, tensors in `0.out`, `1.out`,
-...; or `{"error": ...}`. The first line of all says `{"ready": version}`.
+`{"outputs": [...], "seconds", "cpu", "peak_mib"}`, tensors in `0.out`,
+`1.out`, ...; or `{"error": ...}`. The first line of all says `{"ready": version}`.
 """

@@ -1,7 +1,8 @@
-"""onnxruntime, OpenVINO and torch.export: `python serve.py RUNTIME FILE`; see this folder's
+"""onnxruntime, OpenVINO, torch.export and transformers: `python serve.py RUNTIME FILE`; see this folder's
 `__init__.py` for what goes in and out.
 """
 
+import importlib
 import json
 import sys
 import time
@@ -73,12 +74,31 @@ def torch_export(path: str, threads: int) -> tuple[str, Program]:
     return torch.__version__, run
 
 
+def transformers(path: str, threads: int) -> tuple[str, Program]:
+    """The folder of a model of transformers, eager; the mask is that of a student, True on padding."""
+    import torch
+
+    # by name, as the trainer and what is beside it know no such framework
+    library = importlib.import_module("transformers")
+    torch.set_num_threads(threads)
+    model = library.AutoModelForObjectDetection.from_pretrained(path).eval()
+
+    def run(feeds: Feeds) -> Feeds:
+        images, mask = (torch.from_numpy(feeds[name]) for name in ("images", "mask"))
+        with torch.inference_mode():
+            found = model(pixel_values=images, pixel_mask=(~mask).long())
+        return {"logits": found.logits.numpy(), "boxes": found.pred_boxes.numpy()}
+
+    return library.__version__, run
+
+
 PROGRAMS: dict[str, Callable[[str, int], tuple[str, Program]]] = {
     "onnxruntime": onnxruntime,
     "onnxruntime, not optimised": lambda path, threads: onnxruntime(path, threads, plain=True),
     "openvino, float32": lambda path, threads: openvino(path, threads, "f32"),
     "openvino": openvino,
     "torch.export": torch_export,
+    "transformers": transformers,
 }
 
 
