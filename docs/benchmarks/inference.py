@@ -22,7 +22,6 @@ import torch
 from torch import Tensor
 
 from box_store.measure.paired import in_turns
-from box_store.measure.processes import forget_peak, peak_bytes, resident_bytes
 from student_train.bench.students import random_student
 from student_train.config import as_plain
 from student_train.export.transformers_folder import export_folder

@@ -1,5 +1,5 @@
-"""onnxruntime, OpenVINO, torch.export and transformers: `python serve.py RUNTIME FILE`; see this folder's
-`__init__.py` for what goes in and out.
+"""onnxruntime, OpenVINO, torch.export and transformers: `python serve.py RUNTIME FILE THREADS`; see
+this folder's `__init__.py` for what goes in and out.
 """
 
 import importlib
@@ -75,7 +75,7 @@ def torch_export(path: str, threads: int) -> tuple[str, Program]:
 
 
 def transformers(path: str, threads: int) -> tuple[str, Program]:
-    """The folder of a model of transformers, eager; the mask is that of a student, True on padding."""
+    """A folder of transformers, eager; the mask is that of a student, True on padding."""
     import torch
 
     # by name, as the trainer and what is beside it know no such framework
