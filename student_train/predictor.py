@@ -1,6 +1,6 @@
 """A trained student as a function from images to boxes."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -10,12 +10,14 @@ import torch
 
 from box_store.boxes import Boxes
 from box_store.categories import Categories
+from box_store.errors import DataError, UsageError
 from box_store.places.locations import RemotePath
 from box_store.results.exporting import detections
 from box_store.tiling.looking import predict_tiled
 from box_store.tiling.tiles import Tiling
 from student_train.data import AsStored, EvalTransform, Sample, Scene, Transform, collate
 from student_train.data.loader import Batch
+from student_train.data.video import Frame, read_frames, require_opencv
 from student_train.evaluation.detections import to_boxes
 from student_train.machine.runtime import Runtime
 from student_train.models import Targets, top_k
@@ -64,6 +66,20 @@ class Predictor:
             return predict_tiled(self._predict, images, self.tiling)
         return self._predict(images)
 
+    def video(self, path: Path, every: int = 1) -> Iterator[tuple[Frame, Boxes]]:
+        """Every `every`-th frame of a video, with its boxes, one after the other.
+
+        Raises:
+            UsageError: OpenCV is not installed, or `every` is below 1.
+            DataError: the file cannot be read as a video.
+        """
+        require_opencv()
+        if every < 1:
+            raise UsageError(f"every so many-th frame is at least the 1st, got {every}")
+        if not path.is_file():
+            raise DataError(f"no video at {path}")
+        return ((frame, self.predict([frame.image])[0]) for frame in read_frames(path, every))
+
     @torch.inference_mode()
     def _predict(self, images: Sequence[np.ndarray]) -> list[Boxes]:
         batch = as_batch(images, self._transform, self._pad_to)
@@ -94,15 +110,16 @@ def as_batch(images: Sequence[np.ndarray], transform: Transform, pad_to: int) ->
 
 
 def load_predictor(
-    run: Path | RemotePath,
+    run: Path | RemotePath | str,
     device: str = "auto",
     weights: str = "best",
     *,
     tile: int | None = None,
     overlap: float = Tiling.overlap,
 ) -> Predictor:
-    """A predictor from a run folder, a `.safetensors` file, or an ONNX file that `student-train
-    export` wrote (which runs in onnxruntime on the CPU); see `load_any` for the errors.
+    """A predictor from a run folder, a `.safetensors` file, an ONNX file that `student-train
+    export` wrote (which runs in onnxruntime on the CPU), a folder of transformers, or
+    `hub:ORG/NAME[@REVISION]`; see `load_any` for the errors.
 
     tile, overlap: look at tiles of so many pixels too, neighbours sharing that part of a side;
     UsageError for what is none (`box_store.tiling`).

@@ -171,6 +171,10 @@ class AsStored:
     ) -> Scene:
         return scene
 
+    def needs(self, size: tuple[int, int]) -> tuple[int, int]:
+        """Every pixel."""
+        return size
+
 
 def resize(scene: Scene, short_side: int, long_side: int | None = None) -> Scene:
     """Scale to a short side, or as far as the long side allows, keeping the aspect ratio."""

@@ -30,7 +30,7 @@ def open_validation(
         DataError: it is not there, or has other categories.
     """
     where = replace(student.config.data, root=data, val_split=split, val_limit=limit)
-    where = replace(where, val_images=None, val_annotations=None)
+    where = replace(where, val_images=None, val_annotations=None, workers=0)
     config = replace(student.config, data=where)
     source = find_split(where, split, None, None)
     return make_validation(

@@ -114,7 +114,10 @@ def verify(
     runtimes = runtimes_of(path)
     if expected is None:
         if path.suffix.lower() != ONNX:
-            raise ExportError(f"{path}: say which run it was made from, --run RUN")
+            raise ExportError(
+                f"{path}: nothing says what is right, as torch alone runs it: give the run that it "
+                "was made from, --run RUN"
+            )
         with patience(say, f"running {path} in {REFERENCE.name}"), Served(REFERENCE, path) as it:
             expected = [it.run(batch) for batch in batches]
             if expected_ap is None and score is not None:

@@ -119,10 +119,10 @@ def verify_file(
                 f"{path} does not say how photos go in, so --data cannot be used: it is compared "
                 "on noise, leave --data out"
             )
-        if original is not None:
+        if original is not None or path.suffix.lower() != ONNX:
             raise ExportError(
                 f"{path} does not say which student it is: expected a file written by "
-                "student-train export, or leave --run out"
+                "student-train export, or another tool's .onnx without --run"
             )
         side = 640 if asked.size is None else asked.size[0]
         batches: list[Feeds] = [any_feeds(open_session(path), side)]

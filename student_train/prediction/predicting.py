@@ -15,17 +15,17 @@ from box_store.places.locations import Location, RemotePath, as_typed, staged
 from box_store.selection.rows import above_floors
 from box_store.tiling.tiles import Tiling
 from student_train.data import ImageError, read_image
-from student_train.machine.runtime import Runtime
-from student_train.prediction.drawing import draw_boxes, save_picture
-from student_train.prediction.overwriting import ROWS, check_targets
-from student_train.prediction.video import (
+from student_train.data.video import (
     VIDEO_SUFFIXES,
     frames_per_second,
     is_video,
     read_frames,
     require_opencv,
-    writing,
 )
+from student_train.machine.runtime import Runtime
+from student_train.prediction.drawing import draw_boxes, save_picture
+from student_train.prediction.overwriting import ROWS, check_targets
+from student_train.prediction.video import writing
 from student_train.predictor import Predictor, as_rows
 from student_train.runs.loading import load_any
 from student_train.runs.run_folder import beside

@@ -15,13 +15,14 @@ from box_store.errors import DataError, UsageError
 from box_store.results.exporting import detections
 from box_store.tiling.tiles import Tiling
 from student_train.config import resolve
+from student_train.data.video import read_frames
 from student_train.errors import CheckpointError, RunError
 from student_train.evaluation import of_run
 from student_train.evaluation.of_run import evaluate_run
 from student_train.prediction.drawing import draw_boxes, save_picture
 from student_train.prediction.overwriting import check_targets
 from student_train.prediction.predicting import list_images, predict_images
-from student_train.prediction.video import read_frames, writing
+from student_train.prediction.video import writing
 from student_train.predictor import load_predictor
 from student_train.presets import load_preset
 from student_train.runs.checkpoint import save_weights
@@ -200,8 +201,28 @@ def test_a_video_becomes_a_video(toy: Path, run: Path, tmp_path: Path):
     assert [frame.image.shape for frame in frames] == [(64, 80, 3)] * 3
 
 
+def test_a_predictor_goes_through_a_video(toy: Path, run: Path, tmp_path: Path, monkeypatch):
+    pytest.importorskip("cv2")
+    with writing(tmp_path / "clip.mp4", 5) as writer:
+        for number in (1, 2, 3):
+            writer.add(picture(toy, number))
+    predictor = load_predictor(run, "cpu")
+    found = list(predictor.video(tmp_path / "clip.mp4", every=2))
+    assert [frame.index for frame, _ in found] == [0, 2]
+    for frame, boxes in found:
+        (alone,) = predictor.predict([frame.image])
+        assert boxes.boxes_xyxy.tolist() == alone.boxes_xyxy.tolist()
+    with pytest.raises(UsageError, match="at least the 1st, got 0"):
+        predictor.video(tmp_path / "clip.mp4", every=0)
+    with pytest.raises(DataError, match="no video at"):
+        predictor.video(tmp_path / "none.mp4")
+    monkeypatch.setattr("student_train.data.video.importlib.util.find_spec", lambda _: None)
+    with pytest.raises(UsageError, match=r"teach-detr\[video\]"):
+        predictor.video(tmp_path / "clip.mp4")
+
+
 def test_without_opencv_the_extra_is_named(run: Path, tmp_path: Path, monkeypatch):
-    monkeypatch.setattr("student_train.prediction.video.importlib.util.find_spec", lambda _: None)
+    monkeypatch.setattr("student_train.data.video.importlib.util.find_spec", lambda _: None)
     (tmp_path / "clip.mp4").write_bytes(b"")
     with pytest.raises(UsageError, match=r"teach-detr\[video\]"):
         predict_images(run, [tmp_path / "clip.mp4"], tmp_path, 0, "best", "cpu")
