@@ -39,7 +39,7 @@ def config(preset: str = "dino-micro", **augment: Any) -> TrainConfig:
     return replace(made, augment=replace(made.augment, **augment))
 
 
-KEPT = {"eval_short_side": 60, "eval_long_side": 100}
+KEPT: Any = {"eval_short_side": 60, "eval_long_side": 100}
 
 
 @pytest.mark.parametrize(
@@ -137,17 +137,8 @@ def test_eval_and_verify_feed_photos_as_they_lie(fused: Make, toy: Path, tmp_pat
     ]
     for each, image in zip(fed, stored, strict=True):
         assert np.array_equal(each["images"][0], image)
-    arguments = [
-        "--data",
-        str(toy),
-        "--split",
-        "val2017",
-        "--out",
-        str(tmp_path),
-        "--json",
-        "data.workers=0",
-    ]
-    done = CliRunner().invoke(app, ["eval", str(path), *arguments])
+    where = ["--data", str(toy), "--split", "val2017", "--out", str(tmp_path)]
+    done = CliRunner().invoke(app, ["eval", str(path), *where, "data.workers=0"])
     assert done.exit_code == 0, done.output
 
 
