@@ -25,7 +25,14 @@ from student_train.export.files import (
     write_onnx,
     write_torch,
 )
-from student_train.export.program import Detector, Dynamic, Example, Program, trace
+from student_train.export.program import (
+    Detector,
+    Dynamic,
+    Example,
+    Program,
+    trace,
+    why_of_one_size,
+)
 from student_train.runs.exported import CARD, file_card
 from student_train.runs.trained import TrainedStudent
 
@@ -83,7 +90,7 @@ def export_student(
     model = student.model.cpu().eval()
     multiple = student.config.model.side_multiple
     check_size(size, multiple)
-    if dynamic == "size" and multiple > 1:
+    if dynamic == "size" and multiple > 1 and not why_of_one_size(model):
         # a map of one cell a window would be taken for one that always has one
         size = (max(size[0], 2 * multiple), max(size[1], 2 * multiple))
     example = Example.make(1 if dynamic == "none" else 2, *size)

@@ -80,6 +80,16 @@ class Program:
     note: str
 
 
+def why_of_one_size(model: nn.Module) -> str:
+    """Why files of a student have one height and width; empty where they may be free."""
+    for part in model.modules():
+        if isinstance(part, WindowBlock):
+            return WINDOWED
+        if isinstance(part, WindowedEmbedding):
+            return RESIZED
+    return ""
+
+
 def trace(
     model: nn.Module,
     top_k: int,
@@ -93,13 +103,11 @@ def trace(
         ExportError: it cannot be traced at all.
     """
     plain, note = exportable(model, sampler), ""
-    if dynamic == "size" and any(isinstance(part, WindowBlock) for part in model.modules()):
-        dynamic, note = "batch", WINDOWED
+    if dynamic == "size" and (why := why_of_one_size(model)):
+        dynamic, note = "batch", why
     for part in plain.modules():
         if isinstance(part, WindowedEmbedding):
             part.fix(*example.images.shape[2:])
-            if dynamic == "size":
-                dynamic, note = "batch", RESIZED
     detector = Detector(plain, top_k).eval()
     for kind in DYNAMIC[DYNAMIC.index(dynamic) :]:
         try:
