@@ -284,9 +284,10 @@ def test_the_commands_are_a_promise(call):
         ],
         "compare": ["--json", "--plot"],
         "export": [
-            "--dynamic", "--half", "--int8", "--json", "--licence", "--official", "--onnx",
-            "--private", "--push", "--sampler", "--size", "--split", "--tolerance",
-            "--torch-export", "--transformers", "--upload", "--weights",
+            "--data", "--dynamic", "--for", "--fused-input", "--half", "--int8", "--json",
+            "--licence", "--limit", "--official", "--onnx", "--private", "--push", "--sampler",
+            "--size", "--split", "--tolerance", "--torch-export", "--transformers", "--upload",
+            "--verify", "--weights",
         ],
         "verify": [
             "--data", "--json", "--layers", "--limit", "--run", "--size", "--split", "--threads",
@@ -302,8 +303,8 @@ def test_the_commands_are_a_promise(call):
         "presets": ["--json", "--markdown", "--weights"],
         "parity": ["--double", "--json"],
         "bench": [
-            "--batch", "--boxes", "--data", "--json", "--out", "--preset", "--presets", "--profile",
-            "--size", "--steps", "--teachers",
+            "--batch", "--boxes", "--data", "--export", "--json", "--out", "--preset", "--presets",
+            "--profile", "--run", "--size", "--steps", "--teachers",
         ],
     }  # fmt: skip
 
