@@ -140,8 +140,10 @@ def student_of_card(
         takes_photos = told.get("input") == BYTES
     except (ValueError, KeyError, TypeError, AttributeError, ConfigError) as error:
         raise ExportError(f"{path}: its metadata cannot be read: {error}") from error
-    kind = PhotoStudent if takes_photos else FileStudent
-    model = kind(run, shape, config.model, path)
+    if takes_photos:
+        model = PhotoStudent(run, (shape[0], 3, None, None), config.model, path)
+    else:
+        model = FileStudent(run, shape, config.model, path)
     return TrainedStudent(model.eval(), config, space, str(path), resizes=takes_photos)  # type: ignore[arg-type]
 
 
@@ -228,15 +230,6 @@ class PhotoStudent(FileStudent):
     """A file that takes photos as they are. What comes here is a padded batch of them, scaled as
     for any student, and is made bytes again.
     """
-
-    def __init__(
-        self,
-        run: Callable[[Feeds], Feeds],
-        shape: Sequence[object],
-        config: StudentConfig,
-        path: Path,
-    ) -> None:
-        super().__init__(run, (shape[0], 3, None, None), config, path)
 
     def feeds(self, images: Tensor, mask: Tensor) -> list[Feeds]:
         """One input of the file an image, as all images of one have to have one size."""
