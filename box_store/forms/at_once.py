@@ -4,14 +4,14 @@ Images are numbered from 1 over the whole data set, in the order of their paths,
 splits share an id unless they share the image.
 """
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from box_store.categories import Categories, Category
 from box_store.coco.rows import Box, Problems, Rows
 from box_store.forms.headers import image_size
 from box_store.forms.protocol import Reading, ReadSplit
-from box_store.forms.tree import Tree, common_folder
+from box_store.forms.tree import Tree, common_folder, parent
 from box_store.pixels import ImageError
 
 ALL = "all"
@@ -22,6 +22,7 @@ __all__ = [
     "Classes",
     "Labelled",
     "assemble",
+    "beside",
     "by_folder",
     "by_role",
     "role",
@@ -118,6 +119,18 @@ def assemble(
         for name in members
     }
     return Reading(categories, splits)
+
+
+def beside(tree: Tree, taken: Collection[str]) -> list[str]:
+    """What to say of images that lie in the folders of those that are taken, and are not: nothing
+    describes them.
+    """
+    known = set(taken)
+    folders = {parent(path) for path in known}
+    others = [path for path in tree.images if path not in known and parent(path) in folders]
+    if not others:
+        return []
+    return [f"{len(others)} images have no annotation file and are left out, such as {others[0]}"]
 
 
 def size_of(tree: Tree, path: str, problems: Problems) -> tuple[int, int] | None:

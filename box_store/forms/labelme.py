@@ -10,7 +10,7 @@ from typing import Any
 from box_store.coco.document import read_document
 from box_store.coco.rows import Problems
 from box_store.errors import DataError
-from box_store.forms.at_once import Box, Classes, Labelled, assemble, by_role, size_of
+from box_store.forms.at_once import Box, Classes, Labelled, assemble, beside, by_role, size_of
 from box_store.forms.guesses import OPTION, Guesses
 from box_store.forms.protocol import Form, Options, Reading
 from box_store.forms.tree import Tree, parent, stem, suffix
@@ -99,6 +99,7 @@ def _read(tree: Tree, options: Options) -> Reading:
         tree, members, read, classes, lambda image, n: f"{documents[image][0]} shape {n}",
         {next(iter(members)): problems},
     )  # fmt: skip
+    reading.notes += beside(tree, documents)
     return reading
 
 

@@ -1,8 +1,9 @@
 """A data set as it lies: what form it has, its splits, and every split as images and boxes."""
 
+import codecs
 import hashlib
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -28,6 +29,8 @@ _GENERAL = {
     "unlabelled": "images that nobody labelled: a file that lists them, or `empty` for all without "
     "objects",
 }
+# of files that describe many images
+_DESCRIBE = ("json", "jsonl", "gz", "csv", "odgt", "yaml", "yml", "data", "parquet")
 _PACKED = ("zip", "tar", "gz", "tgz", "bz2", "xz", "7z", "rar")
 # what is asked for by default
 _USUAL = ("train2017", "val2017")
@@ -189,7 +192,7 @@ def _read(path: Path, options: dict[str, str], key: str) -> DataSet:
     form, evidence, others = _form(tree, options.get("form"), own)
     form.check(own)
     found = form.read(tree, own)
-    notes = []
+    notes = list(_empty_files(tree))
     if others:
         notes.append(
             f"it could also be read as {' or '.join(others)}: say which with ,form=NAME behind the "
@@ -203,6 +206,32 @@ def _read(path: Path, options: dict[str, str], key: str) -> DataSet:
     index = _checked(path, form, evidence, found, notes)
     kept.keep(cache_folder(), key, index, kept.Watched.of(tree))
     return _indexed(path, form, index)
+
+
+def _empty_files(tree: Tree) -> Iterator[str]:
+    """Files that should describe a data set, or a split of it, and hold nothing or no text."""
+    for ending in _DESCRIBE:
+        for path in () if tree.file is not None else tree.few(ending):
+            head = tree.head(path)
+            if not head.strip():
+                yield f"{path} is empty"
+            elif ending != "parquet" and not _is_text(head):
+                yield f"{path} is no text"
+
+
+def _is_text(head: bytes) -> bool:
+    if (
+        head.startswith((codecs.BOM_UTF8, codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE))
+        or b"\0" in head
+    ):
+        # in another encoding: whoever reads it says what is wrong with it
+        return True
+    decoder = codecs.getincrementaldecoder("utf-8")()
+    try:
+        decoder.decode(head)
+    except UnicodeDecodeError:
+        return False
+    return True
 
 
 def _images_folder(path: Path, images: str) -> Path:

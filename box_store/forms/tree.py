@@ -210,6 +210,7 @@ def _with_images(folder: Path) -> Path:
 def read_head(path: Path) -> bytes:
     """The first bytes of a file, unpacked if it is packed; empty where it cannot be read."""
     import gzip
+    import zlib
 
     try:
         if path.suffix == ".gz":
@@ -217,7 +218,7 @@ def read_head(path: Path) -> bytes:
                 return packed.read(_HEAD)
         with path.open("rb") as file:
             return file.read(_HEAD)
-    except (OSError, EOFError):
+    except (OSError, EOFError, zlib.error):
         return b""
 
 

@@ -11,7 +11,16 @@ from collections.abc import Iterator
 
 from box_store.coco.rows import Problems
 from box_store.errors import UsageError
-from box_store.forms.at_once import Box, Classes, Labelled, assemble, by_folder, role, size_of
+from box_store.forms.at_once import (
+    Box,
+    Classes,
+    Labelled,
+    assemble,
+    beside,
+    by_folder,
+    role,
+    size_of,
+)
 from box_store.forms.guesses import OPTION, Guesses
 from box_store.forms.protocol import Form, Options, Reading
 from box_store.forms.tree import Tree, parent, stem
@@ -123,6 +132,7 @@ def _members(
         members = by_folder(images)
         # which split a missing image was of nobody can say
         problems[next(iter(members))] = found
+        notes += beside(tree, images)
         return members
     by_stem: dict[str, list[str]] = {}
     for path in files:

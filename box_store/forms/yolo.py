@@ -20,6 +20,7 @@ from box_store.forms.yolo_layout import (
     load,
     members_of,
     root_of,
+    unmatched,
 )
 from box_store.forms.yolo_rows import MOST_CLASSES, RowReader
 from box_store.places.text import number as as_number
@@ -49,6 +50,7 @@ def _read(tree: Tree, options: Options) -> Reading:
     tree, base = root_of(tree, config, table, notes)
     problems: dict[str, Problems] = {}
     members = members_of(tree, base, table, problems)
+    notes += unmatched(tree, members.values())
     names = _names(tree, table, notes)
     missing = options.get("missing", EMPTY)
     if missing not in (EMPTY, UNLABELLED):

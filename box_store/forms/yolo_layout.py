@@ -1,6 +1,6 @@
 """Where a YOLO data set keeps its configuration, the images of each split, their label files."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -232,6 +232,38 @@ def _twin(folder: str, old: str, new: str) -> str:
         if parts[at].lower() == old:
             return "/".join([*parts[:at], new, *parts[at + 1 :]])
     return folder
+
+
+def unmatched(tree: Tree, members: Iterable[Sequence[str]]) -> Iterator[str]:
+    """What to say of the folders of images and of their labels: images that share a label file, and
+    label files without an image.
+    """
+    shared: list[str] = []
+    lost: list[str] = []
+    for folder in dict.fromkeys(parent(path) for paths in members for path in paths):
+        names = [name for name in tree.folders.get(folder, ()) if suffix(name) in IMAGE_SUFFIXES]
+        stems: dict[str, str] = {}
+        for name in names:
+            first = stems.setdefault(stem(name), name)
+            if first != name:
+                shared.append(f"{folder}/{first} and {name}".lstrip("/"))
+        labels = parent(label_file(tree, f"{folder}/{names[0]}" if folder else names[0]))
+        prefix = f"{labels}/" if labels else ""
+        lost += [
+            prefix + name
+            for name in tree.folders.get(labels, ())
+            if suffix(name) == "txt"
+            and stem(name) not in stems
+            and _is_row_file(tree, prefix + name)
+        ]
+    if shared:
+        yield f"{len(shared)} pairs of images share a label file, such as {shared[0]}"
+    if lost:
+        yield f"{len(lost)} label files are of no image that is there, such as {lost[0]}"
+
+
+def _is_row_file(tree: Tree, path: str) -> bool:
+    return _is_rows(tree, parent(path), [path.rpartition("/")[2]])
 
 
 def label_file(tree: Tree, image: str) -> str:

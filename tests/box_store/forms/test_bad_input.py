@@ -7,6 +7,7 @@ import pytest
 
 from box_store.errors import DataError
 from box_store.forms.opening import DataSet, open_data
+from tests.box_store.forms import layouts
 from tests.box_store.forms.conftest import BOXES, CLASSES, SIZE, Builder, contents
 
 
@@ -65,6 +66,35 @@ def test_images_of_yolo_without_labels_and_labels_that_are_no_text(build: Builde
     assert found[kind] == (1, "images/train/none.jpg")
     assert found["label file not readable"][1].startswith("labels/train/bytes.txt")
     assert "torn.jpg" in found["image not readable"][1]
+
+
+def test_nothing_is_left_out_without_a_word(build: Builder) -> None:
+    """Files that describe a split and are empty, labels without images, images without labels."""
+    coco_folders, yolo_root, labelme_root, voc_root = (
+        Builder(build.root / name) for name in ("coco", "yolo", "labelme", "voc")
+    )
+    layouts.roboflow(coco_folders)
+    coco_folders.text("train/_annotations.coco.json", "")
+    assert open_data(coco_folders.root).notes == ("train/_annotations.coco.json is empty",)
+    coco_folders.root.joinpath("train/_annotations.coco.json").write_bytes(b"caf\xe9 au lait")
+    assert open_data(coco_folders.root).notes == ("train/_annotations.coco.json is no text",)
+
+    layouts.yolo(yolo_root)
+    yolo_root.image("images/train/a.png")
+    yolo_root.text("labels/val/lost.txt", GOOD)
+    yolo_root.text("labels/val/classes.txt", "car\ndog\n")
+    assert open_data(yolo_root.root).notes == (
+        "1 pairs of images share a label file, such as images/train/a.jpg and a.png",
+        "1 label files are of no image that is there, such as labels/val/lost.txt",
+    )
+
+    layouts.labelme(labelme_root)
+    labelme_root.image("train/new.jpg")
+    layouts.voc_renamed(voc_root)
+    voc_root.image("val/new.jpg")
+    for root, name in ((labelme_root, "train/new.jpg"), (voc_root, "val/new.jpg")):
+        said = f"1 images have no annotation file and are left out, such as {name}"
+        assert said in open_data(root.root).notes
 
 
 TILTED = "1 0.5 0.2 0.8 0.5 0.5 0.8 0.2 0.5"
