@@ -20,7 +20,7 @@ from box_store.errors import FormatError
 from box_store.forms.tree import IMAGE_SUFFIXES, Tree, suffix
 from box_store.places import files
 
-_VERSION = 2
+_VERSION = 3
 # reading fewer files is as fast as looking for an index
 _WORTH_FILES = 500
 # a file that changes within a tick of the clock after it was read would not be seen to change

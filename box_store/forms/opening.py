@@ -243,7 +243,8 @@ def _images_folder(path: Path, images: str) -> Path:
 
 def _form(tree: Tree, asked: str | None, own: Options) -> tuple[Form, str, list[str]]:
     """The form, what it was known by, and what else was recognised. own: options that are not of
-    all forms; what only one form has says that it is this one.
+    all forms; what only one form has says that it is this one, where none is
+    recognised.
     """
     if asked is not None:
         names = [form.name for form in FORMS]
@@ -258,7 +259,7 @@ def _form(tree: Tree, asked: str | None, own: Options) -> tuple[Form, str, list[
         return form, evidence, []
     seen = [(form, words) for form in FORMS if (words := form.recognise(tree)) is not None]
     able = [form for form in FORMS if own and not set(own) - set(form.options)]
-    if len(able) == 1 and able[0] not in [form for form, _ in seen]:
+    if len(able) == 1 and all(form.name == "photos" for form, _ in seen):
         return able[0], f"by its option {', '.join(own)}", []
     # what has the options before what has not
     seen.sort(key=lambda pair: bool(able) and pair[0] not in able)
