@@ -18,7 +18,7 @@ from box_store.calibration.score_map import need_calibration, read_calibration
 from box_store.coco.annotations import CocoData
 from box_store.errors import DataError, FormatError, StoreError, TeachDetrError, UsageError, nearest
 from box_store.identity import of_split, seen_by
-from box_store.places.locations import Location, location
+from box_store.places.locations import Location, RemotePath, location
 from box_store.selection.file import content_key, write_selection
 from box_store.selection.selecting import licence_admitted
 from box_store.sql.examples import (
@@ -29,6 +29,7 @@ from box_store.sql.examples import (
     parse_query,
     without_comments,
 )
+from box_store.sql.ground_truth import parts_of, shown_by
 from box_store.sql.selecting import REQUIRED, covered_images, grouped_by_teacher
 from box_store.sql.views import make_views
 from box_store.store.reader import known_images
@@ -51,7 +52,7 @@ __all__ = [
 
 def open_store(
     path: Location,
-    annotations: Location | None = None,
+    annotations: Location | Sequence[Location] | None = None,
     *,
     threads: int | None = None,
     licences: Sequence[str] = (),
@@ -60,8 +61,9 @@ def open_store(
 ) -> "DuckDBPyConnection":
     """A DuckDB connection, in memory, with views over the committed units of a store.
 
-    The views see the units committed at this moment. With `annotations`, a COCO file, there are
-    also the table `truth`, shaped as `boxes` plus truth_id and iscrowd, and the macro `matched`.
+    The views see the units committed at this moment. With `annotations`, a COCO file or one for
+    each of several splits, there are also the table `truth`, shaped as `boxes` plus truth_id and
+    iscrowd, and the macro `matched`; an image is joined with its own split's, whatever its id.
     licences, deny_licences: patterns as in `SelectionSpec`; of a teacher that they do not admit
     nothing is visible. The connection only reads the store; a large annotation file is kept as a
     table in the user's cache, where the next connection finds it.
@@ -76,12 +78,15 @@ def open_store(
     store = BoxStore.open(path)
     if split is not None:
         store = of_split(store, split)
-    coco = None if annotations is None else _annotations(annotations)
+    places: Sequence[Location] = (
+        [annotations] if isinstance(annotations, Path | RemotePath) else annotations or ()
+    )
+    cocos = [_annotations(place) for place in places]
     connection = duckdb.connect(config={} if threads is None else {"threads": threads})
     try:
-        if coco is not None:
-            store = seen_by(store, coco)
-        make_views(connection, store, _admitted(store, licences, deny_licences), coco)
+        parts = parts_of(store, cocos)
+        shown = shown_by(store, parts)
+        make_views(connection, shown, _admitted(store, licences, deny_licences), parts)
     except duckdb.Error as error:
         connection.close()
         raise _explained(error, "") from error

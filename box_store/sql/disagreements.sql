@@ -16,7 +16,7 @@ partnered AS (
       AND iou(a.x1, a.y1, a.x2, a.y2, b.x1, b.y1, b.x2, b.y2) >= $iou
 )
 SELECT
-    s.image_id,
+    s.split, s.image_id,
     any_value(i.file_name) AS file_name,
     count(*) AS boxes,
     count(*) FILTER (p.rank IS NULL) AS alone,

@@ -3,7 +3,7 @@
 -- $score = 0.3    a box counts from this score
 -- $iou   = 0.5    overlap from which a box of the same class found the object
 -- $top   = 50     how many objects, largest first
-SELECT t.image_id, i.file_name, t.category, t.x1, t.y1, t.x2, t.y2, round(t.area) AS area
+SELECT t.split, t.image_id, i.file_name, t.category, t.x1, t.y1, t.x2, t.y2, round(t.area) AS area
 FROM truth t
 JOIN images i USING (split, image_id)
 WHERE NOT t.iscrowd
@@ -13,5 +13,5 @@ WHERE NOT t.iscrowd
       WHERE b.split = t.split AND b.image_id = t.image_id AND b.category_id = t.category_id AND b.score >= $score
         AND iou(b.x1, b.y1, b.x2, b.y2, t.x1, t.y1, t.x2, t.y2) >= $iou
   )
-ORDER BY t.area DESC, t.image_id
+ORDER BY t.area DESC, t.split, t.image_id
 LIMIT $top;

@@ -26,7 +26,7 @@ agreed AS (
     HAVING 1 + count(*) >= $teachers
 )
 SELECT
-    s.image_id, i.file_name, s.category,
+    s.split, s.image_id, i.file_name, s.category,
     round(s.score, 3) AS score, s.x1, s.y1, s.x2, s.y2, g.teachers, s.teacher, g.others
 FROM sure s
 JOIN agreed g USING (teacher, split, image_id, rank)
@@ -42,5 +42,5 @@ WHERE (s.score, s.teacher) > g.best_other
             AND overlap_area(s.x1, s.y1, s.x2, s.y2, t.x1, t.y1, t.x2, t.y2) >= $iou * s.area
         )
   )
-ORDER BY s.score DESC, s.image_id, s.rank
+ORDER BY s.score DESC, s.split, s.image_id, s.rank
 LIMIT $top;

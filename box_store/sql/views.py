@@ -2,16 +2,17 @@
 
 import json
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pyarrow as pa
 
 from box_store.calibration.score_map import read_calibration
-from box_store.coco.annotations import CocoData
-from box_store.places.image_files import stored_name
+from box_store.errors import DataError
 from box_store.places.locations import Location, staged
 from box_store.sql.examples import setup_sql
+from box_store.sql.ground_truth import Part, from_arrow, make_dataset_images, make_truth
 from box_store.sql.matching import add_matching
 from box_store.store import schema, splits
 from box_store.store.parts import check_footer, part_path, read_footer
@@ -48,22 +49,8 @@ CREATE VIEW images AS
 FROM dataset_images
 UNION ALL
 SELECT image_id, arg_max(file_name, width), max(width), arg_max(height, width), split
-FROM images_parts
-WHERE image_id NOT IN (SELECT image_id FROM dataset_images)
+FROM images_parts ANTI JOIN dataset_images USING (split, image_id)
 GROUP BY split, image_id
-"""
-_TRUTH = """
-CREATE TABLE truth AS
-SELECT
-    'truth' AS teacher, t.image_id, t.category_id, c.name AS category, 1::FLOAT AS score,
-    t.x1, t.y1, t.x2, t.y2, t.x2 - t.x1 AS width, t.y2 - t.y1 AS height,
-    (t.x2 - t.x1) * (t.y2 - t.y1) AS area,
-    (row_number() OVER (PARTITION BY t.image_id ORDER BY t.truth_id) - 1)::SMALLINT AS rank,
-    1::FLOAT AS calibrated_score, NULL::VARCHAR AS licence, i.split,
-    t.truth_id, t.iscrowd
-FROM annotation_rows t
-LEFT JOIN categories c USING (category_id)
-LEFT JOIN dataset_images i USING (image_id)
 """
 
 
@@ -71,9 +58,10 @@ def make_views(
     connection: "DuckDBPyConnection",
     store: BoxStore,
     records: Mapping[str, TeacherRecord],
-    coco: CocoData | None,
+    parts: Sequence[Part],
 ) -> None:
-    """Enter everything that `box_store.query` documents, of the teachers in `records`.
+    """Enter everything that `box_store.query` documents, of the teachers in `records`. `parts`:
+    the annotations, whose images `store` shows.
 
     Raises FormatError for a damaged file.
     """
@@ -81,14 +69,14 @@ def make_views(
     _insert(connection, "categories", ((c.id, c.name) for c in store.categories.items))
     _make_teachers(connection, store, records)
     calibrated = _make_calibrations(connection, store, records)
-    labels = _make_split_names(connection, store)
+    _make_split_names(connection, store, parts)
     for kind in ("boxes", "images"):
         connection.execute(_parts_view(store, records, kind, calibrated))
-    _make_dataset_images(connection, coco, labels)
+    make_dataset_images(connection, parts)
     for statement in (_BOXES, _RUNS, _IMAGES, setup_sql("macros.sql")):
         connection.execute(statement)
-    if coco is not None:
-        _make_truth(connection, coco)
+    if parts:
+        make_truth(connection, parts)
         add_matching(connection)
         connection.execute(setup_sql("truth_macros.sql"))
 
@@ -114,8 +102,8 @@ def _parts_view(
     parts = " UNION ALL BY NAME ".join(branches)
     return f"""
         CREATE VIEW {kind}_parts AS
-        SELECT p.* REPLACE (coalesce(s.split, p.split) AS split)
-        FROM ({parts}) p LEFT JOIN split_names s USING (image_id)
+        SELECT p.* REPLACE (coalesce(s.label, p.split) AS split)
+        FROM ({parts}) p LEFT JOIN split_names s USING (image_id, split)
     """
 
 
@@ -141,30 +129,44 @@ def _branches(
         yield f"SELECT {columns}, '' AS split FROM {read.format(', '.join(unnamed))}"
 
 
-def _make_split_names(connection: "DuckDBPyConnection", store: BoxStore) -> Mapping[int, str]:
+def _make_split_names(
+    connection: "DuckDBPyConnection", store: BoxStore, parts: Sequence[Part]
+) -> None:
     """The table `split_names` of images that are kept under several names of their split, as by
-    files of format 1; returns the split by image id, empty where ids collide.
+    files of format 1.
 
-    Then the variable `colliding` says how, for `box_store.query` to refuse what does not ask.
+    Where ids collide, the variable `colliding` says how, for `box_store.query` to refuse what does
+    not ask.
     """
-    connection.execute("CREATE TABLE split_names (image_id BIGINT, split VARCHAR)")
+    connection.execute("CREATE TABLE split_names (image_id BIGINT, split VARCHAR, label VARCHAR)")
     seen = seen_images(store)
-    found = None if store.shown is not None else splits.collision(seen)
+    several = store.shown is None or len(parts) > 1
+    found = splits.collision(seen) if several else None
     if found is not None:
         connection.execute("SET VARIABLE colliding = ?", [splits.collision_words(found)])
-        return {}
-    labels = splits.labels_of(seen)
-    other = sorted({image.id for image in seen if image.split != labels[image.id]})
+    stores = [part.store for part in parts] or ([store] if found is None else [])
+    labels: dict[tuple[int, str], str] = {}
+    for shown in {each.shown for each in stores}:
+        images = seen if shown == store.shown else seen_images(replace(store, shown=shown))
+        of_id = splits.labels_of(images)
+        for image in images:
+            label = labels.setdefault((image.id, image.split), of_id[image.id])
+            if label != of_id[image.id]:
+                raise DataError(
+                    f"the store {store.path} has image {image.id} ({image.file_name}) without the "
+                    f"name of its split, and it could be that of {label} or {of_id[image.id]}: "
+                    "attach the annotations of one"
+                )
+    other = [(*key, label) for key, label in sorted(labels.items()) if key[1] != label]
     if not other:
-        return labels
+        return
+    columns = zip(*other, strict=True)
+    types = (pa.int64(), pa.string(), pa.string())
     rows = pa.table(
-        {
-            "image_id": pa.array(other, pa.int64()),
-            "split": pa.array([labels[key] for key in other], pa.string()),
-        }
+        [pa.array(column, of) for column, of in zip(columns, types, strict=True)],
+        names=["image_id", "split", "label"],
     )
-    _from_arrow(connection, rows, "rows_of_splits", "INSERT INTO split_names FROM rows_of_splits")
-    return labels
+    from_arrow(connection, rows, "rows_of_splits", "INSERT INTO split_names FROM rows_of_splits")
 
 
 def _make_calibrations(
@@ -195,7 +197,7 @@ def _make_calibrations(
         _insert(connection, "calibrations", [row])
         values = found.map.apply((steps / schema.SCORE_STEPS).astype(np.float32))
         variable = f"calibration_{number}"
-        _from_arrow(
+        from_arrow(
             connection,
             pa.table({"step": steps, "score": values}),
             "steps_of_scores",
@@ -247,59 +249,6 @@ def _insert(connection: "DuckDBPyConnection", table: str, rows: Iterable[tuple[A
     for row in rows:
         marks = ", ".join("?" for _ in row)
         connection.execute(f"INSERT INTO {table} VALUES ({marks})", row)
-
-
-def _make_dataset_images(
-    connection: "DuckDBPyConnection", coco: CocoData | None, labels: Mapping[int, str]
-) -> None:
-    """labels: the splits under which the store has images, by id."""
-    connection.execute(
-        "CREATE TABLE dataset_images (image_id BIGINT, file_name VARCHAR, width INTEGER, "
-        "height INTEGER, split VARCHAR)"
-    )
-    # an arrow table costs an import of pandas where that is installed
-    if coco is None:
-        return
-    images = coco.images
-    rows = pa.table(
-        {
-            "image_id": pa.array([image.id for image in images], pa.int64()),
-            "file_name": pa.array([stored_name(image.file_name) for image in images], pa.string()),
-            "width": pa.array([image.width for image in images], pa.int32()),
-            "height": pa.array([image.height for image in images], pa.int32()),
-            "split": pa.array([labels.get(i.id, i.split) for i in images], pa.string()),
-        }
-    )
-    _from_arrow(
-        connection, rows, "rows_of_images", "INSERT INTO dataset_images FROM rows_of_images"
-    )
-
-
-def _make_truth(connection: "DuckDBPyConnection", coco: CocoData) -> None:
-    table = coco.table
-    low, sides = table.boxes_xywh[:, :2], table.boxes_xywh[:, 2:]
-    corners = np.concatenate([low, low + sides], axis=1)
-    rows = pa.table(
-        {
-            "truth_id": np.arange(len(corners), dtype=np.int64),
-            "image_id": np.repeat(table.image_ids, np.diff(table.offsets)),
-            "category_id": table.category_ids,
-            "x1": corners[:, 0],
-            "y1": corners[:, 1],
-            "x2": corners[:, 2],
-            "y2": corners[:, 3],
-            "iscrowd": table.iscrowd,
-        }
-    )
-    _from_arrow(connection, rows, "annotation_rows", _TRUTH)
-
-
-def _from_arrow(
-    connection: "DuckDBPyConnection", rows: pa.Table, name: str, statement: str
-) -> None:
-    connection.register(name, rows)
-    connection.execute(statement)
-    connection.unregister(name)
 
 
 def _quoted(text: str) -> str:

@@ -29,7 +29,7 @@ each AS (
     WHERE r.status = 'ok' AND (split, image_id) IN (SELECT (split, image_id) FROM dataset_images)
 )
 SELECT
-    image_id,
+    split, image_id,
     any_value(i.file_name) AS file_name,
     any_value(objects) AS objects,
     count(*) AS teachers,

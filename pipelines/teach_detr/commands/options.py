@@ -11,6 +11,10 @@ Store = Annotated[Path, typer.Argument(help="The box store: a folder")]
 Annotations = Annotated[
     Path | None, typer.Option(help="COCO annotations to compare with, or to attach as `truth`")
 ]
+SeveralAnnotations = Annotated[
+    list[Path] | None,
+    typer.Option("--annotations", help="COCO annotations to attach as `truth`; one a split"),
+]
 Data = Annotated[
     Path | None,
     typer.Option(help="Data set of any form, in place of --annotations; `teach-detr data` knows"),
@@ -19,6 +23,13 @@ Split = Annotated[str | None, typer.Option(help="Split of --data, where it has s
 SplitShown = Annotated[
     str | None,
     typer.Option("--split", help="Split of --data; without --data, only this split of the store"),
+]
+SplitsShown = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--split",
+        help="Split of --data; repeat it for more. Without --data, only this split of the store",
+    ),
 ]
 Teacher = Annotated[
     list[str] | None, typer.Option(help="Only this one; repeat it for more (default: all)")
@@ -70,6 +81,24 @@ def truth_and_split(
     if data is None:
         return annotations, split
     return truth(annotations, data, split), None
+
+
+def truths_and_split(
+    annotations: list[Path] | None, data: Path | None, splits: list[str] | None
+) -> tuple[list[Path], str | None]:
+    """The same where several splits may be compared with at once: one place for each of them."""
+    if data is not None and not annotations and splits:
+        return [Path(f"{data},split={split}") for split in splits], None
+    if len(annotations or ()) < 2 and len(splits or ()) < 2:
+        one, split = annotations[0] if annotations else None, splits[0] if splits else None
+        place, shown = truth_and_split(one, data, split)
+        return [place] if place is not None else [], shown
+    if data is not None or splits:
+        raise UsageError(
+            "several splits at once: --data SRC --split NAME --split NAME, or --annotations FILE "
+            "--annotations FILE"
+        )
+    return list(annotations or ()), None
 
 
 def needed_truth(annotations: Path | None, data: Path | None, split: str | None) -> Path:

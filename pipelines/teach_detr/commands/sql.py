@@ -17,11 +17,14 @@ from teach_detr.commands.options import (
     DeniedLicences,
     Licences,
     Parameters,
+    SeveralAnnotations,
     Split,
     SplitShown,
+    SplitsShown,
     Store,
     truth,
     truth_and_split,
+    truths_and_split,
 )
 from teach_detr.terminal import AsJson, open_console, print_json, table
 
@@ -33,9 +36,9 @@ def sql(
     example: Annotated[
         str | None, typer.Option(help="Run a documented query; `list` lists them")
     ] = None,
-    annotations: Annotations = None,
+    annotations: SeveralAnnotations = None,
     data: Data = None,
-    split: SplitShown = None,
+    split: SplitsShown = None,
     licence: Licences = None,
     deny_licence: DeniedLicences = None,
     param: Parameters = None,
@@ -69,10 +72,10 @@ def sql(
     text = _query_text(query, file, example)
     if text is None and as_json:
         raise UsageError("--json answers a query: give one, or leave it out and a prompt opens")
-    place, shown = truth_and_split(annotations, data, split)
+    places, shown = truths_and_split(annotations, data, split)
     connection = open_store(
         store,
-        place,
+        places,
         split=shown,
         licences=licence or (),
         deny_licences=deny_licence or (),
