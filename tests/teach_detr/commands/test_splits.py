@@ -118,3 +118,20 @@ def test_a_student_learns_from_its_own_split(places: tuple[Path, Path], tmp_path
     assert "teacher tiny: 6 boxes in 6 of 6 training images" in said
     said = run("student_train.cli", *words, "--teachers", "lab-valid", "--overwrite", expected=1)
     assert "teacher lab-valid saw none of the 6 training images" in said
+
+
+def test_sql_has_the_truth_of_both(
+    places: tuple[Path, Path], capsys: pytest.CaptureFixture[str]
+) -> None:
+    data, store = places
+    sql = "SELECT teacher, split, outcome, count(*) n FROM matched(NULL, 0.5, 0.0) WHERE teacher "
+    sql += "LIKE 'lab%' GROUP BY ALL ORDER BY ALL"
+    command("sql", store, sql, "--data", data, "--split", "train", "--split", "valid", "--json")
+    assert [tuple(row.values()) for row in json.loads(capsys.readouterr().out)] == [
+        ("lab-train", "train", "hit", 6),
+        ("lab-valid", "valid", "hit", 4),
+    ]
+    with pytest.raises(SystemExit) as ended:
+        main(["sql", str(store), "FROM truth", "--split", "train", "--split", "valid"])
+    assert ended.value.code == 2
+    assert "--data SRC --split NAME" in capsys.readouterr().err
