@@ -1,6 +1,7 @@
 # make demo   the whole thing on a fresh machine: no data set, no weights, no GPU    (FAST=1: a tenth of the size)
 # make test   the tests, in JOBS=2 processes                                         (ARGS="-k name" narrows them)
 # make check  lint, format, types, the import contract
+# make robustness  files damaged and processes killed, and a table of what came of it (JSON=FILE: as JSON too)
 # make bench  benchmarks of kernels, a training step, the store and the teacher service on this machine
 # make gpu    verification, tests and benchmarks on a GPU in ten minutes, with the machine's own torch, no network needed; results in docs/gpu
 #             (DRY=1 rehearses all of it on a CPU; ARGS="--only check step" narrows it)
@@ -13,7 +14,7 @@ DRY ?=
 JOBS ?= 2
 ARGS ?=
 
-.PHONY: help demo test check bench gpu
+.PHONY: help demo test check robustness bench gpu
 help:
 	@sed -n 's/^# //p' Makefile | sed '/^$$/q'
 
@@ -30,6 +31,9 @@ demo: $(INSTALLED)
 
 test: $(INSTALLED)
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m "not gpu" -n $(JOBS) --dist loadfile $(ARGS)
+
+robustness: $(INSTALLED)
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -m faults -n $(JOBS) --dist loadfile $(if $(JSON),--tally $(JSON)) $(ARGS)
 
 check: $(INSTALLED)
 	$(BIN)/ruff check .

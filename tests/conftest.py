@@ -9,6 +9,22 @@ from typing import Any
 import pytest
 from pyarrow import fs
 
+from tests.tally import (
+    pytest_addoption,
+    pytest_sessionfinish,
+    pytest_terminal_summary,
+    pytest_testnodedown,
+    tally,
+)
+
+__all__ = [
+    "pytest_addoption",
+    "pytest_sessionfinish",
+    "pytest_terminal_summary",
+    "pytest_testnodedown",
+    "tally",
+]
+
 os.environ.setdefault("YOLO_OFFLINE", "True")
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")

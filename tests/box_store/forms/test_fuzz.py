@@ -11,7 +11,9 @@ from box_store.errors import TeachDetrError
 from box_store.forms.opening import open_data
 from tests.box_store.forms.conftest import Builder
 from tests.box_store.forms.layouts import WRITERS
+from tests.tally import Tally
 
+pytestmark = pytest.mark.faults
 EDITS = 25
 _TEXT = b"\x00<>{}[],:\"'-9e.\xff\xd8 \n/\\"
 
@@ -33,7 +35,7 @@ def damaged(raw: bytes, draw: random.Random) -> bytes:
 
 
 @pytest.mark.parametrize("name", WRITERS)
-def test_label_files_of_every_form(build: Builder, name: str) -> None:
+def test_label_files_of_every_form(build: Builder, name: str, tally: Tally) -> None:
     WRITERS[name][1](build)
     draw = random.Random(name)
     files = sorted(p for p in build.root.rglob("*") if p.is_file() and p.suffix != ".jpg")
@@ -43,12 +45,15 @@ def test_label_files_of_every_form(build: Builder, name: str) -> None:
         for path in chosen:
             path.write_bytes(damaged(sound[path], draw))
         # anything but a sentence fails the test
+        outcome = "refused in a sentence"
         with suppress(TeachDetrError):
             for split in open_data(build.root).splits:
                 table = split.coco.table
                 ends = table.boxes_xywh[:, :2].astype(float) + table.boxes_xywh[:, 2:]
                 sides = np.stack([table.widths, table.heights], 1)
                 assert (ends <= sides.repeat(np.diff(table.offsets), 0)).all()
+            outcome = "read"
+        tally.add(f"damage to the label files of {len(WRITERS)} layouts", outcome)
         for path in chosen:
             path.write_bytes(sound[path])
     assert open_data(build.root).form == WRITERS[name][0]

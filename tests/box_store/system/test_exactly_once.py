@@ -17,6 +17,10 @@ from box_store.check import check_store
 from box_store.errors import FingerprintMismatch
 from box_store.store.reader import boxes_of, read_boxes, read_images
 from box_store.store.store import BoxStore
+from tests.tally import Tally
+
+pytestmark = pytest.mark.faults
+KILLED = "SIGKILL of a writer of boxes"
 
 # writes every unit that is not done; dies by SIGKILL at the KILL_AT-th step of the disk, if given
 WRITER = textwrap.dedent(
@@ -138,7 +142,9 @@ def test_a_killed_writer_resumes_to_the_same_content(
 
 
 @pytest.mark.slow
-def test_every_step_of_the_disk_is_a_safe_place_to_die(tmp_path: Path, undisturbed: Path) -> None:
+def test_every_step_of_the_disk_is_a_safe_place_to_die(
+    tmp_path: Path, undisturbed: Path, tally: Tally
+) -> None:
     # the same folder killed over and over, each life a little longer than the last
     folder = tmp_path / "store"
     for step in range(1, 60, 2):
@@ -150,10 +156,11 @@ def test_every_step_of_the_disk_is_a_safe_place_to_die(tmp_path: Path, undisturb
         if store.teachers:
             assert read_images(store, "t").num_rows == 3 * len(store.units_done("t"))
     assert_resumes(folder, undisturbed)
+    tally.add(KILLED, "store equal, row by row", step // 2)
 
 
 @pytest.mark.slow
-def test_killed_at_random_moments(tmp_path: Path, undisturbed: Path) -> None:
+def test_killed_at_random_moments(tmp_path: Path, undisturbed: Path, tally: Tally) -> None:
     moments = random.Random(5)
     folder = tmp_path / "store"
     for _ in range(6):
@@ -162,6 +169,7 @@ def test_killed_at_random_moments(tmp_path: Path, undisturbed: Path) -> None:
         process.kill()
         process.communicate()
     assert_resumes(folder, undisturbed)
+    tally.add(KILLED, "store equal, row by row", 6)
 
 
 @pytest.mark.slow

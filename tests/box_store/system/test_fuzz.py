@@ -19,6 +19,11 @@ from box_store.coco.annotations import coco_table
 from box_store.errors import TeachDetrError
 from student_train.evaluation.coco_metrics import coco_metrics
 from tests.box_store.edits import ANNOTATIONS, FUZZ, RESULTS, SEEDS, edits_of, written
+from tests.tally import Tally
+
+pytestmark = pytest.mark.faults
+FILES = "edits of a COCO annotation file", "edits of a COCO results file"
+OUTCOME = {True: "refused in a sentence", False: "read"}
 
 
 def refused(call: Callable[[], Any]) -> bool:
@@ -35,18 +40,19 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return tmp_path_factory.mktemp("fuzz")
 
 
-@given(SEEDS)
+@given(seed=SEEDS)
 @settings(FUZZ, max_examples=120)
-def test_annotation_files(folder: Path, seed: int) -> None:
+def test_annotation_files(folder: Path, seed: int, tally: Tally) -> None:
     for edits in edits_of(seed):
-        check_annotations(folder, edits)
+        tally.add(FILES[0], OUTCOME[check_annotations(folder, edits)])
 
 
-def check_annotations(folder: Path, edits: Any) -> None:
+def check_annotations(folder: Path, edits: Any) -> bool:
+    """Whether the file is refused."""
     path = written(folder / "a.json", ANNOTATIONS, edits)
     if refused(lambda: load_coco(path)):
         assert refused(lambda: coco_metrics(path, []))
-        return
+        return True
     coco = load_coco(path)
     table = coco_table(coco)
     assert len(table["annotations"]) == coco.n_boxes
@@ -61,26 +67,31 @@ def check_annotations(folder: Path, edits: Any) -> None:
     assert not again.problems
     assert (again.table.boxes_xywh == boxes).all()
     assert (again.table.areas == coco.table.areas).all()
+    return False
 
 
-@given(SEEDS)
+@given(seed=SEEDS)
 @settings(FUZZ, max_examples=12)
-def test_metrics_of_edited_annotations(folder: Path, seed: int) -> None:
+def test_metrics_of_edited_annotations(folder: Path, seed: int, tally: Tally) -> None:
     for edits in edits_of(seed):
         path = written(folder / "m.json", ANNOTATIONS, edits)
         found: list[Any] = []
-        if not refused(lambda: found.append(coco_metrics(path, []))):  # noqa: B023
+        is_refused = refused(lambda: found.append(coco_metrics(path, [])))  # noqa: B023
+        tally.add(FILES[0], OUTCOME[is_refused])
+        if not is_refused:
             n_truth = sum(row.n_truth for row in found[0].per_class)
             assert n_truth == int((~load_coco(path).table.iscrowd).sum())
 
 
-@given(SEEDS)
+@given(seed=SEEDS)
 @settings(FUZZ, max_examples=80)
-def test_results_files(folder: Path, seed: int) -> None:
+def test_results_files(folder: Path, seed: int, tally: Tally) -> None:
     for edits in edits_of(seed):
         path = written(folder / "r.json", RESULTS, edits)
         rows: list[Any] = []
-        if not refused(lambda: rows.extend(iter_results(path))):  # noqa: B023
+        is_refused = refused(lambda: rows.extend(iter_results(path)))  # noqa: B023
+        tally.add(FILES[1], OUTCOME[is_refused])
+        if not is_refused:
             for row in rows:
                 assert isinstance(row["image_id"], int)
                 assert np.isfinite(np.asarray(row["bbox"], float)).all()
@@ -94,13 +105,19 @@ def sound(folder: Path) -> tuple[Path, Path]:
     return folder / "sound.json", folder / "found.json"
 
 
-@given(SEEDS)
+@given(seed=SEEDS)
 @settings(FUZZ, max_examples=4)
-def test_imports_of_edited_results(folder: Path, sound: tuple[Path, Path], seed: int) -> None:
+def test_imports_of_edited_results(
+    folder: Path, sound: tuple[Path, Path], seed: int, tally: Tally
+) -> None:
     coco = load_coco(sound[0])
     for edits in edits_of(seed):
         place = folder / f"store{time.perf_counter_ns()}"
         store = BoxStore.open_or_create(place, coco.categories, DatasetInfo("a", "", 3))
         path = written(folder / "i.json", RESULTS, edits)
-        if refused(lambda: import_results(store, "lab", [path], coco.images)):  # noqa: B023
+        is_refused = refused(
+            lambda: import_results(store, "lab", [path], coco.images)  # noqa: B023
+        )
+        tally.add(FILES[1], OUTCOME[is_refused])
+        if is_refused:
             assert not store.teachers

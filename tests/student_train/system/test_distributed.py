@@ -31,6 +31,9 @@ from student_train.runs.states import StateFolder
 from student_train.settings.origin import ARGUMENT
 from student_train.settings.overrides import Layer
 from student_train.training.launch import train as train_run
+from tests.tally import Tally
+
+SAVED = "state saved, and a sentence of each process that is left"
 
 # images of one size, no flip and no crop: both see the same pixels with the same padding; frozen
 # norms have no statistics of their own; denoising draws other noise on every process
@@ -181,7 +184,8 @@ def test_two_processes_evaluate_like_one(toy: Path, tmp_path: Path):
 
 
 @pytest.mark.slow
-def test_a_signal_to_one_process_stops_both_with_a_state(toy: Path, tmp_path: Path):
+@pytest.mark.faults
+def test_a_signal_to_one_process_stops_both_with_a_state(toy: Path, tmp_path: Path, tally: Tally):
     run = tmp_path / "run"
     pair = start_pair(train_tiny, toy, run, 3000)
     while not (run / "metrics.jsonl").exists():
@@ -195,6 +199,7 @@ def test_a_signal_to_one_process_stops_both_with_a_state(toy: Path, tmp_path: Pa
     records = [record["step"] for record in read_metrics(run / "metrics.jsonl")]
     assert state["position"]["step"] == records[-1]
     assert state["processes"] == 2
+    tally.add("SIGTERM to one of two processes", SAVED)
 
 
 def ends(pair: list[Any], said: Path) -> list[tuple[int, str]]:
@@ -218,8 +223,11 @@ def until_steps(run: Path, n_steps: int, pair: list[Any]) -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.faults
 @pytest.mark.parametrize("lost", [0, 1])
-def test_a_lost_process_is_named_and_the_other_saves(toy: Path, tmp_path: Path, lost: int):
+def test_a_lost_process_is_named_and_the_other_saves(
+    toy: Path, tmp_path: Path, tally: Tally, lost: int
+):
     run = tmp_path / "run"
     pair = start_pair(train_tiny, toy, run, 3000, said=tmp_path)
     until_steps(run, 2, pair)
@@ -233,10 +241,14 @@ def test_a_lost_process_is_named_and_the_other_saves(toy: Path, tmp_path: Path, 
     # and it goes on, by itself
     train_tiny(toy, run, step + 1)
     assert StateFolder(run / "checkpoints").load()[0]["position"]["step"] == step + 1
+    tally.add("SIGKILL of one of two processes", SAVED)
 
 
 @pytest.mark.slow
-def test_a_killed_loader_of_one_process_stops_both_with_a_state(toy: Path, tmp_path: Path):
+@pytest.mark.faults
+def test_a_killed_loader_of_one_process_stops_both_with_a_state(
+    toy: Path, tmp_path: Path, tally: Tally
+):
     run = tmp_path / "run"
     pair = start_pair(train_tiny, toy, run, 3000, 1, said=tmp_path)
     until_steps(run, 1, pair)
@@ -247,10 +259,14 @@ def test_a_killed_loader_of_one_process_stops_both_with_a_state(toy: Path, tmp_p
     assert found[0] == found[1]
     assert all(each in found[0][1] for each in ("memory", "data.workers", "saved", "--resume"))
     assert StateFolder(run / "checkpoints").load()[0]["processes"] == 2
+    tally.add("SIGKILL of a loader of one of two processes", SAVED)
 
 
 @pytest.mark.slow
-def test_a_signal_to_one_process_ends_the_wait_of_the_other(toy: Path, tmp_path: Path):
+@pytest.mark.faults
+def test_a_signal_to_one_process_ends_the_wait_of_the_other(
+    toy: Path, tmp_path: Path, tally: Tally
+):
     """An image of the first process never comes: it hears nothing of a signal to the second, which
     has its data and waits for the first.
     """
@@ -267,6 +283,7 @@ def test_a_signal_to_one_process_ends_the_wait_of_the_other(toy: Path, tmp_path:
     assert [code for code, _ in found] == [143, 143]
     assert "stopped after step 2" in found[0][1]
     assert StateFolder(run / "checkpoints").load()[0]["position"]["step"] == 2
+    tally.add("SIGTERM to one of two processes", SAVED)
 
 
 def ask_the_first(folder: Path) -> None:

@@ -18,6 +18,7 @@ import torch
 from student_train.runs.checkpoint import load_weights
 from student_train.runs.metrics import read_metrics
 from student_train.runs.states import StateFolder
+from tests.tally import Tally
 
 LONG = bool(os.environ.get("TEACH_DETR_LONG"))
 N_KILLS, N_STEPS = (20, 96) if LONG else (4, 24)
@@ -130,13 +131,16 @@ def flat(value: Any) -> Any:
 
 
 @pytest.mark.slow
-def test_killed_again_and_again_it_ends_bit_identical(toy: Path, store: Path, tmp_path: Path):
+@pytest.mark.faults
+def test_killed_again_and_again_it_ends_bit_identical(
+    toy: Path, store: Path, tmp_path: Path, tally: Tally
+):
     started = time.monotonic()
     whole = start(work, toy, store, tmp_path / "whole")
     whole.join()
     assert whole.exitcode == 0
     longest = (time.monotonic() - started) / 8
     seen = run_with_kills(toy, store, tmp_path / "killed", N_KILLS, longest)
-    print(f"killed when these steps had been saved: {seen}")
     assert len(seen) >= (N_KILLS if LONG else 2)
     assert_same_run(tmp_path / "whole", tmp_path / "killed")
+    tally.add("SIGKILL of a training", "run equal, bit by bit", len(seen))

@@ -15,8 +15,10 @@ from pathlib import Path
 import pytest
 
 from student_train.runs.states import StateFolder
+from tests.tally import Tally
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.faults]
+SAVED = "state saved, and a sentence"
 
 
 @pytest.fixture
@@ -97,7 +99,7 @@ def waits_for_a_pipe(process: subprocess.Popen[str]) -> bool:
     return any(waits(each) for each in (process.pid, *children(process)))
 
 
-def test_a_signal_to_the_whole_group_leaves_a_state(toy: Path, tmp_path: Path):
+def test_a_signal_to_the_whole_group_leaves_a_state(toy: Path, tmp_path: Path, tally: Tally):
     with training(toy, tmp_path / "run", 2) as process:
         until("a step", process, lambda: steps_done(tmp_path / "run"))
         os.killpg(process.pid, signal.SIGTERM)
@@ -106,9 +108,12 @@ def test_a_signal_to_the_whole_group_leaves_a_state(toy: Path, tmp_path: Path):
     assert "--resume" in printed
     assert "Traceback" not in printed
     assert StateFolder(tmp_path / "run/checkpoints").load()[0]["position"]["step"] >= 1
+    tally.add("SIGTERM to a training and its loaders", SAVED)
 
 
-def test_loaders_that_get_the_signal_first_do_not_cost_the_state(toy: Path, tmp_path: Path):
+def test_loaders_that_get_the_signal_first_do_not_cost_the_state(
+    toy: Path, tmp_path: Path, tally: Tally
+):
     with training(toy, tmp_path / "run", 2) as process:
         until("a step", process, lambda: steps_done(tmp_path / "run"))
         for loader in children(process):
@@ -118,9 +123,10 @@ def test_loaders_that_get_the_signal_first_do_not_cost_the_state(toy: Path, tmp_
         printed, _ = process.communicate(timeout=60)
     assert process.returncode == 143, printed
     assert StateFolder(tmp_path / "run/checkpoints").newest() is not None
+    tally.add("SIGTERM to a training and its loaders", SAVED)
 
 
-def test_a_killed_loader_leaves_a_state_and_a_sentence(toy: Path, tmp_path: Path):
+def test_a_killed_loader_leaves_a_state_and_a_sentence(toy: Path, tmp_path: Path, tally: Tally):
     with training(toy, tmp_path / "run", 2) as process:
         until("a step", process, lambda: steps_done(tmp_path / "run"))
         os.kill(children(process)[0], signal.SIGKILL)
@@ -130,11 +136,12 @@ def test_a_killed_loader_leaves_a_state_and_a_sentence(toy: Path, tmp_path: Path
     assert all(word in text for word in ("memory", "data.workers", "--resume", "is saved")), text
     assert "Traceback" not in text
     assert StateFolder(tmp_path / "run/checkpoints").load()[0]["position"]["step"] >= 1
+    tally.add("SIGKILL of a loader", SAVED)
 
 
 @pytest.mark.parametrize("workers", [0, 2])
 def test_a_signal_ends_the_wait_for_data_that_never_come(
-    dead_mount: Path, tmp_path: Path, workers: int
+    dead_mount: Path, tmp_path: Path, tally: Tally, workers: int
 ):
     with training(dead_mount, tmp_path / "run", workers) as process:
         until("the wait", process, lambda: (tmp_path / "run/config.json").exists())
@@ -145,9 +152,10 @@ def test_a_signal_ends_the_wait_for_data_that_never_come(
     assert process.returncode == 143, printed
     assert time.monotonic() - begun < 30
     assert StateFolder(tmp_path / "run/checkpoints").load()[0]["position"]["step"] == 0
+    tally.add("SIGTERM to a training that waits for data", SAVED)
 
 
-def test_full_shared_memory_is_said_and_ends_the_run(toy: Path, tmp_path: Path):
+def test_full_shared_memory_is_said_and_ends_the_run(toy: Path, tmp_path: Path, tally: Tally):
     inner = "mount -t tmpfs -o size=64k none /dev/shm && exec " + " ".join(
         command(toy, tmp_path / "run", 2)
     )
@@ -165,3 +173,4 @@ def test_full_shared_memory_is_said_and_ends_the_run(toy: Path, tmp_path: Path):
     assert "--shm-size" in text
     assert "data.workers=0" in text
     assert "Traceback" not in text
+    tally.add("shared memory that is full", "a sentence")

@@ -20,8 +20,9 @@ from student_train.cli import main as student_train
 from teach_detr.cli import main as teach_detr
 from teacher_infer.cli import main as teacher_infer
 from tests.box_store.edits import ANNOTATIONS, FUZZ, RESULTS, SEEDS, edits_of, written
+from tests.tally import Tally
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.faults]
 
 # {file} is the file that was edited
 READ_ANNOTATIONS: dict[str, tuple[Callable[[], None], str]] = {
@@ -119,7 +120,9 @@ def call(main: Callable[..., None], line: str, places: dict[str, str]) -> tuple[
     return 0, said.getvalue()
 
 
-def check(name: str, document: Any, seed: int, places: dict[str, str], n_edits: int) -> None:
+def check(
+    name: str, document: Any, seed: int, places: dict[str, str], n_edits: int, tally: Tally
+) -> None:
     main, line = (READ_ANNOTATIONS | READ_RESULTS)[name]
     for edits, _ in zip(edits_of(seed), range(n_edits), strict=False):
         file = written(Path(places["root"]) / "edited.json", document, edits)
@@ -133,20 +136,29 @@ def check(name: str, document: Any, seed: int, places: dict[str, str], n_edits: 
             assert sentence.startswith("error: "), said
             assert len(sentence) > 20, said
         assert "Traceback" not in said
+        n_commands = len(READ_ANNOTATIONS | READ_RESULTS)
+        tally.add(
+            f"edited files given to {n_commands} commands",
+            f"exit code {code}{' and a sentence' * (code > 0)}",
+        )
 
 
 @pytest.mark.parametrize("name", READ_ANNOTATIONS)
 @given(seed=SEEDS)
 @settings(FUZZ, max_examples=3)
-def test_annotations_through_every_command(name: str, places: dict[str, str], seed: int) -> None:
-    check(name, ANNOTATIONS, seed, places, 8)
+def test_annotations_through_every_command(
+    name: str, places: dict[str, str], tally: Tally, seed: int
+) -> None:
+    check(name, ANNOTATIONS, seed, places, 8, tally)
 
 
 @pytest.mark.parametrize("name", READ_RESULTS)
 @given(seed=SEEDS)
 @settings(FUZZ, max_examples=12)
-def test_results_through_every_command(name: str, places: dict[str, str], seed: int) -> None:
-    check(name, RESULTS, seed, places, 8)
+def test_results_through_every_command(
+    name: str, places: dict[str, str], tally: Tally, seed: int
+) -> None:
+    check(name, RESULTS, seed, places, 8, tally)
 
 
 @pytest.mark.parametrize("name", [*READ_ANNOTATIONS, *READ_RESULTS])

@@ -24,7 +24,7 @@ from box_store.store.store import BoxStore
 if not sys.platform.startswith("linux"):  # pragma: no cover
     pytest.skip("finds the workers in /proc", allow_module_level=True)
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.faults]
 
 _SCRIPT = Path(__file__).with_name("faulty.py")
 _spec = importlib.util.spec_from_file_location("faulty", _SCRIPT)
@@ -80,7 +80,7 @@ def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return faulty.make_folder(tmp_path_factory.mktemp("chaos") / "coco", N_IMAGES)
 
 
-def test_images_that_crash_or_hang_cost_nothing_but_themselves(tmp_path):
+def test_images_that_crash_or_hang_cost_nothing_but_themselves(tmp_path, tally):
     data = faulty.make_folder(tmp_path / "coco", 40)
     faults = {"5": "exit", "13": "segfault", "22": "raise", "33": "hang"}
     model = write_model(tmp_path / "model.json", faults=faults)
@@ -100,6 +100,7 @@ def test_images_that_crash_or_hang_cost_nothing_but_themselves(tmp_path):
         22: "predict_error",
         33: "timed_out",
     }
+    tally.add("crashes and hangs of a teacher in an image", "that image has a status", len(bad))
     assert "exit code 9" in bad[5][1]
     assert "signal 11" in bad[13][1]
     assert "no answer for" in bad[33][1]
@@ -120,7 +121,7 @@ def test_a_model_that_is_never_loaded_ends_in_a_sentence(tmp_path):
     assert "Traceback" not in said
 
 
-def test_random_kills_change_nothing_in_the_store(data, tmp_path):
+def test_random_kills_change_nothing_in_the_store(data, tmp_path, tally):
     draw = random.Random(7)
     model = write_model(tmp_path / "model.json", seconds=SECONDS, faults={"17": "raise"})
     names = [f"teacher{number}" for number in range(N_TEACHERS)]
@@ -150,10 +151,11 @@ def test_random_kills_change_nothing_in_the_store(data, tmp_path):
             kills["driver" if unlucky == driver.pid else "worker"] += 1
             with contextlib.suppress(ProcessLookupError):
                 os.kill(unlucky, signal.SIGKILL)
-    print(f"kills: {kills}")
     assert kills["driver"] + kills["worker"] > 1
     for name in names:
         assert content(tmp_path / "rough", name) == content(tmp_path / "calm", name)
+    for victim, n in kills.items():
+        tally.add(f"SIGKILL of a {victim} of teachers", "store equal, row by row", n)
     images, boxes = content(tmp_path / "rough", names[0])
     assert [row["image_id"] for row in images] == list(range(1, N_IMAGES + 1))
     assert len({(row["image_id"], row["rank"]) for row in boxes}) == len(boxes) > N_IMAGES
