@@ -131,6 +131,15 @@ class CocoData:
         return replace(self, table=table.take(np.flatnonzero(~table.unlabelled)))
 
     @property
+    def notes(self) -> list[str]:
+        """What was dropped or repaired, a phrase for each kind, with two examples."""
+        found = []
+        for kind, count in self.problems.items():
+            examples = "; ".join(self.examples.get(kind, ())[:2])
+            found.append(f"{count} x {kind}" + (f" ({examples})" if examples else ""))
+        return found
+
+    @property
     def n_boxes(self) -> int:
         """Annotations kept."""
         return len(self.table.category_ids)

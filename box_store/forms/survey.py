@@ -38,6 +38,8 @@ class SplitSurvey:
     """whose header disagrees with the annotations"""
     turned: int = 0
     """of those, how many an EXIF orientation explains"""
+    repeated: int = 0
+    """images that name a file which another one names"""
     unlabelled: int = 0
     """that nobody has looked at"""
     without_objects: int = 0
@@ -131,6 +133,7 @@ def _figures(split: Split) -> SplitSurvey:
         row.objects_per_image = {
             f"{q:.0%}": int(np.quantile(full, q, method="higher")) for q in _QUANTILES
         }
+    row.repeated = len(table) - len(set(table.file_names()))
     row.problems = dict(coco.problems)
     row.examples = {kind: list(texts) for kind, texts in coco.examples.items()}
     return row
@@ -236,6 +239,11 @@ def _of_split(row: SplitSurvey) -> Iterator[str]:
     if row.other_size > row.turned:
         n = row.other_size - row.turned
         yield f"{row.name}: {n} images are of another size than the annotations say: not usable"
+    if row.repeated:
+        yield (
+            f"{row.name}: {row.repeated} of the images are files that others of the list "
+            "are: to each the others' objects are background"
+        )
     if row.missing:
         yield f"{row.name}: {row.missing} of {row.images} images are missing"
     unused = [name for name, count in row.classes.items() if count == 0]

@@ -35,13 +35,16 @@ _HELD = 100_000
 # as a teacher's name
 _NUMBER_LIKE = re.compile(r"[0-9]+([eE.][0-9]+)?|[0-9]{4}-[0-9]{2}(-[0-9]{2})?")
 _NAMED = 5
+# the share of boxes that are there twice which is no accident
+_REPEATED = 0.01
 
 
 @dataclass(frozen=True, slots=True)
 class ImportReport:
     """What an import did. `dropped` counts detections without area or outside their image; of the
     boxes that were kept, `n_cut` reached out of their image and were cut to it, and `n_faint` have
-    scores that the store's steps round to 0. `n_tiny` are no larger than a pixel.
+    scores that the store's steps round to 0. `n_tiny` are no larger than a pixel, `n_repeated` are
+    in the files before, with the same class, score and corners.
     """
 
     record: TeacherRecord
@@ -52,6 +55,7 @@ class ImportReport:
     n_cut: int = 0
     n_faint: int = 0
     n_tiny: int = 0
+    n_repeated: int = 0
 
     def remarks(self) -> list[str]:
         """What is otherwise than in the file, a sentence each."""
@@ -66,6 +70,12 @@ class ImportReport:
         if self.n_faint:
             scores = counted(self.n_faint, "score")
             found.append(f"{scores} below 1/{2 * SCORE_STEPS}: kept as 0")
+        if _REPEATED * self.n_boxes < self.n_repeated:
+            found.append(
+                f"{self.n_repeated} of {self.n_boxes} boxes are there before, alike in class, "
+                "score and corners, and count as mistakes: were the files of several processes "
+                "joined that share images?"
+            )
         if self.n_boxes and self.n_tiny == self.n_boxes:
             found.append(
                 "every box is smaller than a pixel: results are in pixels of the image, and these "
@@ -151,7 +161,9 @@ def import_results(
                 for unit, part in enumerate(units):
                     if unit not in done:
                         lease.check()
-                        store.write_unit(name, unit, _image_rows(part, buckets.read(unit)))
+                        rows = buckets.read(unit)
+                        counts.repeated += len(rows) - len(np.unique(rows))
+                        store.write_unit(name, unit, _image_rows(part, rows))
     except OSError as error:
         raise StoreError(
             f"cannot import into {store.path}: {error.strerror or error}. Committed units are "
@@ -166,6 +178,7 @@ def import_results(
         counts.cut,
         counts.faint,
         counts.tiny,
+        counts.repeated,
     )
 
 
@@ -215,6 +228,7 @@ class _Counts:
     cut: int = 0
     faint: int = 0
     tiny: int = 0
+    repeated: int = 0
 
 
 def _sort_into(

@@ -26,6 +26,8 @@ def foreseen(config: TrainConfig, inputs: Inputs, total_steps: int) -> list[str]
         sets.append(inputs.validation.dataset)
     return [
         *(line for dataset in sets for line in _missing_images(dataset)),
+        *_repeated(inputs.train),
+        *_seen_in_training(inputs),
         *_too_many_objects(config, inputs.train),
         *_shrunk(config, inputs.train),
         *_schedule(config, inputs.steps_per_epoch, total_steps),
@@ -47,6 +49,31 @@ def _missing_images(dataset: CocoDetection) -> Iterator[str]:
             "at this folder / the file_name of the annotations"
         )
     yield f"{text}: they are left out"
+
+
+def _repeated(dataset: CocoDetection) -> Iterator[str]:
+    n = len(dataset) - len(_files(dataset))
+    if n:
+        yield (
+            f"{n} of the training images are files that others of the list are: to each "
+            "the others' objects are background"
+        )
+
+
+def _seen_in_training(inputs: Inputs) -> Iterator[str]:
+    if inputs.validation is None:
+        return
+    judged = _files(inputs.validation.dataset)
+    n = len(judged & _files(inputs.train))
+    if n:
+        yield (
+            f"{n} of {len(judged)} evaluation images are training images: AP says how well they "
+            "were learnt, not what the student finds in others"
+        )
+
+
+def _files(dataset: CocoDetection) -> set[str]:
+    return {f"{dataset.root}/{dataset.file_name(index)}" for index in range(len(dataset))}
 
 
 def _listed(root: Location, folders: set[str]) -> set[str]:

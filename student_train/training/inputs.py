@@ -76,7 +76,7 @@ def make_inputs(config: TrainConfig, coco: CocoData, world: World) -> Inputs:
     selection, notes = open_teachers(
         config.teachers, coco, data.limit, world, getattr(config.model, "n_queries", None)
     )
-    notes = [*source.notes, *_annotation_notes(source.name, coco), *notes]
+    notes = [*source.notes, *(f"{source.name}: {note}" for note in coco.notes), *notes]
     fingerprints = {"train_annotations": coco.sha256}
     if selection is not None:
         fingerprints["boxes"] = str(selection.metadata.get("key", ""))
@@ -129,7 +129,7 @@ def make_inputs(config: TrainConfig, coco: CocoData, world: World) -> Inputs:
             config, chosen, val_coco, space, world, config.eval_batch_size or per_part
         )
         if val_coco.sha256 != coco.sha256:
-            notes += _annotation_notes(chosen.name, val_coco)
+            notes += [f"{chosen.name}: {note}" for note in val_coco.notes]
         fingerprints["val_annotations"] = val_coco.sha256
     steps = len(loader) // config.optim.accumulate
     return Inputs(
@@ -143,9 +143,3 @@ def make_inputs(config: TrainConfig, coco: CocoData, world: World) -> Inputs:
         fingerprints,
         {} if selection is None else licences_of(selection),
     )
-
-
-def _annotation_notes(name: str, coco: CocoData) -> Iterator[str]:
-    for kind, count in coco.problems.items():
-        examples = "; ".join(coco.examples.get(kind, ())[:2])
-        yield f"{name}: {count} x {kind}" + (f" ({examples})" if examples else "")

@@ -105,11 +105,19 @@ class FinishedBoxes(Format):
             if n_images != 1:
                 raise AdapterError("format=boxes: the boxes of several images came as one list")
             found = {role: value[None] for role, value in found.items()}
+        if len(found["boxes"]) != n_images:
+            raise AdapterError(
+                f"format=boxes: {len(found['boxes'])} lists of boxes came for {n_images} images "
+                f"({described(outputs)})"
+            )
         return super().split(found, n_images)
 
     def decode(self, outputs: Outputs, prepared: Prepared, floor: float) -> Detections:
         """As `Format.decode`."""
-        n = int(outputs["count"].reshape(-1)[0]) if "count" in outputs else len(outputs["boxes"])
+        n_rows = len(outputs["boxes"])
+        n = int(outputs["count"].reshape(-1)[0]) if "count" in outputs else n_rows
+        if not 0 <= n <= n_rows:
+            raise AdapterError(f"the model says that {n} of its {n_rows} rows of boxes count")
         boxes = outputs["boxes"][:n].astype(np.float32)
         scores = (outputs["scores"][:n] if "scores" in outputs else boxes[:, 4]).astype(np.float32)
         labels = outputs["labels"][:n]

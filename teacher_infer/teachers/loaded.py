@@ -113,8 +113,8 @@ class LoadedTeacher:
         for start in range(0, len(images), self._spec.batch_size):
             batch = images[start : start + self._spec.batch_size]
             for image, raw in zip(batch, self._detect(batch), strict=True):
-                self._check(raw)
                 height, width = image.shape[:2]
+                self._check(raw, max(width, height))
                 found.append(
                     finish(
                         raw,
@@ -139,8 +139,10 @@ class LoadedTeacher:
                 f"{', '.join(sizes)} pixels: {type(error).__name__}: {error}"
             ) from error
 
-    def _check(self, raw: Detections) -> None:
-        """Refuse what can't be boxes of this image, or can't be read as the adapter reads it."""
+    def _check(self, raw: Detections, side: int) -> None:
+        """Refuse what can't be boxes of this image, whose longer side is `side` pixels, or can't be
+        read as the adapter reads it.
+        """
         scores = np.asarray(raw.scores, np.float32).reshape(-1)
         boxes = np.asarray(raw.boxes_xyxy, np.float32).reshape(-1, 4)
         # not `>=`: what is no number counts too
@@ -150,6 +152,12 @@ class LoadedTeacher:
             raise AdapterError(
                 f"{self._spec.model} answers with {wrong} that are not finite numbers (NaN or "
                 "infinite): weights that overflow in half precision, or that are damaged?"
+            )
+        away = (boxes[:, :2] > 2 * side).any(axis=1) | (boxes[:, 2:] < -side).any(axis=1)
+        if counted.any() and away[counted].all():
+            raise AdapterError(
+                f"{self._spec.model}: all boxes lie far outside an image of {side} pixels, the "
+                f"first as {boxes[counted][0].tolist()}: are they in other units, or damaged?"
             )
         if len(scores):
             self._check_scores(float(scores.min()), float(scores.max()))

@@ -9,6 +9,7 @@ from box_store import BoxStore, SelectionSpec
 from box_store.calibration.judging import judge
 from box_store.calibration.reliability import calibration_error, reliability
 from box_store.calibration.score_map import Calibration, need_calibration, read_calibration
+from box_store.coco.annotations import CocoData
 from box_store.forms.opening import annotations_of
 from box_store.identity import seen_by
 from box_store.query import example_query, open_store, run_sql
@@ -85,7 +86,7 @@ class Assessment:
     scores: of every teacher and last, where there are several, of their fusion. surety: by
     teacher. agreement: rows of the example query of that name. fusion: None for a single teacher
     and where no image was seen by all. choices: what training on these annotations would take of
-    each teacher.
+    each teacher. notes: what of the annotations was dropped or repaired.
     """
 
     scores: list[TeacherScore]
@@ -93,6 +94,7 @@ class Assessment:
     agreement: list[Row]
     fusion: FusionGain | None
     choices: list[Choice] = field(default_factory=list)
+    notes: list[str] = field(default_factory=list)
 
     def to_json(self) -> dict[str, Any]:
         """All of it, AP of every class included."""
@@ -106,6 +108,7 @@ class Assessment:
             "agreement": self.agreement,
             "fusion": self.fusion and self.fusion.to_json(),
             "choices": [choice.to_json() for choice in self.choices],
+            "notes": self.notes,
         }
 
 
@@ -130,20 +133,21 @@ def assess(
             fused = scorer.fused(scored)
             gain = _fusion_gain(scorer, scores, fused)
             scores = [*scores, fused]
+    coco = annotations_of(annotations)
     return Assessment(
         scores,
         _surety(store, annotations, scored),
         _agreement(store, annotations, scored),
         gain,
-        _choices(store, annotations, scored, spec.calibrated),
+        _choices(store, coco, scored, spec.calibrated),
+        coco.notes,
     )
 
 
 def _choices(
-    store: BoxStore, annotations: Path, names: Sequence[str], calibrated: bool
+    store: BoxStore, coco: CocoData, names: Sequence[str], calibrated: bool
 ) -> list[Choice]:
     """What `student-train train` would choose where these are the training annotations."""
-    coco = annotations_of(annotations)
     store = seen_by(store, coco)
     wanted = TeacherConfig(calibrated=ALL_TEACHERS if calibrated else NO_TEACHERS)
     rule = selection_spec(wanted).rule("")

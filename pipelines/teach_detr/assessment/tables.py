@@ -71,6 +71,8 @@ def assessment_tables(found: Assessment, classes: bool) -> Iterator[Table | str]
         yield choice_table(found.choices)
     for line in choice_notes(found.choices):
         yield f"verdict   {line}"
+    for line in found.notes:
+        yield f"note      annotations: {line}"
 
 
 def _class_table(found: Assessment) -> Table:

@@ -163,10 +163,12 @@ def calibrate(
     if as_json:
         told = {"calibrations": [calibration.to_json() for calibration in found]}
         rows = {name: [asdict(row) for row in each] for name, each in proposed.items()}
-        print_json(told | {"shared_mistakes": mistakes} | ({"floors": rows} if rows else {}))
+        told |= {"shared_mistakes": mistakes, "notes": coco.notes}
+        print_json(told | ({"floors": rows} if rows else {}))
         return
     console = open_console()
-    for shown in (*calibration_tables(found), *label_notes(mistakes)):
+    dropped = (f"note      annotations: {note}" for note in coco.notes)
+    for shown in (*calibration_tables(found), *label_notes(mistakes), *dropped):
         console.print(shown)
     for name, rows in proposed.items():
         console.print(floors_table(name, rows))

@@ -180,6 +180,15 @@ def test_what_is_cut_and_rounded_is_said(maker: Any) -> None:
     assert again.remarks() == [], "nothing was stored this time"
 
 
+def test_boxes_that_are_there_twice_are_remarked_on(maker: Any) -> None:
+    rows = [entry(score=n / 64) for n in range(8)]
+    for name, written, n in (("once", rows, 0), ("twice", [*rows, *rows[:3]], 3)):
+        results = maker.json_file(f"{name}.json", written)
+        report = import_results(maker.store(name), "lab", [results], maker.images(6))
+        assert report.n_repeated == n
+        assert ("3 of 11 boxes are there before" in " ".join(report.remarks())) == bool(n)
+
+
 def test_boxes_in_parts_of_1_and_corners_are_remarked_on(maker: Any) -> None:
     for name, box, words in (
         ("parts", [0.1, 0.2, 0.3, 0.4], "look like parts of 1"),

@@ -58,6 +58,19 @@ def test_missing_images_are_counted_and_most_of_them_refused(data: Path):
         warnings(data)
 
 
+def test_files_that_are_there_twice_are_counted(data: Path):
+    file = data / "annotations/instances_train2017.json"
+    table = json.loads(file.read_text())
+    table["images"].append(table["images"][0] | {"id": 99})
+    file.write_text(json.dumps(table))
+    assert "1 of the training images are files that others of the list are" in warnings(data)
+
+
+def test_evaluation_on_training_images_is_said(data: Path):
+    shown = {"data__val_split": "train2017"}
+    assert "12 of 12 evaluation images are training images" in warnings(data, **shown)
+
+
 def test_missing_validation_images_are_refused_before_the_training(data: Path):
     for path in (data / "val2017").iterdir():
         path.unlink()

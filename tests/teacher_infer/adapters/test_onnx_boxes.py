@@ -72,6 +72,19 @@ def test_an_nms_in_the_graph_says_how_many_rows_count(
     assert found(save(**{name: outputs[name] for name in order})) == EXPECTED
 
 
+@pytest.mark.parametrize("n", [-1, 3])
+def test_a_number_of_rows_that_are_not_there_is_refused(save: Save, n: int) -> None:
+    count = np.array([[n]], np.int32)
+    with pytest.raises(AdapterError, match=f"says that {n} of its 2 rows"):
+        found(save(num_dets=count, boxes=BOXES, scores=SCORES, labels=LABELS))
+
+
+def test_lists_of_more_images_than_were_shown_are_refused(save: Save) -> None:
+    twice = [np.concatenate([each, each]) for each in (BOXES, SCORES, LABELS)]
+    with pytest.raises(AdapterError, match="2 lists of boxes came for 1 images"):
+        found(save(**dict(zip(("boxes", "scores", "labels"), twice, strict=True))))
+
+
 def test_rows_that_fill_up_a_list_are_none(save: Save) -> None:
     boxes = with_padding(BOXES, np.zeros((2, 4)))
     scores = with_padding(SCORES, np.array([-1, 0]))

@@ -210,3 +210,14 @@ def test_every_adapter_says_what_to_install_and_its_licence() -> None:
         assert info.licence
         assert info.summary
     assert adapter_info("ultralytics").licence == "AGPL-3.0"
+
+
+def test_boxes_that_all_lie_far_away_are_no_boxes_of_the_image() -> None:
+    teacher = LoadedTeacher(Fake(raw([[4e9, 4e9, 5e9, 5e9]], [0.9], [0])), SPEC)
+    with pytest.raises(AdapterError, match="far outside an image of 30 pixels"):
+        teacher.predict([IMAGE])
+    # one of several, or of a letterbox's margin, is nothing unusual
+    found = raw([[4e9, 4e9, 5e9, 5e9], [0, 0, 9, 9]], [0.9, 0.8], [0, 0])
+    assert len(LoadedTeacher(Fake(found), SPEC).predict([IMAGE])[0]) == 1
+    margin = Fake(raw([[31, 0, 39, 9]], [0.9], [0]))
+    assert len(LoadedTeacher(margin, SPEC).predict([IMAGE])[0]) == 0
