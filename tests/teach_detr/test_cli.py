@@ -212,3 +212,16 @@ def test_the_prompt_answers_queries_and_mistakes_until_the_input_ends(
     assert "9" in out
     assert "nonsense" in out
     assert "boxes(" in out
+
+
+def test_what_of_the_annotations_was_dropped_is_said(run, small_store, tmp_path: Path) -> None:
+    table = json.loads(Path(small_store.annotations).read_text())
+    table["annotations"].append(table["annotations"][0] | {"id": 10**6, "bbox": ["1", "2", "3"]})
+    path = tmp_path / Path(small_store.annotations).name
+    path.write_text(json.dumps(table))
+    code, out, err = run("teachers", small_store.path, "--annotations", path)
+    assert code == 0, err
+    assert "note      annotations: 1 x not a box (annotation 1000000" in " ".join(out.split("\n"))
+    _, out, _ = run("teachers", small_store.path, "--annotations", path, "--json")
+    (note,) = json.loads(out)["notes"]
+    assert note.startswith("1 x not a box")
