@@ -13,8 +13,9 @@ from box_store.coco.annotations import load_coco
 from box_store.errors import DataError
 from box_store.query import open_store, run_sql
 from box_store.sql.examples import example_queries, example_query
-from box_store.store.records import DatasetInfo, ImageRow, TeacherRecord, image_ids_sha256
+from box_store.store.records import DatasetInfo, ImageRow
 from box_store.store.store import BoxStore
+from tests.box_store.store.test_splits import enter
 
 # the object of each image stands elsewhere in each split
 CORNER = {"train": (4, 4), "valid": (36, 24)}
@@ -39,25 +40,6 @@ def write(folder: Path, split: str, ids: Sequence[int], name: str = "frame_{}.pn
 def found(split: str, category_id: int = 1) -> Boxes:
     x, y = CORNER[split]
     return Boxes([[x, y, x + SIDE, y + SIDE]], [0.75], [category_id], 64, 48)
-
-
-def fill(store: BoxStore, name: str, rows: Sequence[ImageRow]) -> None:
-    keys = ([row.image_id for row in rows], [row.split for row in rows])
-    record = TeacherRecord(
-        name=name,
-        adapter="onnx",
-        model="m.onnx",
-        weights_sha256="0" * 64,
-        licence="MIT",
-        class_map={"person": 1},
-        options={},
-        image_ids_sha256=image_ids_sha256(*keys),
-        unit_size=len(rows),
-        n_images=len(rows),
-        n_units=1,
-    )
-    store.register(record)
-    store.write_unit(name, 0, rows)
 
 
 @dataclass
@@ -86,7 +68,7 @@ def make(folder: Path, *, splits: Sequence[str] = ("train", "valid"), named: boo
             for split in splits
             for i in range(3 + (split == "valid"))
         ]
-        fill(store, name, rows)
+        enter(store, name, rows)
     return Case(store, paths)
 
 
@@ -168,7 +150,7 @@ def test_ids_that_do_not_collide_need_no_names(tmp_path: Path) -> None:
     )
     of = {1: "train", 2: "train", 3: "valid"}
     rows = [ImageRow(i, f"frame_{i}.png", 64, 48, found(split)) for i, split in of.items()]
-    fill(store, "right", rows)
+    enter(store, "right", rows)
     sql = "SELECT image_id, outcome FROM matched(NULL, 0.5, 0.0) ORDER BY image_id"
     assert [tuple(row.values()) for row in Case(store, [first, second]).ask(sql)] == [
         *((1, "hit"), (2, "hit"), (3, "hit")),
