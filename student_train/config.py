@@ -92,7 +92,8 @@ class TrainConfig:
     device: Operational[str] = "auto"
     """auto, cpu, cuda or cuda:N."""
     amp: Literal["auto", "bf16", "off"] = "auto"
-    """Mixed precision of the forward pass; auto is bf16 on a GPU that has it, off elsewhere."""
+    """Mixed precision of the forward pass; auto is bf16 on a GPU that has it, off elsewhere. On a
+    CPU that computes in bfloat16 (AVX512-BF16, AMX), bf16 makes large students a half faster."""
     compile: Operational[Literal["off", "backbone", "model"]] = "off"
     """torch.compile of the backbone, or of backbone and transformer (model); best with data.pad_to.
     """

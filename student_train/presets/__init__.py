@@ -13,7 +13,7 @@ import torch
 from box_store.errors import nearest
 from student_train.config import TrainConfig
 from student_train.errors import ConfigError
-from student_train.models import FAMILIES, build_student
+from student_train.models import FAMILIES, StudentConfig, build_student
 from student_train.models.families.rf_detr.files import LICENCE
 from student_train.presets.preset import Preset, Published
 
@@ -47,9 +47,14 @@ def count_parameters(config: TrainConfig) -> int:
     """Parameters of the student, frozen ones included; built on the meta device, so nothing is
     allocated.
     """
+    return _count(config.model)
+
+
+@cache
+def _count(model: StudentConfig) -> int:
     with torch.device("meta"):
-        model = build_student(config.model)
-    return sum(parameter.numel() for parameter in model.parameters())
+        student = build_student(model)
+    return sum(parameter.numel() for parameter in student.parameters())
 
 
 __all__ = ["Preset", "Published", "all_presets", "count_parameters", "load_preset"]
