@@ -30,7 +30,7 @@ demo: $(INSTALLED)
 	$(BIN)/teach-detr demo $(if $(FAST),--fast)
 
 test: $(INSTALLED)
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m "not gpu" -n $(JOBS) --dist loadfile $(ARGS)
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m "not gpu" -n $(JOBS) --dist loadfile --no-loadscope-reorder $(ARGS)
 
 robustness: $(INSTALLED)
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -m faults -n $(JOBS) --dist loadfile $(if $(JSON),--tally $(JSON)) $(ARGS)

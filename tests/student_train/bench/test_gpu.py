@@ -1,14 +1,18 @@
 """The ten minutes on a GPU: limits, what stays of a stopped part, and a rehearsal of all."""
 
 import json
+import subprocess
+import sys
 import time
 from dataclasses import replace
+from types import SimpleNamespace
 
 import pytest
 import torch
 
 from student_train.bench import gpu
 from student_train.bench.gpu import PARTS, Part, main, run
+from tests.forked import Forked
 
 
 def part(code: str, seconds: int = 60) -> Part:
@@ -47,8 +51,18 @@ def test_without_a_gpu_it_says_how_to_rehearse(tmp_path, capsys):
     assert "make gpu DRY=1" in capsys.readouterr().err
 
 
+def forked(command, *, env, **options):
+    """In place of a process that begins with seconds of imports; pytest has its own."""
+    assert command[:3] == [sys.executable, "-u", "-m"]
+    if command[3] == "pytest":
+        return subprocess.Popen(command, env=env, **options)
+    return Forked(command[3], command[4:], env)
+
+
 @pytest.mark.slow
-def test_a_rehearsal_runs_every_part_to_its_end(tmp_path):
+def test_a_rehearsal_runs_every_part_to_its_end(tmp_path, monkeypatch):
+    named = {name: getattr(subprocess, name) for name in ("PIPE", "STDOUT")}
+    monkeypatch.setattr(gpu, "subprocess", SimpleNamespace(Popen=forked, **named))
     assert main(["--out", str(tmp_path), "--dry"]) == 0
     for each in PARTS:
         assert (tmp_path / f"{each.name}.txt").stat().st_size > 50, each.name

@@ -31,6 +31,7 @@ from student_train.runs.states import StateFolder
 from student_train.settings.origin import ARGUMENT
 from student_train.settings.overrides import Layer
 from student_train.training.launch import train as train_run
+from tests.forked import Forked, context
 from tests.tally import Tally
 
 SAVED = "state saved, and a sentence of each process that is left"
@@ -64,14 +65,18 @@ def free_port() -> int:
 
 def train(toy: Path, store: Path, out: Path, n_processes: int) -> None:
     command = ["train", "--preset", "dino-micro", "--data", toy, "--store", store, "--out", out]
-    start = [sys.executable]
-    if n_processes > 1:
-        start += [
-            *("-m", "torch.distributed.run", "--nproc-per-node", str(n_processes)),
-            *("--master-addr", "127.0.0.1", "--master-port", str(free_port())),
-        ]
+    words = [*map(str, command), *SETTINGS]
+    if n_processes == 1:
+        alone = Forked("student_train.cli", words)
+        said, _ = alone.communicate()
+        assert alone.returncode == 0, said
+        return
+    start = [
+        *(sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", str(n_processes)),
+        *("--master-addr", "127.0.0.1", "--master-port", str(free_port())),
+    ]
     done = subprocess.run(
-        [*start, "-m", "student_train.cli", *map(str, command), *SETTINGS],
+        [*start, "-m", "student_train.cli", *words],
         env=os.environ | {"OMP_NUM_THREADS": "1"},
         capture_output=True,
         text=True,
@@ -133,13 +138,8 @@ def as_rank(
 
 def start_pair(work: Callable[..., None], *arguments: Any, said: Path | None = None) -> list[Any]:
     """Two processes of one group, forked from one that has imported PyTorch already."""
-    context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(["student_train.training.launch", "student_train.presets"])
-    port = free_port()
-    pair = [
-        context.Process(target=as_rank, args=(rank, port, said, work, *arguments))
-        for rank in (0, 1)
-    ]
+    port, make = free_port(), context().Process
+    pair = [make(target=as_rank, args=(rank, port, said, work, *arguments)) for rank in (0, 1)]
     for process in pair:
         process.start()
     return pair

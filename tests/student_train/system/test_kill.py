@@ -5,7 +5,6 @@ save. They are forked from one that has imported PyTorch already. TEACH_DETR_LON
 twenty times.
 """
 
-import multiprocessing
 import os
 import random
 import time
@@ -18,6 +17,7 @@ import torch
 from student_train.runs.checkpoint import load_weights
 from student_train.runs.metrics import read_metrics
 from student_train.runs.states import StateFolder
+from tests.forked import context
 from tests.tally import Tally
 
 LONG = bool(os.environ.get("TEACH_DETR_LONG"))
@@ -57,9 +57,7 @@ def work(data: Path, store: Path, out: Path) -> None:
 
 
 def start(target: Any, *arguments: Any) -> Any:
-    context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(["student_train.training.launch", "student_train.presets"])
-    process = context.Process(target=target, args=arguments)
+    process = context().Process(target=target, args=arguments)
     process.start()
     return process
 

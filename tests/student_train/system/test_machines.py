@@ -4,6 +4,7 @@ that never return, no shared memory. Each ends in a saved state and a sentence.
 
 import contextlib
 import os
+import shlex
 import shutil
 import signal
 import subprocess
@@ -15,6 +16,7 @@ from pathlib import Path
 import pytest
 
 from student_train.runs.states import StateFolder
+from tests.forked import Forked
 from tests.tally import Tally
 
 pytestmark = [pytest.mark.slow, pytest.mark.faults]
@@ -46,33 +48,26 @@ def command(data: Path, out: Path, workers: int) -> list[str]:
         "device": "cpu",
     }
     words += ["--out", str(out), *(f"{key}={value}" for key, value in settings.items())]
-    return [sys.executable, "-m", "student_train.cli", *words]
+    return words
 
 
 @contextlib.contextmanager
-def training(data: Path, out: Path, workers: int) -> Iterator[subprocess.Popen[str]]:
+def training(data: Path, out: Path, workers: int) -> Iterator[Forked]:
     """A run in a process group of its own."""
-    process = subprocess.Popen(
-        command(data, out, workers),
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-        start_new_session=True,
-    )
-    try:
-        yield process
-    finally:
-        with contextlib.suppress(ProcessLookupError):
-            os.killpg(process.pid, signal.SIGKILL)
-        process.wait()
+    with Forked("student_train.cli", command(data, out, workers)) as process:
+        try:
+            yield process
+        finally:
+            with contextlib.suppress(ProcessLookupError):
+                os.killpg(process.pid, signal.SIGKILL)
 
 
-def children(process: subprocess.Popen[str]) -> list[int]:
+def children(process: Forked) -> list[int]:
     path = Path(f"/proc/{process.pid}/task/{process.pid}/children")
     return [int(each) for each in path.read_text().split()]
 
 
-def until(what: str, process: subprocess.Popen[str], done: object) -> None:
+def until(what: str, process: Forked, done: object) -> None:
     end = time.monotonic() + 120
     while not done():  # type: ignore[operator]
         assert process.poll() is None, process.communicate()[0]
@@ -85,7 +80,7 @@ def steps_done(out: Path) -> bool:
     return path.exists() and path.stat().st_size > 0
 
 
-def waits_for_a_pipe(process: subprocess.Popen[str]) -> bool:
+def waits_for_a_pipe(process: Forked) -> bool:
     """Whether it, or each of its loaders, is opening a pipe that nobody writes."""
 
     def waits(pid: int) -> bool:
@@ -156,9 +151,12 @@ def test_a_signal_ends_the_wait_for_data_that_never_come(
 
 
 def test_full_shared_memory_is_said_and_ends_the_run(toy: Path, tmp_path: Path, tally: Tally):
-    inner = "mount -t tmpfs -o size=64k none /dev/shm && exec " + " ".join(
-        command(toy, tmp_path / "run", 2)
+    impatient = (
+        "from student_train.data import loader; loader._PATIENCE = 1.0; "
+        "from student_train.cli import main; main()"
     )
+    words = [sys.executable, "-c", impatient, *command(toy, tmp_path / "run", 2)]
+    inner = f"mount -t tmpfs -o size=64k none /dev/shm && exec {shlex.join(words)}"
     space = ["unshare", "-rm", "sh", "-c"]
     probe = "mount -t tmpfs -o size=64k none /dev/shm"
     if (

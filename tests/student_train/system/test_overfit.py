@@ -38,7 +38,6 @@ WARM = {"init": weights_folder() / "dino_start.safetensors", "model.norm": "froz
 ANCHORS = {
     **WARM,
     "batch_size": 8,
-    "epochs": 200,
     "model.n_queries": 20,
     "model.decoder_layers": 2,
     "model.output_stride": 32,
@@ -50,7 +49,6 @@ ANCHORS = {
 HYBRID = {
     **WARM,
     "batch_size": 4,
-    "epochs": 80,
     "augment.squares": "96",
     "augment.eval_square": 96,
     "model.encoder_dim": 64,
@@ -70,16 +68,16 @@ WINDOWED = {
     "optim.weight_decay": 0.0,
 }
 CASES = [
-    pytest.param("dino-scenes", {**WARM, "batch_size": 4, "epochs": 40}, id="dino"),
-    pytest.param("deformable-scenes", {**WARM, "batch_size": 4, "epochs": 50}, id="deformable"),
+    pytest.param("dino-scenes", {**WARM, "batch_size": 4, "epochs": 32}, id="dino"),
+    pytest.param("deformable-scenes", {**WARM, "batch_size": 4, "epochs": 40}, id="deformable"),
     pytest.param(
         "h-deformable-scenes",
         {**WARM, "batch_size": 4, "epochs": 70, "model.n_queries_one_to_many": 50},
         id="h-deformable",
         marks=LONG,
     ),
-    pytest.param("rtdetrv2-scenes", HYBRID, id="rtdetrv2"),
-    pytest.param("d-fine-scenes", HYBRID, id="d-fine"),
+    pytest.param("rtdetrv2-scenes", {**HYBRID, "epochs": 56}, id="rtdetrv2"),
+    pytest.param("d-fine-scenes", {**HYBRID, "epochs": 64}, id="d-fine"),
     # one map and dense attention: a step is cheap, and many are needed
     pytest.param(
         "conditional-scenes",
@@ -87,14 +85,14 @@ CASES = [
         id="conditional",
         marks=LONG,
     ),
-    pytest.param("dab-scenes", ANCHORS, id="dab", marks=LONG),
-    pytest.param("dn-scenes", ANCHORS, id="dn"),
+    pytest.param("dab-scenes", {**ANCHORS, "epochs": 200}, id="dab", marks=LONG),
+    pytest.param("dn-scenes", {**ANCHORS, "epochs": 150}, id="dn"),
     # from random weights: large patches for many cheap steps, a table of positions after each block
     pytest.param(
         "yolos-scenes",
         {
             "batch_size": 8,
-            "epochs": 350,
+            "epochs": 240,
             "model.backbone": "deit_test_patch16_224",
             "model.table_size": "96,156",
             "model.mid_table_size": "96,156",
@@ -127,7 +125,7 @@ CASES = [
         marks=LONG,
     ),
     # plain ViTs from random weights too; squares, and few groups
-    pytest.param("lw-detr-scenes", WINDOWED, id="lw-detr"),
+    pytest.param("lw-detr-scenes", {**WINDOWED, "epochs": 60}, id="lw-detr"),
     pytest.param("rf-detr-scenes", WINDOWED, id="rf-detr", marks=LONG),
 ]
 

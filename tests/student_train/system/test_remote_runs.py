@@ -2,7 +2,6 @@
 
 import io
 import json
-import multiprocessing
 import os
 import shutil
 from functools import partial
@@ -30,6 +29,7 @@ from student_train.settings.origin import ARGUMENT
 from student_train.settings.overrides import Layer
 from student_train.training.initialising import initialise
 from student_train.training.launch import train
+from tests.forked import context
 
 SETTINGS = {
     "model.n_queries": "8",
@@ -82,9 +82,7 @@ def go_and_die(data: str, out: str, environment: dict[str, str]) -> None:
 
 
 def in_a_process(target: Any, *arguments: Any) -> int | None:
-    context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(["student_train.training.launch", "student_train.presets"])
-    process = context.Process(target=target, args=arguments)
+    process = context().Process(target=target, args=arguments)
     process.start()
     process.join()
     return process.exitcode

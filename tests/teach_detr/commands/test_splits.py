@@ -11,6 +11,7 @@ import pytest
 from PIL import Image
 
 from teach_detr.cli import main
+from tests.forked import Forked
 
 pytestmark = pytest.mark.slow
 
@@ -25,6 +26,14 @@ def run(module: str, *words: object, expected: int = 0) -> str:
     )
     assert done.returncode == expected, done.stderr
     return done.stdout if expected == 0 else done.stderr
+
+
+def trained(*words: object, expected: int = 0) -> str:
+    """What `student-train` in a process of its own says."""
+    process = Forked("student_train.cli", [str(word) for word in words])
+    said, _ = process.communicate()
+    assert process.returncode == expected, said
+    return said
 
 
 def command(*words: object) -> None:
@@ -113,10 +122,10 @@ def test_a_student_learns_from_its_own_split(places: tuple[Path, Path], tmp_path
     words = ["train", "--preset", "dino-micro", "--data", data, "--store", store]
     words += ["--out", tmp_path / "run", "batch_size=2", "epochs=1", "device=cpu"]
     words += ["data.workers=0", "model.n_queries=8", "model.top_k=8", "teachers.choose=none"]
-    said = run("student_train.cli", *words, "--teachers", "lab-train,tiny")
+    said = trained(*words, "--teachers", "lab-train,tiny")
     assert "teacher lab-train: 6 boxes in 6 of 6 training images" in said
     assert "teacher tiny: 6 boxes in 6 of 6 training images" in said
-    said = run("student_train.cli", *words, "--teachers", "lab-valid", "--overwrite", expected=1)
+    said = trained(*words, "--teachers", "lab-valid", "--overwrite", expected=1)
     assert "teacher lab-valid saw none of the 6 training images" in said
 
 

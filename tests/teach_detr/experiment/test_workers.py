@@ -7,7 +7,7 @@ import subprocess
 import sys
 import textwrap
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 import pytest
@@ -169,13 +169,20 @@ def test_jobs_do_not_outlive_a_driver_that_is_killed(module: str, tmp_path: Path
     comes_true(lambda: (tmp_path / "first.out").read_text() == "saved")
 
 
+@pytest.fixture(scope="module")
+def cluster() -> Iterator[str]:
+    """Where a cluster of one CPU answers, which this process has joined."""
+    ray = pytest.importorskip("ray")
+    from teacher_infer.workers.ray_cluster import RayCluster
+
+    cluster = RayCluster(None, num_cpus=1)
+    yield ray.get_runtime_context().gcs_address
+    cluster.leave()
+
+
 @pytest.mark.slow
-def test_a_stop_reaches_the_jobs_of_a_cluster(module: str, tmp_path: Path) -> None:
-    pytest.importorskip("ray")
-    start = (
-        "from teacher_infer.workers.ray_cluster import RayCluster; RayCluster('local', num_cpus=1)"
-    )
-    process = driver(module, tmp_path, f"{start}; run_on_cluster(jobs, 'local', 1, 0, print)")
+def test_a_stop_reaches_the_jobs_of_a_cluster(module: str, tmp_path: Path, cluster: str) -> None:
+    process = driver(module, tmp_path, f"run_on_cluster(jobs, {cluster!r}, 1, 0, print)")
     process.send_signal(signal.SIGTERM)
     said, _ = process.communicate(timeout=90)
     assert said == "stopped\n"
@@ -184,17 +191,11 @@ def test_a_stop_reaches_the_jobs_of_a_cluster(module: str, tmp_path: Path) -> No
 
 
 @pytest.mark.slow
+@pytest.mark.usefixtures("cluster")
 def test_a_cluster_runs_them_too(module: str, tmp_path: Path) -> None:
-    pytest.importorskip("ray")
-    from teacher_infer.workers.ray_cluster import RayCluster
-
-    cluster = RayCluster(None, num_cpus=2)
-    try:
-        ended: list[Ended] = []
-        jobs = [job(module, tmp_path, "a"), job(module, tmp_path, "b", "fail")]
-        run_on_cluster(jobs, "auto", 1, 0, ended.append)
-    finally:
-        cluster.leave()
+    ended: list[Ended] = []
+    jobs = [job(module, tmp_path, "a"), job(module, tmp_path, "b", "fail")]
+    run_on_cluster(jobs, "auto", 1, 0, ended.append)
     errors = {e.job.name: e.error for e in ended}
     assert errors["a"] is None
     assert "it cannot be" in str(errors["b"])
