@@ -11,7 +11,8 @@ from __future__ import annotations
 
 import json
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -24,7 +25,9 @@ from student_train.export.runtimes import REFERENCE, Served
 from student_train.predictor import as_batch
 from student_train.runs.exported import BYTES, CARD, INPUTS, PHOTOS
 
-# grey levels: sums of many weights are not exact in float32, and may end beside a half
+Feeds = Mapping[str, np.ndarray]
+# grey levels: where a photo shrinks to less than a quarter weights have more than 16 bits, and their
+# sums, which float32 does not hold exactly, may end beside a half
 _APART = 1.01
 _PREFIX = "photo_"
 
@@ -32,7 +35,7 @@ _HEAD = """<ir_version: 10, opset_import: ["": 18]>
 photo (uint8[batch, height, width, 3] images) => (float[b, 3, h, w] pixels, bool[b, h, w] mask)
 <int64 zero = {{0}}, int64 one = {{1}}, int64 two = {{2}}, int64[1] first = {{0}},
  int64[1] second = {{1}}, int64[6] nothing = {{0, 0, 0, 0, 0, 0}}, float half = {{0.5}},
- float unit = {{1.0}}, float limit = {{32767.5}}, float log_two = {{0.6931472}},
+ float limit = {{32767.5}}, float log_two = {{0.6931472}},
  float two_f = {{2.0}}, float most_bits = {{22.0}}, int64[2] step = {{{step}, {step}}},
  int64[2] canvas = {{{canvas}}},
  int64[2] square = {{{square}}}, int64 short = {{{short}}}, int64 long = {{{long}}},
@@ -76,27 +79,27 @@ _FREE = """  fitting = Identity (target)
   whole = Mul (steps, step)
 """
 
-# one axis: `at` is its number in the sizes
+# one axis, `at` its number in the sizes; distances of pixels' middles in whole numbers, in units of
+# 1 / (2 x both sizes), as places in float32 would be off by more than the weights are rounded to
 _AXIS = """  {a}_old = Gather (size, {at})
   {a}_new = Gather (fitting, {at})
-  {a}_old_f = Cast <to: int = 1> ({a}_old)
-  {a}_new_f = Cast <to: int = 1> ({a}_new)
-  {a}_scale = Div ({a}_old_f, {a}_new_f)
-  {a}_reach = Max ({a}_scale, unit)
+  {a}_larger = Max ({a}_old, {a}_new)
+  {a}_reach = Mul ({a}_larger, two)
   {a}_from = Range (zero, {a}_old, one)
+  {a}_from_twice = Mul ({a}_from, two)
+  {a}_from_odd = Add ({a}_from_twice, one)
+  {a}_from_mid = Mul ({a}_from_odd, {a}_new)
   {a}_to = Range (zero, {a}_new, one)
-  {a}_from_f = Cast <to: int = 1> ({a}_from)
-  {a}_to_f = Cast <to: int = 1> ({a}_to)
-  {a}_from_mid = Add ({a}_from_f, half)
-  {a}_to_mid = Add ({a}_to_f, half)
-  {a}_centre = Mul ({a}_to_mid, {a}_scale)
-  {a}_column = Unsqueeze ({a}_centre, second)
+  {a}_to_twice = Mul ({a}_to, two)
+  {a}_to_odd = Add ({a}_to_twice, one)
+  {a}_to_mid = Mul ({a}_to_odd, {a}_old)
   {a}_row = Unsqueeze ({a}_from_mid, first)
+  {a}_column = Unsqueeze ({a}_to_mid, second)
   {a}_apart = Sub ({a}_row, {a}_column)
   {a}_abs = Abs ({a}_apart)
-  {a}_share = Div ({a}_abs, {a}_reach)
-  {a}_left = Sub (unit, {a}_share)
-  {a}_raw = Relu ({a}_left)
+  {a}_left = Sub ({a}_reach, {a}_abs)
+  {a}_inside = Max ({a}_left, zero)
+  {a}_raw = Cast <to: int = 1> ({a}_inside)
   {a}_sum = ReduceSum <keepdims: int = 1> ({a}_raw, second)
   {a}_exact = Div ({a}_raw, {a}_sum)
   {a}_peak = ReduceMax <keepdims: int = 0> ({a}_exact)
@@ -222,12 +225,13 @@ def _graph(config: TrainConfig, canvas: tuple[int, int] | None) -> Any:
     return graph
 
 
-def photos_apart(path: Path, config: TrainConfig) -> float:
-    """How far, in grey levels, the file's pixels lie from those that are made outside, on photos
-    that stand, lie, shrink and grow.
+@contextmanager
+def photo_pixels(path: Path) -> Iterator[Callable[[Feeds], tuple[np.ndarray, np.ndarray]]]:
+    """What makes pixels [B, 3, H, W] and their mask [B, H, W] of photos as the file does, in
+    onnxruntime without any optimisation.
 
     Raises:
-        ExportError: more than rounding: by more than a grey level, or another size or padding.
+        ExportError: onnxruntime cannot run it.
     """
     import onnx
 
@@ -236,15 +240,30 @@ def photos_apart(path: Path, config: TrainConfig) -> float:
     del model.graph.output[:]
     for name in names:
         model.graph.output.append(onnx.helper.make_empty_tensor_value_info(name))
-    fixed = model.graph.input[0].type.tensor_type.shape.dim[0].dim_value
-    worst = 0.0
     with tempfile.TemporaryDirectory(prefix="teach-detr-") as folder:
         start = Path(folder) / "start.onnx"
-        onnx.save_model(onnx.utils.Extractor(model).extract_model([INPUTS[0]], names), str(start))
+        onnx.save_model(onnx.utils.Extractor(model).extract_model([PHOTOS], names), str(start))
         with Served(REFERENCE, start) as served:
-            for photo in made_up_photos():
-                found = served.run({PHOTOS: np.repeat(photo[None], fixed or 1, 0)})
-                worst = max(worst, _apart(config, photo, found))
+
+            def pixels(feeds: Feeds) -> tuple[np.ndarray, np.ndarray]:
+                found = served.run(feeds)
+                return found[names[0]], found[names[1]]
+
+            yield pixels
+
+
+def photos_apart(path: Path, config: TrainConfig, n_images: int = 1) -> float:
+    """How far, in grey levels, the file's pixels lie from those that are made outside, on photos
+    that stand, lie, shrink and grow, `n_images` of each at a time.
+
+    Raises:
+        ExportError: more than rounding: by more than a grey level, or another size or padding.
+    """
+    with photo_pixels(path) as pixels:
+        worst = max(
+            _apart(config, photo, *pixels({PHOTOS: np.repeat(photo[None], n_images, 0)}))
+            for photo in made_up_photos()
+        )
     if not worst <= _APART:
         raise ExportError(
             f"{path} makes other pixels of photos than the student sees: by {worst:.2g} grey "
@@ -264,11 +283,13 @@ def made_up_photos() -> list[np.ndarray]:
     return photos
 
 
-def _apart(config: TrainConfig, photo: np.ndarray, found: Mapping[str, np.ndarray]) -> float:
+def _apart(
+    config: TrainConfig, photo: np.ndarray, every_pixels: np.ndarray, every_mask: np.ndarray
+) -> float:
     batch = as_batch([photo], EvalTransform(config.augment), config.model.side_multiple)
     batch = batch.to("cpu", config.model.pixels)
     height, width = batch.images.shape[2:]
-    pixels, mask = found[_PREFIX + "pixels"][0], found[_PREFIX + "mask"][0]
+    pixels, mask = every_pixels[0], every_mask[0]
     inside = pixels[:, :height, :width]
     if inside.shape[1:] != (height, width):
         return float("inf")

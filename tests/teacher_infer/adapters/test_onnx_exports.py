@@ -5,6 +5,7 @@ import os
 import shutil
 import warnings
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -136,6 +137,51 @@ def test_detr_of_transformers(
             boxes = found["boxes"].numpy().clip(0)
             boxes = np.minimum(boxes, [ours.width, ours.height, ours.width, ours.height])
             assert_same(ours, boxes, found["scores"].numpy(), found["labels"].numpy())
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(
+    os.environ.get("TEACH_DETR_LONG") != "1", reason="20 CPU seconds each: TEACH_DETR_LONG=1"
+)
+@pytest.mark.parametrize("preset", ["rf-detr-micro", "d-fine-n"])
+def test_queries_with_sigmoids_of_transformers(
+    preset: str, images: list[np.ndarray], tmp_path: Path
+) -> None:
+    """RF-DETR and D-FINE, of random weights and three classes."""
+    exporters = pytest.importorskip("transformers.exporters.exporter_onnx")
+    from transformers import AutoImageProcessor, AutoModelForObjectDetection
+
+    from student_train.bench.students import random_student
+    from student_train.export.transformers_folder import export_folder
+    from student_train.presets import load_preset
+
+    config = load_preset(preset)
+    model = replace(config.model, n_classes=3, n_queries=20, top_k=20)
+    seen = replace(config.augment, eval_square=96, squares=())
+    export_folder(random_student(replace(config, model=model, augment=seen)), tmp_path / "hf")
+    with quiet(), warnings.catch_warnings(), torch.inference_mode():
+        warnings.simplefilter("ignore")
+        theirs: Any = AutoModelForObjectDetection.from_pretrained(tmp_path / "hf").eval()
+        inputs = {"pixel_values": torch.rand(1, 3, 96, 96)}
+        made = exporters.OnnxExporter().export(theirs, inputs, config=exporters.OnnxConfig())
+        made.save_pretrained(str(tmp_path / "onnx"))
+        for name in ("config.json", "preprocessor_config.json"):
+            shutil.copyfile(tmp_path / "hf" / name, tmp_path / "onnx" / name)
+        processor: Any = AutoImageProcessor.from_pretrained(tmp_path / "hf", backend="pil")
+        teacher = load_teacher(spec(tmp_path / "onnx" / "model.onnx", 0.0))
+        assert teacher.class_names[:3] == ("class 1", "class 2", "class 3")
+        for image in images:
+            found = theirs(**processor(images=image, return_tensors="pt", do_pad=False))
+            (best,) = processor.post_process_object_detection(
+                found, threshold=0.0, target_sizes=[image.shape[:2]]
+            )
+            ours = teacher.predict([image])[0]
+            # they give as many as there are queries, here every class of every query counts
+            floor = float(best["scores"].min()) - 1e-6
+            ours = ours.take(ours.scores >= floor)
+            frame = [ours.width, ours.height, ours.width, ours.height]
+            boxes = np.minimum(best["boxes"].numpy().clip(0), frame)
+            assert_same(ours, boxes, best["scores"].numpy(), best["labels"].numpy())
 
 
 Make = Callable[..., Path]
