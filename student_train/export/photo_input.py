@@ -26,8 +26,8 @@ from student_train.predictor import as_batch
 from student_train.runs.exported import BYTES, CARD, INPUTS, PHOTOS
 
 Feeds = Mapping[str, np.ndarray]
-# grey levels: where a photo shrinks to less than a quarter weights have more than 16 bits, and their
-# sums, which float32 does not hold exactly, may end beside a half
+# grey levels: where a photo shrinks to less than a quarter, weights have more than 16 bits, and
+# their sums, which float32 does not hold exactly, may end beside a half
 _APART = 1.01
 _PREFIX = "photo_"
 
