@@ -68,7 +68,7 @@ WINDOWED = {
     "optim.weight_decay": 0.0,
 }
 CASES = [
-    pytest.param("dino-scenes", {**WARM, "batch_size": 4, "epochs": 32}, id="dino"),
+    pytest.param("dino-scenes", {**WARM, "batch_size": 4, "epochs": 40}, id="dino"),
     pytest.param("deformable-scenes", {**WARM, "batch_size": 4, "epochs": 40}, id="deformable"),
     pytest.param(
         "h-deformable-scenes",
@@ -86,7 +86,7 @@ CASES = [
         marks=LONG,
     ),
     pytest.param("dab-scenes", {**ANCHORS, "epochs": 200}, id="dab", marks=LONG),
-    pytest.param("dn-scenes", {**ANCHORS, "epochs": 150}, id="dn"),
+    pytest.param("dn-scenes", {**ANCHORS, "epochs": 200}, id="dn"),
     # from random weights: large patches for many cheap steps, a table of positions after each block
     pytest.param(
         "yolos-scenes",
