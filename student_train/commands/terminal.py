@@ -24,7 +24,9 @@ Weights = Annotated[str, typer.Option(help="Which weights of the run: best or la
 
 def open_console(to_stderr: bool = False) -> Console:
     """stdout, or stderr where stdout carries JSON; reports of skipped images go the same way."""
-    console = Console(stderr=to_stderr)
+    stream = sys.stderr if to_stderr else sys.stdout
+    # a file or a pipe has no edge: tables keep their words there
+    console = Console(stderr=to_stderr, width=None if stream.isatty() else 140)
     handler = RichHandler(console=console, show_time=False, show_path=False, markup=False)
     logging.basicConfig(level=logging.WARNING, handlers=[handler], format="%(message)s", force=True)
     return console
