@@ -40,4 +40,5 @@ def init(
         print_json(found)
         return
     print(f"written   {out}")
-    print(f"next      teach-detr run {out} --dry-run")
+    first = "" if found["has_teacher"] else f"a table [teachers.NAME] in {out}, then "
+    print(f"next      {first}teach-detr run {out} --dry-run")

@@ -80,6 +80,7 @@ def write_first_run(
         "preset": proposal.preset,
         "settings": proposal.settings,
         "steps": proposal.steps,
+        "has_teacher": any(found.knows_any for found in looked),
         "teachers": {
             found.spec.name: {
                 "proposed": found.proposed,

@@ -122,8 +122,9 @@ def test_a_teacher_comes_with_its_classes(
     model = shared / "teachers/yolox_nano.onnx"
     out = tmp_path / "run.toml"
     teacher = f"nano=onnx:{model},format=yolox,top_k=50,licence=Apache-2.0"
-    code, _, err = call(capsys, "init", yolo, "--out", out, "--teacher", teacher)
+    code, said, err = call(capsys, "init", yolo, "--out", out, "--teacher", teacher)
     assert code == 0, err
+    assert f"next      teach-detr run {out} --dry-run" in said
     assert "proposed  nano: person is pedestrian" in err
     tables = read_run(out).teachers["nano"]
     assert tables["map"] == {"person": "pedestrian", "dog": 'a "dog"'}
@@ -131,7 +132,8 @@ def test_a_teacher_comes_with_its_classes(
     text = (yolo / "data.yaml").read_text().replace("pedestrian", "axe").replace("dog", "owl")
     (yolo / "data.yaml").write_text(text)
     out.unlink()
-    code, _, err = call(capsys, "init", yolo, "--out", out, "--teacher", teacher)
+    code, said, err = call(capsys, "init", yolo, "--out", out, "--teacher", teacher)
     assert code == 0
+    assert f"next      a table [teachers.NAME] in {out}, then teach-detr run" in said
     assert "nano finds none of the classes" in err
     assert "nano" not in read_run(out, {"store.path": str(tmp_path)}).teachers
