@@ -20,8 +20,9 @@ from box_store.places.text import table_rows
 # names that columns go by, after lower case; the first is ours
 _COLUMNS = {
     "file": ("file", "filename", "file_name", "image", "image_path", "img", "path", "img_path",
-             "image_name", "image_id", "imageid"),
-    "class": ("class", "label", "name", "class_name", "category", "labels", "classname"),
+             "image_name", "image_id", "imageid", "frame"),
+    "class": ("class", "label", "name", "class_name", "category", "labels", "classname",
+              "class_id", "category_id", "label_id"),
     "xmin": ("xmin", "x_min", "x1", "left"),
     "ymin": ("ymin", "y_min", "y1", "top"),
     "xmax": ("xmax", "x_max", "x2", "right"),

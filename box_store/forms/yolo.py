@@ -52,6 +52,9 @@ def _read(tree: Tree, options: Options) -> Reading:
     members = members_of(tree, base, table, problems)
     notes += unmatched(tree, members.values())
     names = _names(tree, table, notes)
+    count = as_number(str(table.get("nc", table.get("classes"))))
+    if names is not None and count is not None and count != len(names):
+        notes.append(f"the configuration says {count:g} classes, and names {len(names)}")
     missing = options.get("missing", EMPTY)
     if missing not in (EMPTY, UNLABELLED):
         raise UsageError(f"missing={missing!r}: expected {EMPTY} or {UNLABELLED}")
@@ -64,6 +67,8 @@ def _read(tree: Tree, options: Options) -> Reading:
         lambda path, n: f"{label_file(tree, path)} line {n}",
         problems,
     )
+    if "missing" not in options:
+        reader.refuse_no_labels()
     if hull != _HULL:
         reader.refuse_oriented()
     reading.notes += [*notes, *reader.notes()]

@@ -11,7 +11,8 @@ from box_store.forms.tree import IMAGE_SUFFIXES, Tree, parent, stem, suffix
 from box_store.places.text import number as as_number
 
 # what lies beside `labels`; the first is what YOLO's own tools look for
-_IMAGE_FOLDERS = ("images", "JPEGImages", "imgs", "img")
+_IMAGE_FOLDERS = ("images", "Images", "JPEGImages", "imgs", "img")
+_LABEL_FOLDERS = ("labels", "Labels", "label")
 NAME_FILES = ("classes.txt", "obj.names", "labels.names", "_darknet.labels", "class.names")
 
 
@@ -269,14 +270,22 @@ def _is_row_file(tree: Tree, path: str) -> bool:
 def label_file(tree: Tree, image: str) -> str:
     """The label file of an image: its path from the root, whether it exists or not."""
     name = f"{stem(image)}.txt"
-    folder = parent(image)
-    for images in _IMAGE_FOLDERS:
-        twin = _twin(folder, images.lower(), "labels")
-        if twin != folder:
-            folder = twin
-            break
-    for place in dict.fromkeys((folder, parent(image))):
-        path = f"{place}/{name}" if place else name
+    own = parent(image)
+    first = None
+    for labels in _LABEL_FOLDERS:
+        folder = _label_folder(own, labels)
+        path = f"{folder}/{name}" if folder else name
         if tree.has(path):
             return path
-    return f"{folder}/{name}" if folder else name
+        first = first or path
+    beside = f"{own}/{name}" if own else name
+    return beside if tree.has(beside) else first or beside
+
+
+def _label_folder(folder: str, labels: str) -> str:
+    """The twin of a folder of images; itself where it is none by its name."""
+    for images in _IMAGE_FOLDERS:
+        twin = _twin(folder, images.lower(), labels)
+        if twin != folder:
+            return twin
+    return folder

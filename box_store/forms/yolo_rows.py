@@ -36,6 +36,9 @@ class RowReader:
         self.classes = Classes(list(self._known or ()), closed=True)
         self._pose = pose
         self._unlabelled = unlabelled
+        self._read = self._without = 0
+        self._first_without = ""
+        self._with_points = 0
         self._plain = self._quads = self._outlines = self._tilted = 0
         self._first_quad = ""
 
@@ -45,7 +48,10 @@ class RowReader:
         if size is None:
             return None
         path = label_file(self._tree, image)
+        self._read += 1
         if not self._tree.has(path):
+            self._without += 1
+            self._first_without = self._first_without or path
             problems.note(_NO_FILE[self._unlabelled], image)
             return Labelled(*size, unlabelled=self._unlabelled)
         try:
@@ -101,8 +107,9 @@ class RowReader:
         if position is None:
             return None
         n = len(values)
-        if n == 5 or (self._pose and n > 5):
+        if n == 5 or (self._pose and n > 5) or _has_points(values):
             self._plain += 1
+            self._with_points += n > 5 and not self._pose
             x, y, w, h = values[1:5]
         elif n >= 7 and n % 2:
             x, y, w, h = self._outline(values[1:], size, where)
@@ -151,6 +158,16 @@ class RowReader:
         low_x, high_x, low_y, high_y = min(xs), max(xs), min(ys), max(ys)
         return (low_x + high_x) / 2, (low_y + high_y) / 2, high_x - low_x, high_y - low_y
 
+    def refuse_no_labels(self) -> None:
+        """Raise DataError if there is no label file at all: they lie where nobody looked."""
+        if self._read and self._without == self._read:
+            raise DataError(
+                f"{self._tree.place}: none of {self._read} images has a label file (the first "
+                f"looked for: {self._first_without}). If there are none, say what that means, "
+                "behind the path: ,missing=unlabelled (nobody has looked) or ,missing=empty "
+                "(nothing is in them)"
+            )
+
     def refuse_oriented(self) -> None:
         """Raise DataError if the rows of nine numbers are oriented boxes, and no outlines."""
         if self._quads and not self._outlines and (self._tilted or not self._plain):
@@ -162,8 +179,19 @@ class RowReader:
 
     def notes(self) -> Iterator[str]:
         """What people should know of how rows were read."""
+        if self._with_points:
+            yield f"{self._with_points} rows have key points behind the box: boxes alone are taken"
         if self._outlines or self._quads:
             yield f"{self._outlines + self._quads} outlines are taken as the boxes around them"
+
+
+def _has_points(values: Sequence[float]) -> bool:
+    """Whether a row that nothing announces is a box and key points x, y, seen: 0, 1 or 2, which is
+    no coordinate of an outline.
+    """
+    seen = values[7::3]
+    told = len(values) > 7 and (len(values) - 5) % 3 == 0 and all(v in (0, 1, 2) for v in seen)
+    return told and 2 in seen
 
 
 def _unique(names: list[str]) -> list[str]:

@@ -97,6 +97,28 @@ def test_nothing_is_left_out_without_a_word(build: Builder) -> None:
         assert said in open_data(root.root).notes
 
 
+def test_a_set_whose_label_files_are_nowhere_is_refused(build: Builder) -> None:
+    layouts.yolo(build)
+    (build.root / "labels").rename(build.root / "txt")
+    words = r"none of 3 images has a label file \(the first looked for: labels/train/a.txt\)"
+    with pytest.raises(DataError, match=words):
+        open_data(build.root)
+    assert open_data(f"{build.root},missing=empty").splits[0].coco.n_boxes == 0
+    flags = open_data(f"{build.root},missing=unlabelled").splits[0].coco.table.unlabelled
+    assert flags.all()
+    (build.root / "txt").rename(build.root / "Labels")
+    assert open_data(build.root).splits[0].coco.n_boxes == 5
+
+
+def test_key_points_that_nothing_announces_are_no_outline(build: Builder) -> None:
+    yolo(build, "1 0.5 0.5 0.5 0.5 0.3 0.3 2 0.6 0.6 1\n" + GOOD, "nc: 7\n")
+    data = open_data(build.root)
+    boxes = data.splits[0].coco.table.boxes_xywh
+    assert boxes[0].tolist() == boxes[1].tolist()
+    assert "1 rows have key points behind the box: boxes alone are taken" in data.notes
+    assert "the configuration says 7 classes, and names 3" in data.notes
+
+
 TILTED = "1 0.5 0.2 0.8 0.5 0.5 0.8 0.2 0.5"
 
 
