@@ -14,16 +14,20 @@ from rich.console import Console
 from box_store.errors import DataError, UsageError
 from box_store.results.exporting import detections
 from box_store.tiling.tiles import Tiling
+from student_train.bench.students import random_student
 from student_train.config import resolve
 from student_train.data.video import read_frames
 from student_train.errors import CheckpointError, RunError
 from student_train.evaluation import of_run
 from student_train.evaluation.of_run import evaluate_run
+from student_train.export.transformers_folder import export_folder
+from student_train.machine.runtime import Runtime
+from student_train.models.hub.fetching import Fetched
 from student_train.prediction.drawing import draw_boxes, save_picture
 from student_train.prediction.overwriting import check_targets
 from student_train.prediction.predicting import list_images, predict_images
 from student_train.prediction.video import writing
-from student_train.predictor import load_predictor
+from student_train.predictor import Predictor, load_predictor
 from student_train.presets import load_preset
 from student_train.runs.checkpoint import save_weights
 from student_train.runs.run_folder import RunFolder
@@ -311,3 +315,22 @@ def test_metrics_are_told_though_they_can_not_be_written(
     done = evaluate_run(run, toy, None, "best", "cpu", tmp_path / "out", {})
     assert done.evaluation.metrics.AP is not None
     assert "could not be written" in done.unwritten
+
+
+def test_a_folder_of_transformers_and_names_on_the_hub(tmp_path: Path, monkeypatch):
+    student = random_student(load_preset("rf-detr-micro"))
+    export_folder(student, tmp_path / "hf")
+    image = np.random.default_rng(0).integers(0, 256, (64, 80, 3), np.uint8)
+    (ours,) = Predictor(student, Runtime.start("cpu")).predict([image])
+    (read,) = load_predictor(str(tmp_path / "hf"), "cpu").predict([image])
+    assert read.boxes_xyxy == pytest.approx(ours.boxes_xyxy, abs=1e-2)
+
+    def fetched(path: Path) -> Fetched:
+        assert str(path) == "hub:me/mine@v1"
+        return Fetched(tmp_path / "hf", {"hub": "me/mine@abc"})
+
+    with pytest.raises(CheckpointError, match="expected hub:ORG/NAME"):
+        load_predictor("hub:mine", "cpu")
+    monkeypatch.setattr("student_train.runs.importing.fetch", fetched)
+    (read,) = load_predictor("hub:me/mine@v1", "cpu").predict([image])
+    assert read.boxes_xyxy == pytest.approx(ours.boxes_xyxy, abs=1e-2)

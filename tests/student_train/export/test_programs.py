@@ -5,6 +5,7 @@ import re
 import zipfile
 from collections.abc import Callable
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +17,7 @@ from box_store.categories import Categories, Category, ClassSpace
 from box_store.errors import TeachDetrError, UsageError
 from student_train.cli import app
 from student_train.errors import ExportError
-from student_train.export import describe
+from student_train.export import Exported, describe, precision, programs
 from student_train.export.card import Lineage
 from student_train.export.precision import data_of
 from student_train.export.program import DYNAMIC, Example, Program
@@ -26,8 +27,8 @@ from student_train.export.targets import TARGETS, target_of
 from student_train.export.verify import Row, verify
 from student_train.export.verifying import Asked, Verified, archive_notes, verify_file
 from student_train.presets import load_preset
-from student_train.runs.exported import load_exported
-from student_train.runs.run_folder import RunRecord
+from student_train.runs.exported import CARD, load_exported
+from student_train.runs.run_folder import RunRecord, class_space_to_plain
 from student_train.runs.trained import TrainedStudent
 from student_train.settings.sizes import parse_size
 
@@ -252,3 +253,45 @@ def test_a_file_that_another_tool_changed_is_refused(exported: Make) -> None:
     onnx.save(model, str(path))
     with pytest.raises(ExportError, match="but has no boxes: it was changed by another tool"):
         load_exported(path)
+
+
+def test_the_whole_way_of_fewer_bits_and_photos(
+    exported: Make, toy: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    onnx = pytest.importorskip("onnx")
+    table = json.loads((toy / "annotations" / "instances_val2017.json").read_text())
+    space = ClassSpace(
+        "contiguous",
+        Categories(tuple(Category(each["id"], each["name"]) for each in table["categories"])),
+    )
+    path = exported()
+    model = onnx.load(str(path))
+    for entry in model.metadata_props:
+        if entry.key == CARD:
+            told = json.loads(entry.value) | {"classes": class_space_to_plain(space)}
+            entry.value = json.dumps(told)
+    onnx.save(model, str(path))
+    written = Exported(path, "ONNX", "size", "")
+    monkeypatch.setattr(programs, "export_student", lambda *_, **__: [written])
+    monkeypatch.setattr("student_train.export.runtimes.RUNTIMES", (RUNTIMES[0],))
+    mine = replace(student(toy), class_space=space)
+    wanted = asked(onnx=path, half=True, fused_input=True, split="val2017", limit=3)
+    said: list[str] = []
+    (made,) = wanted.write(mine, {}, said.append)
+    assert made.exported.format == "ONNX, float16, everything, takes photos"
+    assert any("AP" in line and "of the size" in line for line in said)
+    assert made.remarks[0].startswith("photos    pixels made in the file are within")
+    assert made.verified is not None
+    made.verified.require()
+    (row,) = made.verified.rows
+    assert row.lower
+    assert row.lost == pytest.approx(0, abs=1e-6)
+    about = {entry.key: entry.value for entry in onnx.load(str(path)).metadata_props}
+    assert (about["precision"], about["lowered"]) == ("float16", "everything")
+    assert load_exported(path).resizes
+    # as if more was lost than may be, whatever is tried
+    strict = partial(precision.keep_ap, most_lost=-101.0)
+    monkeypatch.setattr(precision, "keep_ap", strict)
+    with pytest.raises(ExportError, match="the file was not made"):
+        list(asked(onnx=path, half=True, split="val2017").write(mine, {}, said.append))
+    assert not path.exists()
