@@ -91,7 +91,8 @@ class WindowedEmbedding(nn.Module):
         # float32 even in a float64 model, as official
         resized = resize_table(table.float(), self.grid, grid, antialias=True)
         windows = cut(patches + resized.to(table).unflatten(1, grid), self.windows)
-        class_token = (self.cls_token + first).expand(len(windows), -1, -1)
+        # `len` would make a tracer keep the number of images
+        class_token = (self.cls_token + first).expand(windows.shape[0], -1, -1)
         return torch.cat((class_token.to(windows), windows), 1)
 
     @torch.no_grad()
