@@ -38,12 +38,16 @@ def import_file(
 ) -> None:
     """Make a run folder of a checkpoint, for eval, predict and train --init."""
     from box_store.errors import UsageError
-    from student_train.runs.importing import import_checkpoint
-    from student_train.settings.overrides import parse_assignments
 
     if out is None:
         raise UsageError("--out is missing: the folder of the run")
     console = open_console(to_stderr=as_json)
+    print_plain(console, f"reading   {file}")
+
+    # what is imported now takes seconds
+    from student_train.runs.importing import import_checkpoint
+    from student_train.settings.overrides import parse_assignments
+
     done = import_checkpoint(
         file,
         out,

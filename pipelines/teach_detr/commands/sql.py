@@ -73,13 +73,14 @@ def sql(
     if text is None and as_json:
         raise UsageError("--json answers a query: give one, or leave it out and a prompt opens")
     places, shown = truths_and_split(annotations, data, split)
-    connection = open_store(
-        store,
-        places,
-        split=shown,
-        licences=licence or (),
-        deny_licences=deny_licence or (),
-    )
+    with if_it_takes(f"opening {store}"):
+        connection = open_store(
+            store,
+            places,
+            split=shown,
+            licences=licence or (),
+            deny_licences=deny_licence or (),
+        )
     try:
         if text is None:
             prompt(connection, open_console(), Path.home() / ".local/state/teach-detr/sql_history")

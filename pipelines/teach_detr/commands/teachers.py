@@ -52,9 +52,6 @@ def teachers(
     Example: teach-detr teachers boxes --annotations coco/annotations/instances_val2017.json
     """
     from box_store import BoxStore, FusionConfig, SelectionSpec
-    from teach_detr.assessment.assessment import assess
-    from teach_detr.assessment.scoring import images_within_reach
-    from teach_detr.assessment.tables import assessment_tables
 
     spec = SelectionSpec(
         teachers=None if teacher is None else tuple(teacher),
@@ -65,6 +62,11 @@ def teachers(
     )
     place = needed_truth(annotations, data, split)
     with if_it_takes(f"comparing the boxes of {store} with {place}"):
+        # what is imported now takes seconds
+        from teach_detr.assessment.assessment import assess
+        from teach_detr.assessment.scoring import images_within_reach
+        from teach_detr.assessment.tables import assessment_tables
+
         most = max_images or images_within_reach()
         found = assess(BoxStore.open(store), place, spec, max_images=most, seed=seed)
     if as_json:
@@ -121,15 +123,18 @@ def calibrate(
     from box_store.calibration.score_map import write_calibration
     from box_store.forms.opening import annotations_of
     from box_store.selection.floors import propose, write_floors
-    from teach_detr.assessment.assessment import shared_mistakes
-    from teach_detr.assessment.tables import calibration_tables, floors_table, label_notes
 
     suppression = _suppression(nms_iou)
     if precision is not None and floors is None:
         raise UsageError("--precision is of the floors that --floors FILE writes")
     opened = BoxStore.open(store)
     place = needed_truth(annotations, data, split)
-    coco = annotations_of(place)
+    with if_it_takes(f"reading {place}"):
+        # what is imported now takes seconds
+        from teach_detr.assessment.assessment import shared_mistakes
+        from teach_detr.assessment.tables import calibration_tables, floors_table, label_notes
+
+        coco = annotations_of(place)
     names = teacher or list(opened.teachers)
     found = []
     for name in names:

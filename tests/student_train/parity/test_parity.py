@@ -11,6 +11,7 @@ import torch
 from student_train.errors import CheckpointError, ConfigError
 from student_train.models import Dino
 from student_train.models.families.dino.parity import PARITY as DINO
+from student_train.models.families.h_detr.parity import PARITY as H_DETR
 from student_train.parity import golden_sets, run_parity
 from student_train.parity.golden import GoldenStudent
 from student_train.parity.rows import Row, largest_difference, row, wrong_pairs
@@ -114,6 +115,13 @@ def test_nothing_to_compare(tmp_path: Path) -> None:
 def test_unknown_set() -> None:
     with pytest.raises(ConfigError, match="Did you mean 'teach_fusion'"):
         run_parity(GOLDEN, ["teach_fusio"])
+
+
+def test_settings_of_a_set_decide_whatever_the_presets_say() -> None:
+    official = {"k_one2many": 4, "lambda_one2many": 0.5, "cls_loss_coef": 3, "set_cost_giou": 7}
+    loss = H_DETR.loss_of({"config": official})
+    assert (loss.repeat, loss.one_to_many, loss.class_loss, loss.match.giou_cost) == (4, 0.5, 3, 7)
+    assert loss.repeat != H_DETR.loss_of({"config": {}}).repeat
 
 
 @pytest.mark.parametrize("suffix", ["npz", "json"])

@@ -205,7 +205,7 @@ def test_a_signal_to_one_process_stops_both_with_a_state(toy: Path, tmp_path: Pa
 def ends(pair: list[Any], said: Path) -> list[tuple[int, str]]:
     """Exit codes and last words."""
     for process in pair:
-        process.join(60)
+        process.join(150)
     words = [said / str(rank) for rank in (0, 1)]
     return [
         (process.exitcode, path.read_text() if path.exists() else "")
@@ -214,7 +214,7 @@ def ends(pair: list[Any], said: Path) -> list[tuple[int, str]]:
 
 
 def until_steps(run: Path, n_steps: int, pair: list[Any]) -> None:
-    end = time.monotonic() + 60
+    end = time.monotonic() + 150
     path = run / "metrics.jsonl"
     while not path.exists() or path.read_bytes().count(b"\n") < n_steps:
         assert all(process.is_alive() for process in pair)
