@@ -153,7 +153,7 @@ class LoadedTeacher:
                 f"{self._spec.model} answers with {wrong} that are not finite numbers (NaN or "
                 "infinite): weights that overflow in half precision, or that are damaged?"
             )
-        away = (boxes[:, :2] > 2 * side).any(axis=1) | (boxes[:, 2:] < -side).any(axis=1)
+        away = np.any(boxes[:, :2] > 2 * side, axis=1) | np.any(boxes[:, 2:] < -side, axis=1)
         if counted.any() and away[counted].all():
             raise AdapterError(
                 f"{self._spec.model}: all boxes lie far outside an image of {side} pixels, the "
