@@ -64,8 +64,9 @@ def data(
     """Say what a data set is: form, splits, images, classes, boxes, and probable mistakes.
 
     COCO, YOLO, Pascal VOC, CSV, CVAT, Label Studio, labelme, Open Images, CrowdHuman, Hugging Face
-    parquet and image folders, or photos alone. `--data` of the other commands takes the same, as it lies; nothing has
-    to be converted. --out writes it in another form, for trainers and label tools.
+    parquet and image folders, or photos alone. `--data` of the other commands takes the same, as it
+    lies; nothing has to be converted. --out writes it in another form, for trainers and label
+    tools.
 
     Example: teach-detr data bccd --out bccd-yolo --as yolo --val 0.2
     """
