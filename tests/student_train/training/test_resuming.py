@@ -29,16 +29,17 @@ from tests.student_train.training.tiny_runs import (
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("step", [5, 7])
+@pytest.mark.parametrize(("step", "tile"), [(5, "none"), (7, "48")])
 def test_a_killed_run_ends_bit_identical(
-    toy: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, step: int
+    toy: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, step: int, tile: str
 ):
-    run(toy, tmp_path / "whole", steps=9, save_every=2, optim__ema=0.9)
+    values = {"steps": 9, "save_every": 2, "optim__ema": 0.9, "augment__tile": tile}
+    run(toy, tmp_path / "whole", **values)
     with monkeypatch.context() as patch:
         stop_at(patch, step, kill)
         with pytest.raises(Killed):
-            run(toy, tmp_path / "cut", steps=9, save_every=2, optim__ema=0.9)
-    printed = run(toy, tmp_path / "cut", resume=True, steps=9, save_every=2, optim__ema=0.9)
+            run(toy, tmp_path / "cut", **values)
+    printed = run(toy, tmp_path / "cut", resume=True, **values)
     assert f"resuming after step {step // 2 * 2}" in printed
     assert_same(tmp_path / "whole", tmp_path / "cut")
     best = [
