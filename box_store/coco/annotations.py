@@ -247,9 +247,10 @@ def _size(path: Location) -> int:
 def coco_of(
     document: Mapping[str, Any], path: Location = Path("the annotations"), sha256: str = ""
 ) -> CocoData:
-    """The same from the content of a file. Images need no `file_name` here,
-    annotations no `id`. Raises DataError."""
-    return _from_document(document, path, sha256, named=False)
+    """The same from the content of a file. Images need no `file_name` here, annotations no `id`,
+    and these may carry a score: whoever has them at hand knows what they are. Raises DataError.
+    """
+    return _from_document(document, path, sha256, named=False, guesses="keep")
 
 
 def coco_table(coco: CocoData) -> dict[str, Any]:
