@@ -69,15 +69,15 @@ WINDOWED = {
 }
 CASES = [
     pytest.param("dino-scenes", {**WARM, "batch_size": 4, "epochs": 40}, id="dino"),
-    pytest.param("deformable-scenes", {**WARM, "batch_size": 4, "epochs": 40}, id="deformable"),
+    pytest.param("deformable-scenes", {**WARM, "batch_size": 4, "epochs": 50}, id="deformable"),
     pytest.param(
         "h-deformable-scenes",
         {**WARM, "batch_size": 4, "epochs": 70, "model.n_queries_one_to_many": 50},
         id="h-deformable",
         marks=LONG,
     ),
-    pytest.param("rtdetrv2-scenes", {**HYBRID, "epochs": 56}, id="rtdetrv2"),
-    pytest.param("d-fine-scenes", {**HYBRID, "epochs": 64}, id="d-fine"),
+    pytest.param("rtdetrv2-scenes", {**HYBRID, "epochs": 64}, id="rtdetrv2"),
+    pytest.param("d-fine-scenes", {**HYBRID, "epochs": 80}, id="d-fine"),
     # one map and dense attention: a step is cheap, and many are needed
     pytest.param(
         "conditional-scenes",
