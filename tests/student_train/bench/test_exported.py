@@ -2,7 +2,6 @@
 
 import json
 import shutil
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -39,7 +38,7 @@ def quick(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     model = onnx.helper.make_model(graph, opset_imports=opset, ir_version=10)
     onnx.save(model, str(tmp_path / "small.onnx"))
 
-    def write(student: Any, size: Any, *, onnx: Path, say: Callable[[str], None]) -> None:
+    def write(student: Any, size: Any, *, onnx: Path, **_: object) -> None:
         shutil.copy(tmp_path / "small.onnx", onnx)
 
     missing = Runtime("missing", "no_such_package", "", "pip install it")
