@@ -7,7 +7,9 @@ import time
 from collections.abc import Iterator, Sequence
 from functools import partial
 from multiprocessing import get_all_start_methods, get_context
+from multiprocessing.connection import wait
 from multiprocessing.context import BaseContext
+from multiprocessing.process import BaseProcess
 
 import torch
 from torch.utils.data import DataLoader, Dataset, get_worker_info
@@ -132,8 +134,9 @@ class Loader:
         while True:
             try:
                 batch = next(batches, None)
-            except RuntimeError as error:
-                if "DataLoader worker" not in str(error):
+            except (RuntimeError, OSError, EOFError) as error:
+                # while it hands pixels over, its end is seen first as a connection that breaks
+                if "DataLoader worker" not in str(error) and not self._lost_one():
                     raise
                 raise LoaderDied(
                     "a process that loads images died. Most often memory ran out and the system "
@@ -145,8 +148,15 @@ class Loader:
 
     def kill(self) -> None:
         """End the processes at once, whatever they wait for; nothing can be loaded any more."""
-        for worker in getattr(self._loader._iterator, "_workers", ()):
+        for worker in self._processes():
             worker.kill()
+
+    def _processes(self) -> Sequence[BaseProcess]:
+        return getattr(self._loader._iterator, "_workers", ())
+
+    def _lost_one(self) -> bool:
+        """Whether a process that loads images has ended, or does so within a second."""
+        return bool(wait([worker.sentinel for worker in self._processes()], timeout=1.0))
 
     def __iter__(self) -> Iterator[Batch]:
         """Epoch 0 from its start."""

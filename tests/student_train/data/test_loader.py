@@ -1,6 +1,7 @@
 """Batches: padding, order, ranks, resuming, and reports of what went wrong."""
 
 import logging
+import threading
 from collections.abc import Callable
 
 import numpy as np
@@ -16,6 +17,7 @@ from student_train.data.loader import make_loader
 from student_train.data.order import Order, aspect_groups, together
 from student_train.data.prefetch import prefetch
 from student_train.data.transforms import EvalTransform, TrainTransform
+from student_train.errors import LoaderDied
 from student_train.models.pixels import IMAGENET, UNIT
 from student_train.models.targets import Targets
 
@@ -162,6 +164,43 @@ def test_workers_change_nothing(
                     assert torch.equal(a.boxes, b.boxes)
                     assert torch.equal(a.scores, b.scores)
                     assert a.had_boxes == b.had_boxes
+
+
+@pytest.mark.parametrize(
+    "broken", [ConnectionResetError(), ConnectionRefusedError(), EOFError(), FileNotFoundError()]
+)
+def test_a_process_lost_while_it_hands_pixels_over(
+    images: CocoDetection, monkeypatch: pytest.MonkeyPatch, broken: Exception
+) -> None:
+    loader = make_loader(images, 2, shuffle=True, workers=1)
+    batches = loader.epoch(0)
+    next(batches)
+    (worker,) = loader._processes()
+
+    def break_off(**_: object) -> None:
+        # the connection is gone a moment before the process is
+        threading.Timer(0.1, worker.kill).start()
+        raise broken
+
+    monkeypatch.setattr(loader._loader._iterator._data_queue, "get", break_off)
+    with pytest.raises(LoaderDied, match=r"fewer data\.workers"):
+        list(batches)
+
+
+def test_a_broken_connection_of_living_processes_is_no_loss(
+    images: CocoDetection, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    loader = make_loader(images, 2, shuffle=True, workers=1)
+    batches = loader.epoch(0)
+    next(batches)
+
+    def break_off(**_: object) -> None:
+        raise ConnectionResetError
+
+    monkeypatch.setattr(loader._loader._iterator._data_queue, "get", break_off)
+    with pytest.raises(ConnectionResetError):
+        list(batches)
+    loader.kill()
 
 
 def test_bad_images_are_logged_once(folder, caplog: pytest.LogCaptureFixture) -> None:
