@@ -169,6 +169,20 @@ def test_jobs_do_not_outlive_a_driver_that_is_killed(module: str, tmp_path: Path
     comes_true(lambda: (tmp_path / "first.out").read_text() == "saved")
 
 
+@pytest.mark.slow
+def test_a_stop_reaches_the_jobs_of_a_cluster(module: str, tmp_path: Path) -> None:
+    pytest.importorskip("ray")
+    start = (
+        "from teacher_infer.workers.ray_cluster import RayCluster; RayCluster('local', num_cpus=1)"
+    )
+    process = driver(module, tmp_path, f"{start}; run_on_cluster(jobs, 'local', 1, 0, print)")
+    process.send_signal(signal.SIGTERM)
+    said, _ = process.communicate(timeout=90)
+    assert said == "stopped\n"
+    assert (tmp_path / "first.out").read_text() == "saved"
+    assert not (tmp_path / "second.out").exists()
+
+
 @pytest.fixture(scope="module")
 def cluster() -> Iterator[str]:
     """Where a cluster of one CPU answers, which this process has joined."""
@@ -178,16 +192,6 @@ def cluster() -> Iterator[str]:
     cluster = RayCluster(None, num_cpus=1)
     yield ray.get_runtime_context().gcs_address
     cluster.leave()
-
-
-@pytest.mark.slow
-def test_a_stop_reaches_the_jobs_of_a_cluster(module: str, tmp_path: Path, cluster: str) -> None:
-    process = driver(module, tmp_path, f"run_on_cluster(jobs, {cluster!r}, 1, 0, print)")
-    process.send_signal(signal.SIGTERM)
-    said, _ = process.communicate(timeout=90)
-    assert said == "stopped\n"
-    assert (tmp_path / "first.out").read_text() == "saved"
-    assert not (tmp_path / "second.out").exists()
 
 
 @pytest.mark.slow
