@@ -15,8 +15,9 @@ from typing import Any
 
 import numpy as np
 
-from student_train.export.keeping import HEAVY, Candidate, Feeds, choices
+from student_train.export.keeping import HEAVY, Candidate, choices
 from student_train.export.ranges import largest_values
+from student_train.runs.exported import Feeds
 
 _LIGHT = ("Relu", "Sigmoid", "Mul", "Add", "MaxPool", "HardSwish", "HardSigmoid", "Clip")
 # of the largest float16, which other photos may come nearer to

@@ -10,7 +10,8 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from student_train.export.keeping import HEAVY, Candidate, Feeds, choices
+from student_train.export.keeping import HEAVY, Candidate, choices
+from student_train.runs.exported import Feeds
 
 
 def int8_candidates(

@@ -4,20 +4,18 @@ from __future__ import annotations
 
 import statistics
 import tempfile
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from box_store.measure.paired import in_turns
 from box_store.patience import Say, patience
 from student_train.errors import ExportError
 from student_train.export.runtimes import RUNTIMES, Served
+from student_train.runs.exported import Feeds
 
-Feeds = Mapping[str, np.ndarray]
 MOST_LOST = 1.0
 """points of AP"""
 _ROUNDS = 15

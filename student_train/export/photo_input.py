@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import json
 import tempfile
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -23,9 +23,8 @@ from student_train.data import EvalTransform
 from student_train.errors import ExportError
 from student_train.export.runtimes import REFERENCE, Served
 from student_train.predictor import as_batch
-from student_train.runs.exported import BYTES, CARD, INPUTS, PHOTOS
+from student_train.runs.exported import BYTES, CARD, INPUTS, PHOTOS, Feeds
 
-Feeds = Mapping[str, np.ndarray]
 # grey levels: where a photo shrinks to less than a quarter, weights have more than 16 bits, and
 # their sums, which float32 does not hold exactly, may end beside a half
 _APART = 1.01

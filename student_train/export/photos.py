@@ -2,22 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import replace
 from itertools import islice
 from pathlib import Path
-
-import numpy as np
 
 from student_train.data.splits import Validation, find_split, make_validation, open_split
 from student_train.evaluation.evaluate import evaluate_model
 from student_train.export.runtimes import Served
 from student_train.machine.runtime import Runtime
 from student_train.models import Student
-from student_train.runs.exported import FileStudent
+from student_train.runs.exported import Feeds, FileStudent
 from student_train.runs.trained import TrainedStudent
 
-Feeds = Mapping[str, np.ndarray]
 _BATCH = 4
 
 

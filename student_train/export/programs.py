@@ -140,7 +140,8 @@ class Programs:
         size = self.size or (-(-own[0] // multiple) * multiple, -(-own[1] // multiple) * multiple)
         if self.fused_input and self.dynamic != "size":
             check_fits(student.config, size)
-        data, validation = self._photos(student)
+        split = self.split or student.config.data.val_split
+        data, validation = self._photos(student, split)
         done = export_student(
             student,
             size,
@@ -153,9 +154,10 @@ class Programs:
             compare_torch=not self.verify,
             say=say,
         )
-        asked = Asked(data, self.split, self.limit, threads=1, tolerance=self.tolerance)
+        asked = Asked(data, split, self.limit, threads=1, tolerance=self.tolerance)
+        ap: float | None = None
         for each in done:
-            expected_ap, remarks = None, []
+            expected_ap, remarks = ap, []
             is_onnx = each.path == self.onnx
             if is_onnx and self.precision is not None and validation is not None:
                 lowered = lessened(each, self.precision, validation, self.target.symmetric, say)
@@ -173,14 +175,14 @@ class Programs:
                 verified = verify_file(
                     each.path, asked, original=student, expected_ap=expected_ap, say=say
                 )
+                ap = verified.expected_ap
             yield Made(each, verified, tuple(remarks))
 
-    def _photos(self, student: TrainedStudent) -> tuple[Path | None, Validation | None]:
+    def _photos(self, student: TrainedStudent, split: str) -> tuple[Path | None, Validation | None]:
         """Opened before the work, as they may not be there."""
         data = self.data if self.precision is None else data_of(student, self.data)
         if data is None:
             return None, None
-        split = self.split or student.config.data.val_split
         return data, open_validation(student, data, split, self.limit)
 
 

@@ -15,8 +15,6 @@ from student_train.export.program import Dynamic
 class Target:
     """A runtime that files are written for."""
 
-    summary: str
-    """for people: what is set, and why"""
     sampler: Sampler = "gather"
     dynamic: Dynamic = "size"
     symmetric: bool = False
@@ -28,28 +26,15 @@ class Target:
 
 
 TARGETS: dict[str, Target] = {
-    "onnxruntime": Target("batch, height and width are free"),
-    "openvino": Target(
-        "batch, height and width are free; the metadata `openvino` hold the settings to compile "
-        "with, as bfloat16, its own choice on newer CPUs, moves boxes",
-        notes={"openvino": json.dumps({"INFERENCE_PRECISION_HINT": "f32"})},
-    ),
-    "tensorrt": Target(
-        "one height and width, as free ones forbid it most fusions; the batch is free. 8 bits are "
-        "symmetric, which is all it reads; 16 bits it makes itself (--fp16)",
-        dynamic="batch",
-        symmetric=True,
-    ),
-    "web": Target(
-        "one image of one size: WebGPU computes shapes on the CPU otherwise, and waits for it",
-        dynamic="none",
-    ),
-    "coreml": Target(
-        "one image of one size, float32: coremltools converts the .pt2 of --torch-export, and "
-        "lowers precision itself",
-        dynamic="none",
-        lowers_itself=True,
-    ),
+    "onnxruntime": Target(),
+    # bfloat16, its own choice on newer CPUs, moves boxes: the settings to compile with
+    "openvino": Target(notes={"openvino": json.dumps({"INFERENCE_PRECISION_HINT": "f32"})}),
+    # free sizes forbid it most fusions; it reads symmetric 8 bits alone, and makes 16 bits itself
+    "tensorrt": Target(dynamic="batch", symmetric=True),
+    # WebGPU computes shapes on the CPU otherwise, and waits for it
+    "web": Target(dynamic="none"),
+    # coremltools converts the .pt2 of --torch-export
+    "coreml": Target(dynamic="none", lowers_itself=True),
 }
 
 

@@ -7,7 +7,7 @@ file are compared as `check` does; the outputs of any other file number by numbe
 from __future__ import annotations
 
 import statistics
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -22,9 +22,7 @@ from student_train.export.check import Agreement, agreement
 from student_train.export.keeping import MOST_LOST
 from student_train.export.program import Example
 from student_train.export.runtimes import ONNX, REFERENCE, Runtime, Served, runtimes_of
-from student_train.runs.exported import INPUTS, OUTPUTS
-
-Feeds = Mapping[str, np.ndarray]
+from student_train.runs.exported import INPUTS, OUTPUTS, Feeds
 
 
 @dataclass(frozen=True)
@@ -196,7 +194,7 @@ def detections(outputs: Feeds) -> tuple[Tensor, Tensor, Tensor]:
     return scores, labels, boxes
 
 
-def feeds(example: Example) -> dict[str, np.ndarray]:
+def feeds(example: Example) -> Feeds:
     """A batch by the names of a student's file."""
     return dict(zip(INPUTS, (example.images.numpy(), example.mask.numpy()), strict=True))
 

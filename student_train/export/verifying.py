@@ -19,13 +19,7 @@ from student_train.errors import ExportError
 from student_train.export.layers import first_difference
 from student_train.export.metadata import PRECISION
 from student_train.export.photo_input import made_up_photos, photo_pixels
-from student_train.export.photos import (
-    Feeds,
-    average_precision,
-    open_validation,
-    photos,
-    scorer,
-)
+from student_train.export.photos import average_precision, open_validation, photos, scorer
 from student_train.export.program import Detector, Example
 from student_train.export.runtimes import ONNX, REFERENCE, RUNTIMES, TORCH, Served
 from student_train.export.verify import Row, any_feeds, feeds, verify
@@ -33,6 +27,7 @@ from student_train.runs.exported import (
     CARD,
     OUTPUTS,
     PHOTOS,
+    Feeds,
     FileStudent,
     load_exported,
     open_session,
@@ -71,6 +66,8 @@ class Verified:
     reference: str
     remarks: list[str]
     tolerance: float
+    expected_ap: float | None = None
+    """what AP should be, in 0..1; None where no data was given, or no student"""
 
     def require(self) -> None:
         """Raises TeachDetrError where a runtime computes something else, or none ran."""
@@ -91,7 +88,6 @@ def verify_file(
     asked: Asked,
     *,
     original: TrainedStudent | None = None,
-    validation: Validation | None = None,
     expected_ap: float | None = None,
     say: Say,
 ) -> Verified:
@@ -100,8 +96,7 @@ def verify_file(
     Args:
         original: the student that it was made from, which says what is right; none: the file
             itself does, in onnxruntime without any optimisation.
-        validation: in place of `asked.data`, for the file's AP.
-        expected_ap: what that should be, in 0..1; none: it is measured.
+        expected_ap: what AP should be, in 0..1; none: that of `original` is measured.
 
     Raises:
         ExportError: it is missing, nothing reads it, or it does not go with the data or the run.
@@ -112,41 +107,22 @@ def verify_file(
     lower = PRECISION in about
     score: Callable[[Served], float] | None = None
     if file is None:
-        if asked.data is not None:
-            raise ExportError(
-                f"{path} does not say how photos go in, so --data cannot be used: it is compared "
-                "on noise, leave --data out"
-            )
-        if original is not None or path.suffix.lower() != ONNX:
-            raise ExportError(
-                f"{path} does not say which student it is: expected a file written by "
-                "student-train export, or another tool's .onnx without --run"
-            )
-        side = 640 if asked.size is None else asked.size[0]
-        batches: list[Feeds] = [any_feeds(open_session(path), side)]
+        batches = [_of_others(path, asked, original)]
+    elif asked.data is None:
+        batches = _made_up(file, asked.size)
     else:
-        if asked.data is not None and validation is None:
-            split = asked.split or file.config.data.val_split
-            validation = open_validation(file, asked.data, split, asked.limit)
-        if validation is None:
-            batches = _made_up(file, asked.size)
-        else:
-            batches = photos(file, validation, _BATCHES)
-            score = scorer(file, validation)
-    expected = None
+        validation = _validation(file, asked.data, asked)
+        batches, score = photos(file, validation, _BATCHES), scorer(file, validation)
+        if original is not None and expected_ap is None:
+            if file.resizes:
+                # the same photos, resized outside
+                validation = _validation(original, asked.data, asked)
+            with patience(say, "measuring AP of the student"):
+                expected_ap = average_precision(original.model, validation)
+    expected, reference = None, REFERENCE.name
     # numbers of fewer bits are compared with those of the file itself, and AP with the student's
     if original is not None and not lower:
-        expected = _expected(original, path, batches)
-    if original is not None and score is not None and expected_ap is None:
-        assert file is not None
-        assert validation is not None
-        with patience(say, "measuring AP of the student"):
-            if file.resizes and asked.data is not None:
-                # the same photos, resized outside
-                validation = open_validation(
-                    original, asked.data, asked.split or file.config.data.val_split, asked.limit
-                )
-            expected_ap = average_precision(original.model, validation)
+        expected, reference = _expected(original, path, batches), original.origin
     rows = verify(
         path,
         batches,
@@ -157,8 +133,28 @@ def verify_file(
         lower=lower,
         say=say,
     )
-    reference = REFERENCE.name if expected is None or original is None else original.origin
-    return Verified(path, rows, reference, _remarks(path, asked, rows, batches), asked.tolerance)
+    remarks = _remarks(path, asked, rows, batches)
+    return Verified(path, rows, reference, remarks, asked.tolerance, expected_ap)
+
+
+def _validation(student: TrainedStudent, data: Path, asked: Asked) -> Validation:
+    split = asked.split or student.config.data.val_split
+    return open_validation(student, data, split, asked.limit)
+
+
+def _of_others(path: Path, asked: Asked, original: TrainedStudent | None) -> Feeds:
+    """A batch for a file of another tool."""
+    if asked.data is not None:
+        raise ExportError(
+            f"{path} does not say how photos go in, so --data cannot be used: it is compared "
+            "on noise, leave --data out"
+        )
+    if original is not None or path.suffix.lower() != ONNX:
+        raise ExportError(
+            f"{path} does not say which student it is: expected a file written by "
+            "student-train export, or another tool's .onnx without --run"
+        )
+    return any_feeds(open_session(path), 640 if asked.size is None else asked.size[0])
 
 
 def _remarks(path: Path, asked: Asked, rows: Sequence[Row], batches: Sequence[Feeds]) -> list[str]:
@@ -188,7 +184,7 @@ def _of_file(path: Path) -> tuple[TrainedStudent | None, dict[str, str]]:
     return student_of_card(path, about[CARD], shape, _runs_nowhere), about
 
 
-def _runs_nowhere(fed: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
+def _runs_nowhere(fed: Feeds) -> Feeds:
     raise ExportError("a .pt2 file runs in a process of its own")
 
 

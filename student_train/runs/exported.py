@@ -6,7 +6,7 @@ import copy
 import hashlib
 import importlib.util
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, Self
@@ -32,7 +32,7 @@ PHOTOS = "images"
 """the one input of such a file"""
 OUTPUTS = ("scores", "labels", "boxes")
 
-Feeds = dict[str, np.ndarray]
+Feeds = Mapping[str, np.ndarray]
 """tensors by name"""
 
 

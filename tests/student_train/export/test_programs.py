@@ -255,6 +255,29 @@ def test_a_file_that_another_tool_changed_is_refused(exported: Make) -> None:
         load_exported(path)
 
 
+def test_files_are_run_on_the_run_s_own_split_and_ap_is_measured_once(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    files = [Exported(tmp_path / name, "", "size", "") for name in ("x.pt2", "x.onnx")]
+    opened, seen = [], []
+
+    def run(path: Path, asked: Asked, *, expected_ap: float | None, **_: Any) -> Verified:
+        seen.append((asked.split, expected_ap))
+        return Verified(path, [], "the run", [], 1e-3, 0.3)
+
+    monkeypatch.setattr(programs, "export_student", lambda *_, **__: files)
+    monkeypatch.setattr(programs, "open_validation", lambda *given: opened.append(given[2]))
+    monkeypatch.setattr(programs, "verify_file", run)
+    mine = student(tmp_path)
+    mine = replace(
+        mine, config=replace(mine.config, data=replace(mine.config.data, val_split="test"))
+    )
+    wanted = asked(onnx=tmp_path / "x.onnx", data=tmp_path)
+    assert len(list(wanted.write(mine, {}, lambda text: None))) == 2
+    assert opened == ["test"]
+    assert seen == [("test", None), ("test", 0.3)]
+
+
 def test_the_whole_way_of_fewer_bits_and_photos(
     exported: Make, toy: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
