@@ -77,6 +77,17 @@ class Boxes:
         )
 
     @classmethod
+    def joined(cls, parts: Sequence["Boxes"]) -> "Boxes":
+        """All boxes of several sets of one image, in order. At least one set, all of one size."""
+        return cls(
+            np.concatenate([part.boxes_xyxy for part in parts]),
+            np.concatenate([part.scores for part in parts]),
+            np.concatenate([part.class_ids for part in parts]),
+            parts[0].width,
+            parts[0].height,
+        )
+
+    @classmethod
     def unchecked(
         cls,
         boxes_xyxy: NDArray[np.float32],

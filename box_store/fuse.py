@@ -62,15 +62,8 @@ def fuse(by_teacher: Mapping[str, Boxes], config: FusionConfig) -> Boxes:
     sizes = {(boxes.width, boxes.height) for boxes in by_teacher.values()}
     if len(sizes) > 1:
         raise UsageError(f"the teachers disagree about the image's size: {sorted(sizes)}")
-    width, height = sizes.pop()
     clipped = {name: boxes.clipped() for name, boxes in by_teacher.items()}
-    pool = Boxes(
-        np.concatenate([boxes.boxes_xyxy for boxes in clipped.values()]),
-        np.concatenate([boxes.scores for boxes in clipped.values()]),
-        np.concatenate([boxes.class_ids for boxes in clipped.values()]),
-        width,
-        height,
-    )
+    pool = Boxes.joined(list(clipped.values()))
     weights = np.repeat(
         [config.weight(name) for name in clipped], [len(boxes) for boxes in clipped.values()]
     )

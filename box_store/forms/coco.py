@@ -8,13 +8,13 @@ import re
 from collections.abc import Sequence
 from dataclasses import replace
 from functools import partial
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, get_args
 
 from box_store.coco.document import read_bytes
 from box_store.coco.parsing import Guesses
-from box_store.errors import DataError, UsageError
+from box_store.errors import DataError
 from box_store.forms.at_once import ALL, role
-from box_store.forms.protocol import Form, Found, Options, Split
+from box_store.forms.protocol import Form, Found, Options, Split, one_of
 from box_store.forms.tree import Tree, parent
 from box_store.places.locations import Location, cache_folder
 
@@ -79,10 +79,8 @@ def _read(tree: Tree, options: Options) -> Found:
 
 
 def _guesses(options: Options) -> Guesses:
-    asked = options.get("guesses", "refuse")
-    if asked not in ("refuse", "drop", "keep"):
-        raise UsageError(f"guesses={asked!r}: expected drop or keep")
-    return asked
+    known: tuple[Guesses, ...] = get_args(Guesses)
+    return one_of(options, "guesses", known, "drop or keep", known[0])
 
 
 def coco_split(name: str, images: Location, annotations: Location, *, named: bool = False) -> Split:

@@ -9,9 +9,9 @@ import math
 from typing import Any
 
 from box_store.coco.rows import Problems
-from box_store.errors import DataError, UsageError
+from box_store.errors import DataError
 from box_store.forms.at_once import ALL, Box, Classes, Labelled, assemble, role, size_of
-from box_store.forms.protocol import Form, Options, Reading
+from box_store.forms.protocol import Form, Options, Reading, one_of
 from box_store.forms.tree import Tree, stem, suffix
 from box_store.places.text import lines_of
 
@@ -29,9 +29,8 @@ def _files(tree: Tree) -> list[str]:
 
 
 def _read(tree: Tree, options: Options) -> Reading:
-    which = options.get("box", "fbox")
-    if which not in _BOXES:
-        raise UsageError(f"box={which!r}: expected fbox (full body), vbox (visible) or hbox (head)")
+    words = "fbox (full body), vbox (visible) or hbox (head)"
+    which = one_of(options, "box", _BOXES, words, "fbox")
     members: dict[str, list[str]] = {}
     problems: dict[str, Problems] = {}
     boxes_of: dict[str, tuple[str, list[Any]]] = {}

@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from box_store.coco.rows import Problems
 from box_store.errors import DataError, UsageError
 from box_store.forms.at_once import ALL, Box, Classes, Labelled, assemble, role, size_of
-from box_store.forms.protocol import Form, Options, Reading
+from box_store.forms.protocol import Form, Options, Reading, first_pixel
 from box_store.forms.tree import IMAGE_SUFFIXES, Tree, parent, stem, suffix
 from box_store.places.text import number as as_number
 from box_store.places.text import table_rows
@@ -140,9 +140,7 @@ def _read(tree: Tree, options: Options) -> Reading:
                 f"columns={asked!r}: needs file and class, and xmin, ymin, xmax, ymax or x, y, w, "
                 "h; other columns by any name"
             )
-    corners = options.get("corners")
-    if corners not in (None, "0", "1"):
-        raise UsageError(f"corners={corners!r}: expected 0 or 1, where the first pixel is")
+    corners = first_pixel(options)
     tables = _tables(tree, columns)
     if not tables:
         raise DataError(

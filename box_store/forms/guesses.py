@@ -3,8 +3,7 @@
 from dataclasses import dataclass
 
 from box_store.coco.rows import GUESS, Problems
-from box_store.errors import UsageError
-from box_store.forms.protocol import Options
+from box_store.forms.protocol import Options, one_of
 
 OPTION = {
     "guesses": "drop (default), or keep: boxes of a machine that nobody confirmed are labels too"
@@ -20,10 +19,7 @@ class Guesses:
     @classmethod
     def of(cls, options: Options) -> "Guesses":
         """As the user asked. Raises UsageError for another word."""
-        asked = options.get("guesses", "drop")
-        if asked not in ("drop", "keep"):
-            raise UsageError(f"guesses={asked!r}: expected drop or keep")
-        return cls(asked == "keep")
+        return cls(one_of(options, "guesses", ("drop", "keep"), "drop or keep", "drop") == "keep")
 
     def drop(self, where: str, problems: Problems) -> bool:
         """Whether the guess there is left out; the image is then not labelled wholly."""

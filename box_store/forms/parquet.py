@@ -17,10 +17,10 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from box_store.coco.rows import Problems
-from box_store.errors import DataError, UsageError
+from box_store.errors import DataError
 from box_store.forms.at_once import ALL, Box, Classes, Labelled, assemble, role
 from box_store.forms.headers import image_size
-from box_store.forms.protocol import Form, Options, Reading
+from box_store.forms.protocol import Form, Options, Reading, one_of
 from box_store.forms.tree import Tree, stem, suffix
 from box_store.pixels import ImageError
 from box_store.places.locations import cache_folder
@@ -91,9 +91,7 @@ def are_corners(options: Options, images: Iterable[Row]) -> bool:
     """Whether boxes are two corners, as the user says, or because more of them then fit into their
     images than as corner and extent. Raises UsageError for another word.
     """
-    kind = options.get("boxes")
-    if kind not in (None, "xywh", "xyxy"):
-        raise UsageError(f"boxes={kind!r}: expected xywh or xyxy")
+    kind = one_of(options, "boxes", ("xywh", "xyxy"), "xywh or xyxy", None)
     return kind == "xyxy" or (kind is None and _fit_as_corners(images))
 
 

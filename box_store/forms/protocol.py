@@ -4,7 +4,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar
 
 from box_store.categories import Categories
 from box_store.coco.rows import Rows
@@ -16,6 +16,26 @@ if TYPE_CHECKING:
     from box_store.forms.tree import Tree
 
 Options = Mapping[str, str]
+T = TypeVar("T", bound=str)
+D = TypeVar("D", bound=str | None)
+
+
+def one_of(options: Options, key: str, known: Sequence[T], expected: str, default: D) -> T | D:
+    """An option that takes some words only; `expected` names them for people.
+
+    Raises UsageError for another word.
+    """
+    if key not in options:
+        return default
+    for word in known:
+        if word == options[key]:
+            return word
+    raise UsageError(f"{key}={options[key]!r}: expected {expected}")
+
+
+def first_pixel(options: Options) -> str | None:
+    """The option `corners`, 0 or 1; None where nobody says where the first pixel is."""
+    return one_of(options, "corners", ("0", "1"), "0 or 1, where the first pixel is", None)
 
 
 @dataclass(frozen=True)

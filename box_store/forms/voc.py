@@ -10,7 +10,6 @@ import xml.etree.ElementTree as ET
 from collections.abc import Iterator
 
 from box_store.coco.rows import Problems
-from box_store.errors import UsageError
 from box_store.forms.at_once import (
     Box,
     Classes,
@@ -22,7 +21,7 @@ from box_store.forms.at_once import (
     size_of,
 )
 from box_store.forms.guesses import OPTION, Guesses
-from box_store.forms.protocol import Form, Options, Reading
+from box_store.forms.protocol import Form, Options, Reading, first_pixel, one_of
 from box_store.forms.tree import Tree, parent, stem
 from box_store.places.text import number as as_number
 
@@ -59,12 +58,8 @@ def _xml_folders(tree: Tree) -> dict[str, list[str]]:
 
 
 def _read(tree: Tree, options: Options) -> Reading:
-    difficult = options.get("difficult", "keep")
-    if difficult not in _DIFFICULT:
-        raise UsageError(f"difficult={difficult!r}: expected {', '.join(_DIFFICULT)}")
-    corners = options.get("corners")
-    if corners not in (None, "0", "1"):
-        raise UsageError(f"corners={corners!r}: expected 0 or 1, where the first pixel is")
+    difficult = one_of(options, "difficult", _DIFFICULT, ", ".join(_DIFFICULT), "keep")
+    corners = first_pixel(options)
     files = [path for paths in _xml_folders(tree).values() for path in paths]
     first, shifted = _corners(tree, files)
     if corners is not None:

@@ -7,9 +7,9 @@ and as darknet's `obj.data` has them.
 from typing import Any
 
 from box_store.coco.rows import Problems
-from box_store.errors import DataError, UsageError
+from box_store.errors import DataError
 from box_store.forms.at_once import assemble
-from box_store.forms.protocol import Form, Options, Reading
+from box_store.forms.protocol import Form, Options, Reading, one_of
 from box_store.forms.tree import Tree
 from box_store.forms.yolo_layout import (
     NAME_FILES,
@@ -39,9 +39,7 @@ def _recognise(tree: Tree) -> str | None:
 
 
 def _read(tree: Tree, options: Options) -> Reading:
-    hull = options.get("oriented", "refuse")
-    if hull not in ("refuse", _HULL):
-        raise UsageError(f"oriented={hull!r}: expected refuse or {_HULL}")
+    hull = one_of(options, "oriented", ("refuse", _HULL), f"refuse or {_HULL}", "refuse")
     config = configuration(tree)
     notes: list[str] = []
     table: dict[str, Any] = {}
@@ -55,9 +53,8 @@ def _read(tree: Tree, options: Options) -> Reading:
     count = as_number(str(table.get("nc", table.get("classes"))))
     if names is not None and count is not None and count != len(names):
         notes.append(f"the configuration says {count:g} classes, and names {len(names)}")
-    missing = options.get("missing", EMPTY)
-    if missing not in (EMPTY, UNLABELLED):
-        raise UsageError(f"missing={missing!r}: expected {EMPTY} or {UNLABELLED}")
+    words = f"{EMPTY} or {UNLABELLED}"
+    missing = one_of(options, "missing", (EMPTY, UNLABELLED), words, EMPTY)
     reader = RowReader(tree, names, "kpt_shape" in table, unlabelled=missing == UNLABELLED)
     reading = assemble(
         tree,

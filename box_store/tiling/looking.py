@@ -79,11 +79,4 @@ def merged(views: Mapping[str, Boxes], iou: float) -> Boxes:
 def _joined(parts: Sequence[Boxes], iou: float) -> Boxes | None:
     if len(parts) < 2:
         return parts[0] if parts else None
-    everything = Boxes(
-        np.concatenate([part.boxes_xyxy for part in parts]),
-        np.concatenate([part.scores for part in parts]),
-        np.concatenate([part.class_ids for part in parts]),
-        parts[0].width,
-        parts[0].height,
-    )
-    return everything.sorted().nms(iou)
+    return Boxes.joined(parts).sorted().nms(iou)
