@@ -204,8 +204,7 @@ class FileStudent(nn.Module):
         ]
 
     def _fed(self, images: Tensor, mask: Tensor) -> Feeds:
-        rows = _rows(len(images), self.n_fixed)
-        images, mask = images[rows], mask[rows]
+        images, mask = _full(images, self.n_fixed), _full(mask, self.n_fixed)
         return {INPUTS[0]: np.ascontiguousarray(images.numpy()), INPUTS[1]: mask.numpy()}
 
     def _on_canvas(self, images: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
@@ -233,22 +232,24 @@ class PhotoStudent(FileStudent):
 
     def feeds(self, images: Tensor, mask: Tensor) -> list[Feeds]:
         """One input of the file an image, as all images of one have to have one size."""
+        mean, deviation = (
+            torch.tensor(each)[:, None, None] * 255
+            for each in (self.config.pixels.mean, self.config.pixels.deviation)
+        )
         fed = []
         for image, padding in zip(images.cpu(), mask.cpu(), strict=True):
             height, width = int((~padding).any(1).sum()), int((~padding).any(0).sum())
-            mean, deviation = (
-                torch.tensor(each)[:, None, None] * 255
-                for each in (self.config.pixels.mean, self.config.pixels.deviation)
-            )
             whole = image[:, :height, :width] * deviation + mean
             photo = whole.round().to(torch.uint8).permute(1, 2, 0)[None]
-            fed.append({PHOTOS: np.ascontiguousarray(photo[_rows(1, self.n_fixed)].numpy())})
+            fed.append({PHOTOS: np.ascontiguousarray(_full(photo, self.n_fixed).numpy())})
         return fed
 
 
-def _rows(n_images: int, n_wanted: int | None) -> Tensor:
+def _full(batch: Tensor, n_wanted: int | None) -> Tensor:
     """A file of a fixed batch gets its last image again until the batch is full."""
-    return torch.arange(n_wanted or n_images).clamp(max=n_images - 1)
+    if n_wanted is None or n_wanted == len(batch):
+        return batch
+    return batch[torch.arange(n_wanted).clamp(max=len(batch) - 1)]
 
 
 def _filled(found: Tensor, most: int) -> Tensor:
