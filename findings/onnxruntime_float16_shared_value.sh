@@ -19,7 +19,7 @@ if [ -n "${PYTHON:-}" ]; then python=$PYTHON; else
     python3 -m venv venv
     python=$work/venv/bin/python
     "$python" -m pip -q install onnxruntime==1.31.0 onnx==1.23.0 onnxscript==0.7.2 torch==2.14.1 \
-        torchvision==0.29.1 sympy
+        torchvision==0.29.1 sympy==1.14.0
 fi
 "$python" -W ignore - <<'EOF'
 import onnx
